@@ -1,0 +1,63 @@
+/* What every kernel file includes: arguments, team, SIMD vocabulary, and how to share work.
+ *
+ * The folder is the build policy: each file here is compiled once per ISA with FNN_ISA_NAME set to its
+ * name, and FNN_FUNCTION(relu_forward) is then fnn_relu_forward__avx2 and so on. */
+#ifndef FASTNN_KERNEL_H
+#define FASTNN_KERNEL_H
+
+#include "../fastnn.h"
+#include "../simd/simd.h"
+
+#define FNN_PASTE(a, b, c) a##b##c
+#define FNN_EXPAND(a, b, c) FNN_PASTE(a, b, c)
+#define FNN_FUNCTION(name) FNN_EXPAND(fnn_##name, __, FNN_ISA_NAME)
+
+/* Every kernel of kernels.def has this prototype; a definition that differs does not compile. */
+#define FNN_KERNEL(name, fields) \
+    void FNN_FUNCTION(name)(const struct fnn_##name##_args *args, const struct fnn_team *team);
+#define FNN_IN(type, name)
+#define FNN_IN_OPTIONAL(type, name)
+#define FNN_OUT(type, name)
+#define FNN_OUT_OPTIONAL(type, name)
+#define FNN_UPDATE(type, name)
+#define FNN_SIZE(name)
+#define FNN_WORD(name)
+#define FNN_REAL(name)
+#define FNN_TABLE(name)
+#include "../kernels.def"
+#undef FNN_KERNEL
+#undef FNN_IN
+#undef FNN_IN_OPTIONAL
+#undef FNN_OUT
+#undef FNN_OUT_OPTIONAL
+#undef FNN_UPDATE
+#undef FNN_SIZE
+#undef FNN_WORD
+#undef FNN_REAL
+#undef FNN_TABLE
+
+struct fnn_range {
+    ptrdiff_t begin, end;
+};
+
+static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
+static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
+
+/* This thread's share of `count` things of which any split is allowed: a contiguous range. Which thread
+ * does a thing must not change its bits, so a sum is never cut by a share: sums are cut into blocks by shape,
+ * and the *blocks* are shared. */
+static inline struct fnn_range fnn_share(ptrdiff_t count, const struct fnn_team *team) {
+    ptrdiff_t each = count / team->size, extra = count % team->size, rank = team->rank;
+    ptrdiff_t begin = rank * each + fnn_min(rank, extra);
+    return (struct fnn_range){begin, begin + each + (rank < extra)};
+}
+
+/* As fnn_share, in whole blocks of `block` things but for the last: threads do not share a cache line, and
+ * a lane's neighbours are the same for every team size. */
+static inline struct fnn_range fnn_share_blocks(ptrdiff_t count, ptrdiff_t block, const struct fnn_team *team) {
+    struct fnn_range blocks = fnn_share(fnn_ceil_div(count, block), team);
+    return (struct fnn_range){fnn_min(blocks.begin * block, count), fnn_min(blocks.end * block, count)};
+}
+
+#endif
