@@ -97,10 +97,17 @@ struct fnn_thread_limits {
 /* Reads the limits; cgroup_root is "/sys/fs/cgroup" and process_cgroup "/proc/self/cgroup" but in tests. */
 struct fnn_thread_limits fnn_read_thread_limits(const char *cgroup_root, const char *process_cgroup);
 
+/* Visible outside the module: threadpoolctl finds them by name. */
+#if defined(_WIN32)
+#define FNN_EXPORT __declspec(dllexport)
+#else
+#define FNN_EXPORT __attribute__((visibility("default")))
+#endif
+
 /* Process-wide setting, and what a call made now would use (the setting, lowered by a limit that
  * threadpoolctl put on the OpenMP runtime of this thread). Exported by these names for threadpoolctl. */
-void fastnn_set_num_threads(int threads);
-int fastnn_get_num_threads(void);
+FNN_EXPORT void fastnn_set_num_threads(int threads);
+FNN_EXPORT int fastnn_get_num_threads(void);
 void fnn_threads_initialize(void);
 
 /* ---- dispatch (dispatch.c) ------------------------------------------------------------------------- */
@@ -162,6 +169,12 @@ void fnn_plan_run(const struct fnn_step *steps, ptrdiff_t count, int threads);
 
 /* As fnn_plan_run; seconds[i] receives the time of step i (each step is bracketed by barriers). */
 void fnn_plan_profile(const struct fnn_step *steps, ptrdiff_t count, int threads, double *seconds);
+
+/* ---- memory (memory.c) ------------------------------------------------------------------------------ */
+
+/* Uninitialised memory aligned to 64 bytes or more, or null; of any size, 0 included. */
+void *fnn_memory_allocate(size_t bytes);
+void fnn_memory_free(void *memory);
 
 /* ---- geometry (geometry.c) ------------------------------------------------------------------------- */
 

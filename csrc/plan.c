@@ -1,0 +1,49 @@
+/* Runs a plan: one team enters, every step runs on all of it or on rank 0 alone, barriers separate them. */
+#include "fastnn.h"
+
+#include <time.h>
+
+struct run {
+    const struct fnn_step *steps;
+    ptrdiff_t count;
+    double *seconds; /* null: not profiled */
+};
+
+static double now(void) {
+    struct timespec time;
+    timespec_get(&time, TIME_UTC);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* A serial step after a serial step needs no barrier: rank 0 runs both. */
+static void run_steps(void *context, const struct fnn_team *team) {
+    const struct run *run = context;
+    const struct fnn_team alone = {.rank = 0, .size = 1, .barrier = NULL};
+    for (ptrdiff_t i = 0; i < run->count; ++i) {
+        const struct fnn_step *step = &run->steps[i];
+        double start = run->seconds ? now() : 0;
+        if (!step->serial)
+            step->run(step->args, team);
+        else if (team->rank == 0)
+            step->run(step->args, &alone);
+        bool last = i + 1 == run->count;
+        if (run->seconds || (!last && !(step->serial && step[1].serial))) fnn_barrier(team);
+        if (run->seconds && team->rank == 0) run->seconds[i] = now() - start;
+    }
+}
+
+static int threads_needed(const struct fnn_step *steps, ptrdiff_t count, int threads) {
+    for (ptrdiff_t i = 0; i < count; ++i)
+        if (!steps[i].serial) return threads;
+    return 1;
+}
+
+void fnn_plan_run(const struct fnn_step *steps, ptrdiff_t count, int threads) {
+    struct run run = {.steps = steps, .count = count, .seconds = NULL};
+    fnn_team_run(threads_needed(steps, count, threads), run_steps, &run);
+}
+
+void fnn_plan_profile(const struct fnn_step *steps, ptrdiff_t count, int threads, double *seconds) {
+    struct run run = {.steps = steps, .count = count, .seconds = seconds};
+    fnn_team_run(threads_needed(steps, count, threads), run_steps, &run);
+}
