@@ -1,0 +1,51 @@
+/* The part of the vocabulary that is the same text for every ISA: lane-wise operators on GCC/Clang vector types,
+ * and what is made of them. Included by simd.h after the ISA's own header. */
+#ifndef FASTNN_SIMD_COMMON_H
+#define FASTNN_SIMD_COMMON_H
+
+/* int32 lanes, for the signed operations. */
+typedef int32_t fnn_signed_lanes __attribute__((vector_size(FNN_LANES * 4)));
+
+static inline vec vec_add(vec a, vec b) { return a + b; }
+static inline vec vec_sub(vec a, vec b) { return a - b; }
+static inline vec vec_mul(vec a, vec b) { return a * b; }
+static inline vec vec_div(vec a, vec b) { return a / b; }
+static inline vec vec_zero(void) { return vec_set1(0.0f); }
+
+/* Bit casts. */
+static inline ivec ivec_from_float_bits(vec a) { return (ivec)a; }
+static inline vec vec_from_bits(ivec a) { return (vec)a; }
+
+static inline ivec ivec_add(ivec a, ivec b) { return a + b; }
+static inline ivec ivec_sub(ivec a, ivec b) { return a - b; }
+static inline ivec ivec_mul_low(ivec a, ivec b) { return a * b; }
+static inline ivec ivec_xor(ivec a, ivec b) { return a ^ b; }
+static inline ivec ivec_and(ivec a, ivec b) { return a & b; }
+static inline ivec ivec_or(ivec a, ivec b) { return a | b; }
+/* Shifts by 0 <= n < 32, the same for every lane. */
+static inline ivec ivec_shift_left(ivec a, int n) { return a << n; }
+static inline ivec ivec_shift_right(ivec a, int n) { return a >> n; }
+static inline ivec ivec_shift_right_arithmetic(ivec a, int n) { return (ivec)((fnn_signed_lanes)a >> n); }
+
+/* Signed int32 lanes to float, rounded to nearest. */
+static inline vec vec_from_int(ivec a) { return __builtin_convertvector((fnn_signed_lanes)a, vec); }
+
+static inline vec vec_abs(vec a) { return vec_from_bits((ivec)a & ivec_set1(0x7fffffffu)); }
+static inline vec vec_neg(vec a) { return vec_from_bits((ivec)a ^ ivec_set1(0x80000000u)); }
+
+/* rows[i][j] <-> rows[j][i]. Each round of interleaving rotates the bits of the address (i, j) by one place, so that
+ * log2(FNN_LANES) rounds swap i and j. */
+static inline void vec_transpose(vec rows[FNN_LANES]) {
+    for (int round = 1; round < FNN_LANES; round *= 2) {
+        vec next[FNN_LANES];
+#pragma GCC unroll 16
+        for (int i = 0; i < FNN_LANES / 2; i++) {
+            next[2 * i] = vec_interleave_low(rows[i], rows[i + FNN_LANES / 2]);
+            next[2 * i + 1] = vec_interleave_high(rows[i], rows[i + FNN_LANES / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < FNN_LANES; i++) rows[i] = next[i];
+    }
+}
+
+#endif
