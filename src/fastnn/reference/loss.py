@@ -91,3 +91,39 @@ def cross_entropy_backward(
     q, divisor = _coefficients(x, target, weight, ignore_index, label_smoothing)
     rows = reduce_backward(dy, x[:, 0], reduction, divisor)
     return rows[:, None] * (softmax(x, 1) * q.sum(axis=1, keepdims=True) - q)
+
+
+def nll_loss(
+    x: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Array:
+    """Negative log-likelihood of target classes (N,...), x (N,C,...) being log-probabilities.
+
+    -weight[target] * x[target]; "mean" divides by the sum of the target classes' weights. Errors as `cross_entropy`.
+
+    >>> float(nll_loss(np.array([[-0.5, -2.0]]), np.array([1])))
+    2.0
+    """
+    x, target = as_float(x, "x"), np.asarray(target)
+    _check_indices(target)
+    q, divisor = _coefficients(x, target, weight, ignore_index, 0.0)
+    return reduce(_weighted_sum(q, x), reduction, divisor)
+
+
+def nll_loss_backward(
+    dy: Any, x: Array, target: Array, weight: Array | None = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Array:
+    """dx (N,C,...) = -dy / divisor * weight at the target class, 0 elsewhere. Errors as `nll_loss`.
+
+    >>> nll_loss_backward(1.0, np.array([[-0.5, -2.0]]), np.array([1])).tolist()
+    [[0.0, -1.0]]
+    """
+    x, target = as_float(x, "x"), np.asarray(target)
+    _check_indices(target)
+    q, divisor = _coefficients(x, target, weight, ignore_index, 0.0)
+    rows = reduce_backward(dy, x[:, 0], reduction, divisor)
+    return np.where(q == 0, 0, -q) * rows[:, None]
+
+
+def _check_indices(target: Array) -> None:
+    if not np.issubdtype(target.dtype, np.integer):
+        raise TypeError(f"target of nll_loss must be class indices, not {target.dtype}")

@@ -1,4 +1,4 @@
-"""Batch, layer, group and instance normalisation.
+"""Batch normalisation, and what all normalisations share.
 
 All of them: x_hat = (x - mean) / sqrt(variance + eps), y = x_hat * weight + bias, with mean and *biased* variance
 taken over some axes A of m elements. With g = dy * weight the gradient through the statistics is
@@ -6,12 +6,11 @@ taken over some axes A of m elements. With g = dy * weight the gradient through 
     dx = (g - mean_A(g) - x_hat * mean_A(g * x_hat)) / sqrt(variance + eps)
 
 The variance is computed from centred values, never as E[x^2] - E[x]^2.
-Source: Ioffe and Szegedy 2015; Ba, Kiros and Hinton 2016; Wu and He 2018; Ulyanov, Vedaldi and Lempitsky 2016.
+Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +38,7 @@ class Normalized(NamedTuple):
     running_var: Array | None
 
 
-def _statistics(x: Array, axes: Axes) -> tuple[Array, Array]:
+def statistics(x: Array, axes: Axes) -> tuple[Array, Array]:
     """Mean and biased variance over `axes`, kept as axes of length one; zeros when x is empty."""
     if x.size == 0:
         shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
@@ -48,14 +47,14 @@ def _statistics(x: Array, axes: Axes) -> tuple[Array, Array]:
     return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
 
 
-def _normalize(x: Array, mean: Array, variance: Array, eps: float) -> Array:
+def normalize(x: Array, mean: Array, variance: Array, eps: float) -> Array:
     return (x - mean) / np.sqrt(variance + eps)
 
 
-def _gradient_through_statistics(g: Array, x: Array, axes: Axes, eps: float) -> Array:
+def gradient_through_statistics(g: Array, x: Array, axes: Axes, eps: float) -> Array:
     """The formula at the head of this file: g = dL/dx_hat -> dL/dx."""
-    mean, variance = _statistics(x, axes)
-    x_hat = _normalize(x, mean, variance, eps)
+    mean, variance = statistics(x, axes)
+    x_hat = normalize(x, mean, variance, eps)
     if x.size == 0:
         return g * x_hat
     g_mean = g.mean(axis=axes, keepdims=True)
@@ -63,7 +62,7 @@ def _gradient_through_statistics(g: Array, x: Array, axes: Axes, eps: float) -> 
     return (g - g_mean - x_hat * g_x_hat_mean) / np.sqrt(variance + eps)
 
 
-def _per_channel(vector: Array | None, x: Array, name: str, default: float) -> Array:
+def per_channel(vector: Array | None, x: Array, name: str, default: float) -> Array:
     """(C) -> (1,C,1,...), broadcastable against x (N,C,...); None -> `default`."""
     channels = x.shape[1]
     if vector is None:
@@ -73,19 +72,19 @@ def _per_channel(vector: Array | None, x: Array, name: str, default: float) -> A
     return vector.reshape(1, channels, *([1] * (x.ndim - 2)))
 
 
-def _as_channels_first(x: Array, name: str = "x") -> Array:
+def as_channels_first(x: Array, name: str = "x") -> Array:
     x = as_float(x, name)
     if x.ndim < 2:
         raise ValueError(f"{name} must be (N, C, ...), but its shape is {x.shape}")
     return x
 
 
-def _update(running: Array | None, batch: Array, momentum: float) -> Array | None:
+def update_running(running: Array | None, batch: Array, momentum: float) -> Array | None:
     """(1 - momentum) * running + momentum * batch: momentum is the weight of the new batch."""
     return None if running is None else (1 - momentum) * np.asarray(running) + momentum * batch
 
 
-def _variance_factor(count: int, estimator: str) -> float:
+def variance_factor(count: int, estimator: str) -> float:
     """What turns a biased variance of `count` elements into the one that is kept as running_var."""
     if estimator == "biased":
         return 1.0
@@ -110,26 +109,26 @@ def batch_norm(
     >>> y.round(3).tolist(), mean.tolist(), variance.tolist(), running_var.round(3).tolist()
     ([[-1.0], [1.0]], [2.0], [1.0], [1.1])
     """
-    x = _as_channels_first(x)
-    scale, shift = _per_channel(weight, x, "weight", 1.0), _per_channel(bias, x, "bias", 0.0)
+    x = as_channels_first(x)
+    scale, shift = per_channel(weight, x, "weight", 1.0), per_channel(bias, x, "bias", 0.0)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm outside training needs running_mean and running_var")
         mean, variance = (
-            _per_channel(running_mean, x, "running_mean", 0.0),
-            _per_channel(running_var, x, "running_var", 1.0),
+            per_channel(running_mean, x, "running_mean", 0.0),
+            per_channel(running_var, x, "running_var", 1.0),
         )
-        output = _normalize(x, mean, variance, eps) * scale + shift
+        output = normalize(x, mean, variance, eps) * scale + shift
         return Normalized(output, mean.ravel(), variance.ravel(), running_mean, running_var)
     count = x.size // x.shape[1] if x.shape[1] else 0
     if count == 1:
         raise ValueError(f"batch_norm in training needs more than one value per channel, but x has shape {x.shape}")
-    mean, variance = _statistics(x, (0, *range(2, x.ndim)))
-    output = _normalize(x, mean, variance, eps) * scale + shift
+    mean, variance = statistics(x, (0, *range(2, x.ndim)))
+    output = normalize(x, mean, variance, eps) * scale + shift
     if count:
-        running_mean = _update(running_mean, mean.ravel(), momentum)
-        factor = _variance_factor(count, running_var_estimator)
-        running_var = _update(running_var, variance.ravel() * factor, momentum)
+        running_mean = update_running(running_mean, mean.ravel(), momentum)
+        factor = variance_factor(count, running_var_estimator)
+        running_var = update_running(running_var, variance.ravel() * factor, momentum)
     return Normalized(output, mean.ravel(), variance.ravel(), running_mean, running_var)
 
 
@@ -146,20 +145,20 @@ def batch_norm_backward(
     >>> dx.tolist(), dweight.tolist(), dbias.tolist()
     ([[0.0], [0.0]], [-1.0], [1.0])
     """
-    dy, x = _as_channels_first(dy, "dy"), _as_channels_first(x)
+    dy, x = as_channels_first(dy, "dy"), as_channels_first(x)
     check_shape(dy, x.shape, "dy")
     axes = (0, *range(2, x.ndim))
-    g = dy * _per_channel(weight, x, "weight", 1.0)
+    g = dy * per_channel(weight, x, "weight", 1.0)
     if training:
-        mean, variance = _statistics(x, axes)
-        dx = _gradient_through_statistics(g, x, axes, eps)
+        mean, variance = statistics(x, axes)
+        dx = gradient_through_statistics(g, x, axes, eps)
     else:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm_backward outside training needs running_mean and running_var")
         mean, variance = (
-            _per_channel(running_mean, x, "running_mean", 0.0),
-            _per_channel(running_var, x, "running_var", 1.0),
+            per_channel(running_mean, x, "running_mean", 0.0),
+            per_channel(running_var, x, "running_var", 1.0),
         )
         dx = g / np.sqrt(variance + eps)
-    x_hat = _normalize(x, mean, variance, eps)
+    x_hat = normalize(x, mean, variance, eps)
     return dx, (dy * x_hat).sum(axis=axes), dy.sum(axis=axes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import Array, as_float, check_shape
+from .special import logistic
 
 
 def softmax(x: Array, dim: int) -> Array:
@@ -51,3 +52,34 @@ def log_softmax_backward(dy: Array, x: Array, dim: int) -> Array:
     probability = softmax(x, dim)
     check_shape(np.asarray(dy), probability.shape, "dy")
     return dy - probability * np.sum(dy, axis=dim, keepdims=True)
+
+
+def _halves(x: Array, dim: int) -> tuple[Array, Array]:
+    if x.ndim == 0 or x.shape[dim] % 2:
+        raise ValueError(f"glu needs an even size along dim {dim}, but x has shape {x.shape}")
+    first, second = np.split(x, 2, axis=dim)
+    return first, second
+
+
+def glu(x: Array, dim: int = -1) -> Array:
+    """First half of x along `dim` times the sigmoid of the second half; that axis is halved.
+
+    Raises ValueError for an odd size. Source: Dauphin et al., "Language modeling with gated convolutional networks", 2017.
+
+    >>> glu(np.array([3.0, 0.0])).tolist()
+    [1.5]
+    """
+    value, gate = _halves(as_float(x, "x"), dim)
+    return value * logistic(gate)
+
+
+def glu_backward(dy: Array, x: Array, dim: int = -1) -> Array:
+    """dx, the shape of x: dy * s for the first half, dy * value * s * (1 - s) for the second, s = sigmoid(gate).
+
+    >>> glu_backward(np.ones(1), np.array([3.0, 0.0])).tolist()
+    [0.5, 0.75]
+    """
+    value, gate = _halves(as_float(x, "x"), dim)
+    check_shape(np.asarray(dy), value.shape, "dy")
+    s = logistic(gate)
+    return np.concatenate([dy * s, dy * value * s * logistic(-gate)], axis=dim)
