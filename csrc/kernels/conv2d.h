@@ -1,0 +1,38 @@
+/* What the convolution kernels share: the geometry, and the layout of packed weights.
+ *
+ * x  N,H,W,C   image, channels last          y  N,P,Q,K
+ * w  K,R,S,C/G weight parameter              G  groups; C and K are multiples of G
+ *
+ *   y[n,p,q,k] = sum over r, s, c of x[n, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w, c] * w[k,r,s,c]
+ *
+ * with c over the channels of k's group and zeros outside the image. */
+#ifndef FASTNN_CONV2D_H
+#define FASTNN_CONV2D_H
+
+#include <string.h>
+
+#include "gemm.h"
+
+#define FNN_SIZE(name) ptrdiff_t name;
+struct conv2d_geometry {
+    FNN_CONV2D_GEOMETRY
+};
+#undef FNN_SIZE
+
+/* The geometry part of a kernel's arguments: the same slots in the same order. */
+#define CONV2D_GEOMETRY(args) conv2d_geometry_at((const char *)(args) + offsetof(__typeof__(*(args)), batch))
+
+static inline struct conv2d_geometry conv2d_geometry_at(const char *slots) {
+    struct conv2d_geometry geometry;
+    memcpy(&geometry, slots, sizeof geometry);
+    return geometry;
+}
+
+/* A place in an image that may lie in the padding: inside tells. */
+static inline bool conv2d_inside(ptrdiff_t position, ptrdiff_t size) { return (size_t)position < (size_t)size; }
+
+/* With this few channels in a group, and taps of a filter row side by side in memory or not, the forward kernel copies
+ * the patches of a tile next to each other instead of pointing at every tap. */
+enum { CONV2D_FEW_CHANNELS = 8 };
+
+#endif

@@ -1,0 +1,68 @@
+/* Packs convolution weights into the panels that the register tile of gemm.h reads.
+ *
+ * weight K,R,S,C/G (parameter), packed is overwritten.
+ *   conv2d_pack_weight:          [group][panel of k][r][s][c][width]; columns are the K/G output channels of a group
+ *                                size G * roundup(K/G, lanes) * R*S*(C/G) floats
+ *   conv2d_pack_weight_backward: [group][panel of c][r][s][k][width]; columns are the C/G input channels of a group
+ *                                size G * roundup(C/G, lanes) * R*S*(K/G) floats
+ * width is gemm_columns but in the last panel of a group, where it is what is left, rounded up to lanes; columns that do not
+ * exist are zeros. Copies only: exact. packed may not alias weight. Parallel over (group, panel, tap).
+ */
+#include "conv2d.h"
+
+/* packed[d][j] = source[j*stride + d], d < depth, j < columns: a transposition, in squares of FNN_LANES. */
+static void pack_transposed(const float *source, ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t depth, ptrdiff_t width,
+                            float *packed) {
+    for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
+        for (ptrdiff_t d = 0; d < depth; d += FNN_LANES) {
+            ptrdiff_t steps = fnn_min(depth - d, FNN_LANES);
+            vec square[FNN_LANES];
+            for (int i = 0; i < FNN_LANES; i++) {
+                bool exists = j + i < columns;
+                square[i] = exists ? vec_load_partial(source + (j + i) * stride + d, steps) : vec_zero();
+            }
+            vec_transpose(square);
+            for (int i = 0; i < steps; i++) vec_store(packed + (d + i) * width + j, square[i]);
+        }
+    }
+}
+
+/* packed[d][j] = source[d*stride + j], d < depth, j < columns. */
+static void pack_rows(const float *source, ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t depth, ptrdiff_t width,
+                      float *packed) {
+    for (ptrdiff_t d = 0; d < depth; d++) {
+        for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
+            ptrdiff_t lanes = fnn_max(0, fnn_min(columns - j, FNN_LANES));
+            vec_store(packed + d * width + j, vec_load_partial(source + d * stride + j, lanes));
+        }
+    }
+}
+
+void FNN_FUNCTION(conv2d_pack_weight)(const struct fnn_conv2d_pack_weight_args *args, const struct fnn_team *team) {
+    const ptrdiff_t depth = args->channels / args->groups, columns = args->out_channels / args->groups;
+    const ptrdiff_t taps = args->kernel_height * args->kernel_width, stride = taps * depth;
+    const ptrdiff_t panels = gemm_panels(columns), group_size = gemm_packed_size(columns, stride);
+    struct fnn_range range = fnn_share(args->groups * panels * taps, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t tap = i % taps, panel = i / taps % panels, group = i / taps / panels;
+        ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
+        const float *source = args->weight + ((group * columns + first) * taps + tap) * depth;
+        float *packed = args->packed + group * group_size + first * stride + tap * depth * width;
+        pack_transposed(source, stride, count, depth, width, packed);
+    }
+}
+
+void FNN_FUNCTION(conv2d_pack_weight_backward)(const struct fnn_conv2d_pack_weight_backward_args *args,
+                                               const struct fnn_team *team) {
+    const ptrdiff_t depth = args->out_channels / args->groups, columns = args->channels / args->groups;
+    const ptrdiff_t taps = args->kernel_height * args->kernel_width;
+    const ptrdiff_t panels = gemm_panels(columns), group_size = gemm_packed_size(columns, taps * depth);
+    struct fnn_range range = fnn_share(args->groups * panels * taps, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t tap = i % taps, panel = i / taps % panels, group = i / taps / panels;
+        ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
+        const float *source = args->weight + (group * depth * taps + tap) * columns + first;
+        float *packed = args->packed + group * group_size + first * taps * depth + tap * depth * width;
+        pack_rows(source, taps * columns, count, depth, width, packed);
+    }
+}

@@ -1,0 +1,103 @@
+/* The register tile of gemm.h, one function for each number of rows and vectors, so that a partial tile costs what it
+ * does and no more. */
+#include "gemm.h"
+
+const float FNN_FUNCTION(gemm_zeros)[GEMM_DEPTH] = {0};
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE void load_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                             int vectors) {
+    ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        const float *y = tile->y + tile->offset[i];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sum[i][v] = v == vectors - 1 ? vec_load_partial(y + v * FNN_LANES, last) : vec_load(y + v * FNN_LANES);
+    }
+}
+
+ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                            int vectors) {
+    for (ptrdiff_t t = 0; t < tile->runs; t++) {
+        const float *a[FNN_GEMM_ROWS];
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) a[i] = tile->rows[t][i];
+        const float *b = tile->panel + tile->step[t] * vectors * FNN_LANES;
+        for (ptrdiff_t d = 0; d < tile->depth; d++, b += vectors * FNN_LANES) {
+            vec column[FNN_GEMM_VECTORS];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) {
+                vec row = vec_set1(a[i][d]);
+#pragma GCC unroll 4
+                for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
+            }
+        }
+    }
+}
+
+ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                              int vectors) {
+    ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
+        vec bias = tile->bias ? vec_load_partial(tile->bias + v * FNN_LANES, lanes) : vec_zero();
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            ptrdiff_t at = tile->offset[i] + v * FNN_LANES;
+            vec a = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
+            if (tile->residual) a = vec_add(a, vec_load_partial(tile->residual + at, lanes));
+            a = gemm_activate(a, tile->activation);
+            if (v < vectors - 1) vec_store(tile->y + at, a);
+            else vec_store_partial(tile->y + at, a, lanes);
+        }
+    }
+}
+
+ALWAYS_INLINE void run_tile(const struct gemm_tile *tile, int rows, int vectors) {
+    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+    if (tile->accumulate) {
+        load_sums(tile, sum, rows, vectors);
+    } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
+        }
+    }
+    multiply(tile, sum, rows, vectors);
+    store_sums(tile, sum, rows, vectors);
+}
+
+#define TILE(rows, vectors) \
+    static void tile_##rows##_##vectors(const struct gemm_tile *tile) { run_tile(tile, rows, vectors); }
+#if FNN_GEMM_VECTORS == 4
+#define ROW(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
+#define ENTRY(rows) {tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4},
+#elif FNN_GEMM_VECTORS == 2
+#define ROW(rows) TILE(rows, 1) TILE(rows, 2)
+#define ENTRY(rows) {tile_##rows##_1, tile_##rows##_2},
+#endif
+#define ALL_4(f) f(1) f(2) f(3) f(4)
+#define ALL_6(f) ALL_4(f) f(5) f(6)
+#define ALL_14(f) ALL_6(f) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14)
+#if FNN_GEMM_ROWS == 14
+#define ALL(f) ALL_14(f)
+#elif FNN_GEMM_ROWS == 6
+#define ALL(f) ALL_6(f)
+#elif FNN_GEMM_ROWS == 4
+#define ALL(f) ALL_4(f)
+#endif
+
+ALL(ROW)
+
+static void (*const tiles[FNN_GEMM_ROWS][FNN_GEMM_VECTORS])(const struct gemm_tile *) = {ALL(ENTRY)};
+
+void FNN_FUNCTION(gemm_tile)(const struct gemm_tile *tile) {
+    ptrdiff_t vectors = fnn_ceil_div(tile->columns, FNN_LANES);
+    tiles[tile->row_count - 1][vectors - 1](tile);
+}
