@@ -27,6 +27,7 @@ def agree(
     arrays: Sequence[np.ndarray],
     rng: np.random.Generator,
     what: str,
+    rtol: float = RTOL,
 ) -> None:
     """forward(*arrays) and backward(dy, *arrays) must be what peer(*tensors) and its backward pass give.
 
@@ -34,7 +35,7 @@ def agree(
     """
     tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
     expected = peer(*tensors)
-    assert_close(forward(*arrays), expected.detach().numpy(), f"{what}: output")
+    assert_close(forward(*arrays), expected.detach().numpy(), f"{what}: output", rtol)
     dy = np.asarray(rng.standard_normal(tuple(expected.shape)))
     expected.backward(torch.tensor(dy))
     gradients = backward(dy, *arrays)
@@ -42,7 +43,7 @@ def agree(
     assert len(gradients) == len(arrays), f"{what}: {len(gradients)} gradients of {len(arrays)} arrays"
     for position, (gradient, tensor) in enumerate(zip(gradients, tensors)):
         if gradient is not None:
-            assert_close(gradient, tensor.grad.numpy(), f"{what}: gradient of argument {position}")
+            assert_close(gradient, tensor.grad.numpy(), f"{what}: gradient of argument {position}", rtol)
 
 
 def sizes(rng: np.random.Generator, count: int, low: int = 1, high: int = 9) -> list[int]:

@@ -114,7 +114,7 @@ def rmsprop_step(
     eps: float = 1e-8, weight_decay: float = 0.0, momentum: float = 0.0, centered: bool = False, *,
     maximize: bool = False,
 ) -> tuple[Array, State]:  # fmt: skip
-    """RMSprop (Tieleman and Hinton 2012); arrays of one shape -> (new parameter, {"square_avg", ...}).
+    """RMSprop (Tieleman and Hinton 2012); arrays of one shape -> (new parameter, {"step", "square_avg", ...}).
 
     v = alpha*v + (1-alpha)*g^2; centered also keeps a = alpha*a + (1-alpha)*g ("grad_avg") and takes v - a^2 for v;
     u = g / (sqrt(v) + eps); with momentum b = momentum*b + u ("momentum_buffer") and u = b; parameter -= lr * u.
@@ -128,8 +128,9 @@ def rmsprop_step(
     )
     gradient = (-gradient if maximize else gradient) + weight_decay * parameter
     zeros = np.zeros_like(parameter)
-    state = state or {"square_avg": zeros, "grad_avg": zeros, "momentum_buffer": zeros}
-    new_state: State = {"square_avg": alpha * state["square_avg"] + (1 - alpha) * np.square(gradient)}
+    state = state or {"step": 0, "square_avg": zeros, "grad_avg": zeros, "momentum_buffer": zeros}
+    new_state: State = {"step": state["step"] + 1}
+    new_state["square_avg"] = alpha * state["square_avg"] + (1 - alpha) * np.square(gradient)
     variance = new_state["square_avg"]
     if centered:
         new_state["grad_avg"] = alpha * state["grad_avg"] + (1 - alpha) * gradient
