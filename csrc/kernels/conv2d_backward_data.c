@@ -1,0 +1,114 @@
+/* Convolution backward with respect to its input:
+ *
+ *   dx[n,h,w,c] = residual[n,h,w,c] + sum over (r, p) with p*stride_h + r*dilation_h - pad_top = h, (s, q) likewise, and k, of
+ *                 dy[n,p,q,k] * w[k,r,s,c]
+ *
+ * dy N,P,Q,K   packed (conv2d_pack_weight_backward)   residual N,H,W,C or null   dx N,H,W,C, overwritten
+ * dx may be the same array as residual if R*S <= 64 and K/G <= 1024; no other aliasing.
+ *
+ * The pixels with the same (h mod stride_h, w mod stride_w), a phase, meet the same taps: each phase is a convolution of
+ * stride one over dy with its share of the taps, so that nothing is multiplied by the zeros between strides. A phase
+ * that meets no tap is set to zero.
+ *
+ * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile.
+ * Error bound: gemm.h with D = R*S*K/G.
+ */
+#include "conv2d_indirect.h"
+
+struct backward_data {
+    const struct fnn_conv2d_backward_data_args *args;
+    struct conv2d_geometry geometry;
+    ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*K/G */
+    ptrdiff_t panels;
+};
+
+/* The pixels of one phase: first_h, first_h + stride_h, ... */
+struct phase {
+    struct conv2d_window window;
+    ptrdiff_t first_h, first_w, height, width; /* height x width pixels in each image */
+    ptrdiff_t pixels, tiles, panels_per_block;
+};
+
+/* The taps r < kernel that pixel `first` of an axis meets: those where first + pad - r*dilation is a multiple of stride. */
+static struct conv2d_axis axis_of(ptrdiff_t first, ptrdiff_t pad, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation) {
+    struct conv2d_axis axis = {0};
+    ptrdiff_t previous = 0;
+    for (ptrdiff_t r = 0; r < kernel && axis.count < 2; r++) {
+        if ((first + pad - r * dilation) % stride != 0) continue;
+        if (axis.count == 0) axis.first = r;
+        axis.step = r - previous;
+        previous = r;
+        axis.count++;
+    }
+    if (axis.count == 2) axis.count = (kernel - 1 - axis.first) / axis.step + 1;
+    axis.position = (first + pad - axis.first * dilation) / stride;
+    axis.position_step = -(axis.step * dilation / stride);
+    return axis;
+}
+
+static void run_unit(const struct backward_data *b, const struct phase *phase, ptrdiff_t unit, struct gemm_tile *tile) {
+    const struct fnn_conv2d_backward_data_args *args = b->args;
+    const struct conv2d_geometry *g = &b->geometry;
+    const ptrdiff_t blocks = fnn_ceil_div(b->panels, phase->panels_per_block);
+    const ptrdiff_t index = unit % phase->tiles, block = unit / phase->tiles % blocks, group = unit / phase->tiles / blocks;
+    const ptrdiff_t pixel = index * phase->pixels / phase->tiles, c = group * b->group_channels;
+    const struct conv2d_product product = {
+        .packed = args->packed + group * gemm_packed_size(b->group_channels, b->steps),
+        .columns = b->group_channels,
+        .steps = b->steps,
+        .depth = b->group_out_channels,
+        .y = args->dx + c,
+        .residual = args->residual ? args->residual + c : NULL,
+        .activation = FNN_ACTIVATION_NONE,
+    };
+    struct conv2d_origins origins;
+    struct fnn_range panels = {block * phase->panels_per_block,
+                               fnn_min((block + 1) * phase->panels_per_block, b->panels)};
+    tile->row_count = (index + 1) * phase->pixels / phase->tiles - pixel;
+    for (ptrdiff_t i = 0; i < tile->row_count; i++) {
+        ptrdiff_t column = (pixel + i) % phase->width, row = (pixel + i) / phase->width % phase->height;
+        ptrdiff_t n = (pixel + i) / phase->width / phase->height;
+        ptrdiff_t h = phase->first_h + row * g->stride_h, w = phase->first_w + column * g->stride_w;
+        tile->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
+    }
+    conv2d_find_origins(&phase->window, phase->height, phase->width, 1, 1, 0, 0, pixel, tile->row_count, &origins);
+    conv2d_run_taps(&phase->window, &product, &origins, group * b->group_out_channels, panels, tile);
+}
+
+static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_t first_w, const struct fnn_team *team) {
+    const struct conv2d_geometry *g = &b->geometry;
+    struct phase phase = {
+        .window = {
+            .image = b->args->dy,
+            .height = g->out_height,
+            .width = g->out_width,
+            .channels = g->out_channels,
+            .vertical = axis_of(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
+            .horizontal = axis_of(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
+            .kernel_width = g->kernel_width,
+        },
+        .first_h = first_h,
+        .first_w = first_w,
+        .height = (g->height - first_h + g->stride_h - 1) / g->stride_h,
+        .width = (g->width - first_w + g->stride_w - 1) / g->stride_w,
+    };
+    phase.pixels = g->batch * phase.height * phase.width;
+    phase.tiles = fnn_ceil_div(phase.pixels, FNN_GEMM_ROWS);
+    ptrdiff_t steps = phase.window.vertical.count * phase.window.horizontal.count * b->group_out_channels;
+    phase.panels_per_block = conv2d_panels_per_block(b->panels, steps, g->groups * phase.tiles, team);
+    struct gemm_tile tile;
+    const ptrdiff_t blocks = fnn_ceil_div(b->panels, phase.panels_per_block);
+    struct fnn_range range = fnn_share(g->groups * blocks * phase.tiles, team);
+    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) run_unit(b, &phase, unit, &tile);
+}
+
+void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
+    struct backward_data b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
+    const struct conv2d_geometry *g = &b.geometry;
+    b.group_channels = g->channels / g->groups;
+    b.group_out_channels = g->out_channels / g->groups;
+    b.steps = g->kernel_height * g->kernel_width * b.group_out_channels;
+    b.panels = gemm_panels(b.group_channels);
+    for (ptrdiff_t h = 0; h < fnn_min(g->stride_h, g->height); h++)
+        for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) run_phase(&b, h, w, team);
+}

@@ -1,0 +1,123 @@
+/* The matrix product inside a direct convolution: a tile's rows point into an image, a run for each filter tap.
+ *
+ * Forward and backward data are the same loop. An output pixel is an origin in the image that is read plus, for each tap, a
+ * displacement: forward the image is x, origin (p*stride - pad) and displacement r*dilation; backward the image is
+ * dy, and the pixels of one phase (h mod stride) meet every stride-th tap or so, at (h + pad - r*dilation) / stride. */
+#ifndef FASTNN_CONV2D_INDIRECT_H
+#define FASTNN_CONV2D_INDIRECT_H
+
+#include "conv2d.h"
+
+/* Floats of packed weights that are walked through for each tile of pixels: about a quarter of a second-level cache. */
+enum { CONV2D_PANEL_BLOCK = 128 * 1024 };
+
+/* The taps met along one axis: first, first + step, ...; `count` of them, displaced by position, position +
+ * position_step, ... */
+struct conv2d_axis {
+    ptrdiff_t first, step, count;
+    ptrdiff_t position, position_step;
+};
+
+struct conv2d_window {
+    const float *image; /* N,height,width,channels */
+    ptrdiff_t height, width, channels;
+    struct conv2d_axis vertical, horizontal;
+    ptrdiff_t kernel_width;
+};
+
+/* Origins of a tile's pixels; any of them may lie outside of the image. */
+struct conv2d_origins {
+    ptrdiff_t offset[FNN_GEMM_ROWS], h[FNN_GEMM_ROWS], w[FNN_GEMM_ROWS];
+};
+
+/* One group's part of the product: `steps` x `columns` packed weights, and what the epilogue needs. */
+struct conv2d_product {
+    const float *packed;
+    ptrdiff_t columns, steps, depth; /* depth: channels of the image in a group, steps = taps * depth */
+    float *y;
+    const float *bias, *residual;
+    enum fnn_activation activation;
+};
+
+/* Origins of `count` pixels from `pixel` on, numbered row by row over images of out_height x out_width pixels. */
+static inline void conv2d_find_origins(const struct conv2d_window *window, ptrdiff_t out_height, ptrdiff_t out_width,
+                                       ptrdiff_t stride_h, ptrdiff_t stride_w, ptrdiff_t pad_top, ptrdiff_t pad_left,
+                                       ptrdiff_t pixel, ptrdiff_t count, struct conv2d_origins *origins) {
+    ptrdiff_t q = pixel % out_width, p = pixel / out_width % out_height, n = pixel / out_width / out_height;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        ptrdiff_t h = p * stride_h - pad_top, w = q * stride_w - pad_left;
+        origins->h[i] = h;
+        origins->w[i] = w;
+        origins->offset[i] = ((n * window->height + h) * window->width + w) * window->channels;
+        if (++q == out_width) {
+            q = 0;
+            if (++p == out_height) p = 0, n++;
+        }
+    }
+}
+
+/* Points the runs of a tile at taps [first, first + tile->runs) of the window, from `channel` of the image on. */
+static inline void conv2d_point_at_taps(const struct conv2d_window *window, const struct conv2d_origins *origins,
+                                        ptrdiff_t first, ptrdiff_t depth, ptrdiff_t channel, struct gemm_tile *tile) {
+    const struct conv2d_axis *vertical = &window->vertical, *horizontal = &window->horizontal;
+    for (ptrdiff_t t = 0; t < tile->runs; t++) {
+        ptrdiff_t i = (first + t) / horizontal->count, j = (first + t) % horizontal->count;
+        ptrdiff_t h = vertical->position + i * vertical->position_step;
+        ptrdiff_t w = horizontal->position + j * horizontal->position_step;
+        ptrdiff_t tap = (vertical->first + i * vertical->step) * window->kernel_width + horizontal->first + j * horizontal->step;
+        ptrdiff_t offset = (h * window->width + w) * window->channels + channel;
+        tile->step[t] = tap * depth;
+        for (ptrdiff_t row = 0; row < tile->row_count; row++) {
+            bool inside = conv2d_inside(origins->h[row] + h, window->height) & conv2d_inside(origins->w[row] + w, window->width);
+            tile->rows[t][row] = inside ? window->image + (origins->offset[row] + offset) : FNN_FUNCTION(gemm_zeros);
+        }
+    }
+}
+
+/* Multiplies a tile that points at its patches with panels [begin, end). `first` and `last` say whether these runs begin
+ * and end the sum; tile->step counts from the start of the packed weights plus `skip` steps. */
+static inline void conv2d_multiply_panels(const struct conv2d_product *product, struct fnn_range panels, bool first,
+                                          bool last, ptrdiff_t skip, struct gemm_tile *tile) {
+    tile->accumulate = !first;
+    tile->activation = last ? product->activation : FNN_ACTIVATION_NONE;
+    for (ptrdiff_t panel = panels.begin; panel < panels.end; panel++) {
+        ptrdiff_t column = panel * FNN_GEMM_COLUMNS;
+        tile->columns = gemm_panel_columns(product->columns, panel);
+        tile->panel = product->packed + column * product->steps + skip * gemm_width(tile->columns);
+        tile->y = product->y + column;
+        tile->bias = last && product->bias ? product->bias + column : NULL;
+        tile->residual = last && product->residual ? product->residual + column : NULL;
+        FNN_FUNCTION(gemm_tile)(tile);
+    }
+}
+
+/* The whole sum of a tile over the taps of a window, channels [channel, channel + product->depth) of the image. A
+ * window without taps gives zeros (and the epilogue). */
+static inline void conv2d_run_taps(const struct conv2d_window *window, const struct conv2d_product *product,
+                                   const struct conv2d_origins *origins, ptrdiff_t channel, struct fnn_range panels,
+                                   struct gemm_tile *tile) {
+    const ptrdiff_t taps = window->vertical.count * window->horizontal.count, depth = product->depth;
+    ptrdiff_t done = 0; /* channels */
+    do {
+        tile->depth = fnn_min(depth - done, GEMM_DEPTH);
+        ptrdiff_t tap = 0;
+        do {
+            tile->runs = fnn_min(taps - tap, GEMM_RUNS);
+            conv2d_point_at_taps(window, origins, tap, depth, channel + done, tile);
+            bool last = done + tile->depth == depth && tap + tile->runs == taps;
+            conv2d_multiply_panels(product, panels, done == 0 && tap == 0, last, done, tile);
+            tap += tile->runs;
+        } while (tap < taps);
+        done += tile->depth;
+    } while (done < depth);
+}
+
+/* Panels that are walked through for each tile: many, so that a tile's pointers are found once, but not more than stay in
+ * cache; one by one where there would be too few units of work to share. */
+static inline ptrdiff_t conv2d_panels_per_block(ptrdiff_t panels, ptrdiff_t steps, ptrdiff_t tiles,
+                                                const struct fnn_team *team) {
+    if (tiles < 8 * team->size) return 1;
+    return fnn_min(fnn_max(CONV2D_PANEL_BLOCK / (fnn_max(steps, 1) * FNN_GEMM_COLUMNS), 1), panels);
+}
+
+#endif
