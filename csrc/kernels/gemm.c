@@ -73,29 +73,9 @@ ALWAYS_INLINE void run_tile(const struct gemm_tile *tile, int rows, int vectors)
     store_sums(tile, sum, rows, vectors);
 }
 
-#define TILE(rows, vectors) \
-    static void tile_##rows##_##vectors(const struct gemm_tile *tile) { run_tile(tile, rows, vectors); }
-#if FNN_GEMM_VECTORS == 4
-#define ROW(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
-#define ENTRY(rows) {tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4},
-#elif FNN_GEMM_VECTORS == 2
-#define ROW(rows) TILE(rows, 1) TILE(rows, 2)
-#define ENTRY(rows) {tile_##rows##_1, tile_##rows##_2},
-#endif
-#define ALL_4(f) f(1) f(2) f(3) f(4)
-#define ALL_6(f) ALL_4(f) f(5) f(6)
-#define ALL_14(f) ALL_6(f) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14)
-#if FNN_GEMM_ROWS == 14
-#define ALL(f) ALL_14(f)
-#elif FNN_GEMM_ROWS == 6
-#define ALL(f) ALL_6(f)
-#elif FNN_GEMM_ROWS == 4
-#define ALL(f) ALL_4(f)
-#endif
-
-ALL(ROW)
-
-static void (*const tiles[FNN_GEMM_ROWS][FNN_GEMM_VECTORS])(const struct gemm_tile *) = {ALL(ENTRY)};
+#define RUN_TILE run_tile
+#define TILE_STRUCT gemm_tile
+#include "gemm_tiles.h"
 
 void FNN_FUNCTION(gemm_tile)(const struct gemm_tile *tile) {
     ptrdiff_t vectors = fnn_ceil_div(tile->columns, FNN_LANES);

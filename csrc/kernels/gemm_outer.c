@@ -1,0 +1,43 @@
+/* The register tile of gemm_outer.h. */
+#include "gemm_outer.h"
+
+static inline __attribute__((always_inline)) void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
+    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        __builtin_prefetch(tile->y + i * tile->y_stride, 1);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
+    }
+    const float *a = tile->a;
+    for (ptrdiff_t d = 0; d < tile->depth; d++, a += tile->a_stride) {
+        const float *b = tile->b[d];
+        vec column[FNN_GEMM_VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            vec row = vec_set1(a[i]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            float *y = tile->y + i * tile->y_stride + v * FNN_LANES;
+            ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
+            vec_store_partial(y, tile->accumulate ? vec_add(vec_load_partial(y, lanes), sum[i][v]) : sum[i][v], lanes);
+        }
+    }
+}
+
+#define RUN_TILE run_tile
+#define TILE_STRUCT gemm_outer
+#include "gemm_tiles.h"
+
+void FNN_FUNCTION(gemm_outer)(const struct gemm_outer *tile) {
+    tiles[tile->row_count - 1][fnn_ceil_div(tile->columns, FNN_LANES) - 1](tile);
+}
