@@ -59,7 +59,8 @@ def test_activation(name: str) -> None:
         agree(
             lambda x: forward(x, **options),
             lambda dy, x: backward(dy, x, **options),
-            lambda x: getattr(F, name)(x, **options), (x,), rng, f"{name}, seed {seed}, {options}", FLOAT32_CONSTANT.get(name, RTOL),
+            lambda x: getattr(F, name)(x, **options),
+            (x,), rng, f"{name}, seed {seed}, {options}", FLOAT32_CONSTANT.get(name, RTOL),
         )  # fmt: skip
 
 

@@ -75,12 +75,13 @@ def _maximum(x: Array, output: Pair) -> tuple[Array, Array]:
     where = np.empty(y.shape, dtype=np.int64)
     plane = np.arange(x.shape[2] * x.shape[3]).reshape(x.shape[2:])
     for p, q, index in _regions(x, output):
-        window = x[index].reshape(*x.shape[:2], -1)
+        positions = plane[index].ravel()
+        window = x[index].reshape(*x.shape[:2], positions.size)
         is_nan = np.isnan(window)
         last_nan = window.shape[2] - 1 - is_nan[..., ::-1].argmax(axis=2)
         best = np.where(is_nan.any(axis=2), last_nan, window.argmax(axis=2))
         y[..., p, q] = np.take_along_axis(window, best[..., None], axis=2)[..., 0]
-        where[..., p, q] = plane[index].ravel()[best]
+        where[..., p, q] = positions[best]
     return y, where
 
 

@@ -179,8 +179,8 @@ def conv1d_backward(
     >>> conv1d_backward(np.ones((1, 1, 2)), np.ones((1, 1, 3)), np.ones((1, 1, 2)))[0].tolist()
     [[[1.0, 2.0, 1.0]]]
     """
-    operands = (_as_height_one(a, name) for a, name in ((dy, "dy"), (x, "x"), (weight, "weight")))
-    dx, dweight, dbias = conv2d_backward(*operands, *_geometry_1d(stride, padding, dilation), groups)
+    dy, x, weight = _as_height_one(dy, "dy"), _as_height_one(x, "x"), _as_height_one(weight, "weight")
+    dx, dweight, dbias = conv2d_backward(dy, x, weight, *_geometry_1d(stride, padding, dilation), groups)
     return dx[:, :, 0, :], dweight[:, :, 0, :], dbias
 
 
@@ -236,7 +236,8 @@ def conv_transpose2d_backward(
 
     Errors as the forward function, and ValueError when dy has not the shape of the output.
 
-    >>> conv_transpose2d_backward(np.ones((1, 1, 1, 5)), np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), stride=2)[0].tolist()
+    >>> dx, _, _ = conv_transpose2d_backward(np.ones((1, 1, 1, 5)), np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), 2)
+    >>> dx.tolist()
     [[[[3.0, 3.0]]]]
     """
     dy, x, weight = as_float(dy, "dy", 4), np.asarray(x), np.asarray(weight)

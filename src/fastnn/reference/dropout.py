@@ -1,12 +1,15 @@
 """Dropout in its forms, with masks that are functions of (seed, layer, step, element) and are never stored.
 
-The elements of a tensor are counted in memory order of the channels-last tensor: N,H,W,C for 4-D input, N,L,C for 3-D,
-the plain order for every other rank. A dropped element is exactly 0, whatever x was. p = 0 changes nothing, p = 1 drops all.
-The backward functions take the arguments of the forward call (without x) and multiply dy by the same factors.
-Source: Srivastava et al. 2014 (dropout and its Gaussian form); Tompson et al. 2015 (whole channels); Klambauer et al. 2017.
+The elements of a tensor are counted in memory order of the channels-last tensor: N,H,W,C for 4-D input, N,L,C for
+3-D, the plain order for every other rank. A dropped element is exactly 0, whatever x was. p = 0 changes nothing,
+p = 1 drops all. The backward functions take the arguments of the forward call (without x) and multiply dy by the
+same factors.
+Source: Srivastava et al. 2014 (dropout, its Gaussian form); Tompson et al. 2015 (whole channels); Klambauer et al. 2017.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -30,7 +33,8 @@ def dropout_mask(
 ) -> Array:
     """Which elements of a tensor of `shape` are kept (bool).
 
-    channels: one decision for each (n, c), number n*C + c, of shape (N,C,1,...). Raises ValueError for p outside [0, 1].
+    channels: one decision for each (n, c), number n*C + c, of shape (N,C,1,...).
+    Raises ValueError for p outside [0, 1].
 
     >>> dropout_mask((2, 3), 1.0).any().item(), dropout_mask((2, 3, 4, 5), channels=True).shape
     (False, (2, 3, 1, 1))
@@ -85,7 +89,9 @@ def dropout1d(
     x: Array, p: float = 0.5, training: bool = True, *, seed: int = 0, layer: int = 0, step: int = 0,
     mode: str = "inverted",
 ) -> Array:  # fmt: skip
-    """Drop whole channels of x (N,C,L) with probability p, otherwise as `dropout`. Raises ValueError for another rank.
+    """Drop whole channels of x (N,C,L) with probability p, otherwise as `dropout`.
+
+    Raises ValueError for another rank.
 
     >>> dropout1d(np.ones((2, 3, 4)), 0.5).std(axis=2).max().item()
     0.0
@@ -109,7 +115,9 @@ def dropout2d(
     x: Array, p: float = 0.5, training: bool = True, *, seed: int = 0, layer: int = 0, step: int = 0,
     mode: str = "inverted",
 ) -> Array:  # fmt: skip
-    """Drop whole channels of x (N,C,H,W) with probability p, otherwise as `dropout`. Raises ValueError for another rank.
+    """Drop whole channels of x (N,C,H,W) with probability p, otherwise as `dropout`.
+
+    Raises ValueError for another rank.
 
     >>> dropout2d(np.ones((2, 3, 4, 5)), 0.5).std(axis=(2, 3)).max().item()
     0.0
@@ -161,7 +169,7 @@ def gaussian_dropout_backward(
 
 def _alpha_scale(p: float) -> float:
     """a in y = a*(x or limit) + b that keeps mean 0 and variance 1: ((1-p) * (1 + p*limit^2))^(-1/2)."""
-    return ((1.0 - p) * (1.0 + p * _SELU_NEGATIVE_LIMIT**2)) ** -0.5
+    return 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _SELU_NEGATIVE_LIMIT**2))
 
 
 def alpha_dropout(

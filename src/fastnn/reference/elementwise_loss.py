@@ -72,9 +72,9 @@ def l1_loss_backward(dy: Any, x: Array, target: Array, reduction: str = "mean") 
 
 
 def huber_loss(x: Array, target: Array, reduction: str = "mean", delta: float = 1.0) -> Array:
-    """d^2 / 2 where |d| <= delta, else delta * (|d| - delta/2), with d = x - target. Raises ValueError unless delta > 0.
+    """d^2 / 2 where |d| <= delta, else delta * (|d| - delta/2), with d = x - target.
 
-    Source: Huber, "Robust estimation of a location parameter", 1964.
+    Raises ValueError unless delta > 0. Source: Huber, "Robust estimation of a location parameter", 1964.
 
     >>> huber_loss(np.array([1.0, 4.0]), np.array([0.0, 0.0]), "none", delta=2.0).tolist()
     [0.5, 6.0]
@@ -161,8 +161,8 @@ def binary_cross_entropy_with_logits(
 
     weight and pos_weight broadcast against x.
 
-    >>> binary_cross_entropy_with_logits(np.array([-1000.0, 0.0]), np.array([1.0, 1.0]), reduction="none").round(4).tolist()
-    [1000.0, 0.6931]
+    >>> float(binary_cross_entropy_with_logits(np.array([-1000.0]), np.array([1.0])))
+    1000.0
     """
     x, target = _operands(x, target)
     positive = target if pos_weight is None else target * pos_weight

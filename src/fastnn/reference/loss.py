@@ -1,7 +1,7 @@
-"""Losses over classes: cross-entropy, negative log-likelihood, binary cross-entropy, Kullback-Leibler divergence.
+"""Losses over classes: cross-entropy and negative log-likelihood.
 
-`reduction` is "mean", "sum" or "none". The backward functions take the loss's gradient first (a number, or for "none" an
-array of the loss's shape) and return the gradient of x; targets and weights are constants.
+`reduction` is "mean", "sum" or "none". The backward functions take the loss's gradient first (a number, or for "none"
+an array of the loss's shape) and return the gradient of x; targets and weights are constants.
 Letters: N batch, C classes, ... further axes.
 """
 

@@ -141,7 +141,8 @@ def batch_norm_backward(
     In training the gradient flows through the batch statistics; otherwise the statistics are constants.
     Raises ValueError when dy has not the shape of x, or statistics are missing outside training.
 
-    >>> dx, dweight, dbias = batch_norm_backward(np.array([[1.0], [0.0]]), np.array([[1.0], [3.0]]), training=True, eps=0.0)
+    >>> dy, x = np.array([[1.0], [0.0]]), np.array([[1.0], [3.0]])
+    >>> dx, dweight, dbias = batch_norm_backward(dy, x, training=True, eps=0.0)
     >>> dx.tolist(), dweight.tolist(), dbias.tolist()
     ([[0.0], [0.0]], [-1.0], [1.0])
     """

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def adam_step(
     new_state: State = {"step": step, "exp_avg": first, "exp_avg_sq": second}
     if amsgrad:
         second = new_state["max_exp_avg_sq"] = np.maximum(state["max_exp_avg_sq"], second)
-    denominator = np.sqrt(second) / np.sqrt(1 - betas[1] ** step) + eps
+    denominator = np.sqrt(second) / math.sqrt(1 - betas[1] ** step) + eps
     return parameter - lr / (1 - betas[0] ** step) * first / denominator, new_state
 
 

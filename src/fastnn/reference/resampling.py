@@ -151,10 +151,11 @@ def interpolate(
 
     Output element i looks at source i * in/out (nearest, rounded down, in exact arithmetic), (i + 0.5) * in/out - 0.5
     (linear), or i * (in-1)/(out-1) with align_corners. Where scale_factor is given, 1/scale_factor takes the place of
-    in/out, except on an axis that keeps its size or (nearest) is doubled, as in PyTorch. Raises ValueError unless exactly one of size and scale_factor is given, and for an unknown mode.
+    in/out, except on an axis that keeps its size or (nearest) is doubled, as in PyTorch.
+    Raises ValueError unless exactly one of size and scale_factor is given, and for an unknown mode.
 
-    >>> interpolate(np.array([[[0.0, 4.0]]]), 4).tolist(), interpolate(np.array([[[0.0, 4.0]]]), 4, mode="linear").tolist()
-    ([[[0.0, 0.0, 4.0, 4.0]]], [[[0.0, 1.0, 3.0, 4.0]]])
+    >>> interpolate(np.array([[[0.0, 4.0]]]), 4, mode="linear").tolist()
+    [[[0.0, 1.0, 3.0, 4.0]]]
     """
     x = as_float(x, "x")
     for axis, (lower, upper, fraction) in enumerate(

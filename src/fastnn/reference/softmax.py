@@ -64,7 +64,7 @@ def _halves(x: Array, dim: int) -> tuple[Array, Array]:
 def glu(x: Array, dim: int = -1) -> Array:
     """First half of x along `dim` times the sigmoid of the second half; that axis is halved.
 
-    Raises ValueError for an odd size. Source: Dauphin et al., "Language modeling with gated convolutional networks", 2017.
+    Raises ValueError for an odd size. Source: Dauphin et al., ICML 2017.
 
     >>> glu(np.array([3.0, 0.0])).tolist()
     [1.5]
