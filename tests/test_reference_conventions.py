@@ -179,6 +179,29 @@ def test_sgd_first_step_takes_no_dampening() -> None:
     assert parameter.item() == pytest.approx(0.8 - 0.4, rel=1e-15)
 
 
+def test_nesterov_looks_ahead() -> None:
+    options = {"lr": 0.5, "momentum": 0.5, "nesterov": True}
+    parameter, state = reference.sgd_step(np.array([8.0]), np.array([2.0]), None, **options)
+    assert parameter.item() == 8 - 0.5 * (2 + 0.5 * 2)
+    parameter, _ = reference.sgd_step(parameter, np.array([4.0]), state, **options)
+    assert parameter.item() == 6.5 - 0.5 * (4 + 0.5 * (0.5 * 2 + 4))
+
+
+def test_leaky_slopes_hold_at_zero() -> None:
+    zero, one = np.array([0.0]), np.array([1.0])
+    assert reference.relu_backward(one, zero).item() == 0
+    assert reference.leaky_relu_backward(one, zero, 0.25).item() == 0.25
+    assert reference.rrelu_backward(one, zero, 0.25, 0.75).item() == 0.5
+    dx, dweight = reference.prelu_backward(one, zero, np.array([0.25]))
+    assert (dx.item(), dweight.item()) == (0.25, 0.0)
+
+
+def test_pixel_shuffle_by_one_changes_nothing() -> None:
+    x = np.arange(12.0).reshape(1, 3, 2, 2)
+    np.testing.assert_array_equal(reference.pixel_shuffle(x, 1), x)
+    np.testing.assert_array_equal(reference.pixel_shuffle_backward(x, 1), x)
+
+
 def test_max_functions_propagate_nan() -> None:
     assert math.isnan(reference.relu(np.array([np.nan]))[0])
     assert math.isnan(reference.relu6(np.array([np.nan]))[0])

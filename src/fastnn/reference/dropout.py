@@ -4,7 +4,7 @@ The elements of a tensor are counted in memory order of the channels-last tensor
 3-D, the plain order for every other rank. A dropped element is exactly 0, whatever x was. p = 0 changes nothing,
 p = 1 drops all. The backward functions take the arguments of the forward call (without x) and multiply dy by the
 same factors.
-Source: Srivastava et al. 2014 (dropout, its Gaussian form); Tompson et al. 2015 (whole channels); Klambauer et al. 2017.
+Source: Srivastava et al. 2014 (dropout and Gaussian); Tompson et al. 2015 (whole channels); Klambauer et al. 2017.
 """
 
 from __future__ import annotations
