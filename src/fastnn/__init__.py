@@ -1,0 +1,20 @@
+"""fastnn: fast CPU neural networks on NumPy arrays. See https://pypi.org/project/fastnn for the manual."""
+
+from . import nn
+from .graph import Tensor
+from .random import initial_seed, manual_seed
+from .settings import (
+    available_isas,
+    conv_algorithm,
+    current_isa,
+    get_num_threads,
+    set_num_threads,
+    use_isa,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Tensor", "available_isas", "conv_algorithm", "current_isa", "get_num_threads", "initial_seed", "manual_seed", "nn",
+    "set_num_threads", "use_isa",
+]

@@ -1,0 +1,557 @@
+# cython: language_level=3, binding=True, embedsignature=False, boundscheck=False, wraparound=False
+# cython: freethreading_compatible=True
+"""The doorway to C: programs of kernels over arrays, ISAs, threads, geometry. Nothing else is compiled.
+
+A Program is built once from steps whose arguments are checked against kernels.def, field by field; running it
+checks the arrays passed in and makes one C call with the GIL released.
+"""
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+import threading
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    uint64_t PyLong_AsUnsignedLongLong(object number) except? <uint64_t>-1
+
+cdef extern from "fastnn.h" nogil:
+    union fnn_slot:
+        const void *pointer
+        ptrdiff_t size
+        uint64_t word
+        double real
+    ctypedef struct fnn_team:
+        pass
+    ctypedef void fnn_kernel(const void *args, const fnn_team *team)
+    cdef struct fnn_step:
+        fnn_kernel *run
+        const fnn_slot *args
+        bint serial
+    cdef struct fnn_thread_limits:
+        int affinity
+        int cgroup
+        int openmp
+        int fastnn
+        int chosen
+    cdef enum fnn_isa_id "fnn_isa":
+        FNN_ISA_COUNT
+    cdef struct fnn_isa_info:
+        const char *name
+        ptrdiff_t lanes
+        ptrdiff_t gemm_rows
+        ptrdiff_t gemm_columns
+        fnn_kernel *const *kernels
+    cdef enum fnn_field_kind:
+        FNN_FIELD_IN
+        FNN_FIELD_IN_OPTIONAL
+        FNN_FIELD_OUT
+        FNN_FIELD_OUT_OPTIONAL
+        FNN_FIELD_UPDATE
+        FNN_FIELD_SIZE
+        FNN_FIELD_WORD
+        FNN_FIELD_REAL
+        FNN_FIELD_TABLE
+    cdef struct fnn_field:
+        const char *name
+        const char *type
+        fnn_field_kind kind
+    cdef struct fnn_kernel_info:
+        const char *name
+        ptrdiff_t field_count
+        const fnn_field *fields
+    const fnn_kernel_info fnn_kernel_infos[]
+    int FNN_KERNEL_COUNT
+    ptrdiff_t FNN_OVERFLOW
+
+    void fnn_team_initialize()
+    const char *fnn_team_backend()
+    fnn_thread_limits fnn_read_thread_limits(const char *cgroup_root, const char *process_cgroup)
+    void fastnn_set_num_threads(int threads)
+    int fastnn_get_num_threads()
+    void fnn_threads_initialize()
+    const fnn_isa_info *fnn_isa(fnn_isa_id isa)
+    void fnn_plan_run(const fnn_step *steps, ptrdiff_t count, int threads)
+    void fnn_plan_profile(const fnn_step *steps, ptrdiff_t count, int threads, double *seconds)
+    void *fnn_memory_allocate(size_t size)
+    void fnn_memory_free(void *memory)
+    ptrdiff_t fnn_checked_product(ptrdiff_t a, ptrdiff_t b)
+    ptrdiff_t fnn_window_positions(ptrdiff_t size, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation,
+                                   ptrdiff_t pad_before, ptrdiff_t pad_after, bint ceil_mode)
+
+fnn_team_initialize()
+fnn_threads_initialize()
+
+
+# ---- ISAs, threads, geometry -----------------------------------------------------------------------------
+
+def _list_kernels():
+    kinds = ("in", "in_optional", "out", "out_optional", "update", "size", "word", "real", "table")
+    cdef const fnn_kernel_info *info
+    kernels = {}
+    for k in range(FNN_KERNEL_COUNT):
+        info = &fnn_kernel_infos[k]
+        kernels[info.name.decode()] = tuple(
+            (info.fields[f].name.decode(), kinds[<int>info.fields[f].kind], info.fields[f].type.decode())
+            for f in range(info.field_count))
+    return kernels
+
+
+def _list_isas():
+    cdef const fnn_isa_info *info
+    isas = {}
+    for i in range(FNN_ISA_COUNT):
+        info = fnn_isa(<fnn_isa_id>i)
+        if info != NULL:
+            isas[info.name.decode()] = {"index": i, "lanes": info.lanes, "gemm_rows": info.gemm_rows,
+                                        "gemm_columns": info.gemm_columns}
+    return isas
+
+
+KERNELS = _list_kernels()
+"""{kernel: ((field, kind, C type), ...)} in the order of kernels.def."""
+
+ISAS = _list_isas()
+"""{name: facts} of the ISAs that this CPU runs, the best one last."""
+
+TEAM_BACKEND = fnn_team_backend().decode()
+
+
+def get_num_threads():
+    """Threads that a call made now would use."""
+    return fastnn_get_num_threads()
+
+
+def set_num_threads(int threads):
+    """Use this many threads from the next call on."""
+    if threads < 1:
+        raise ValueError(f"the number of threads must be at least 1, got {threads}")
+    fastnn_set_num_threads(threads)
+
+
+def thread_limits(str cgroup_root="/sys/fs/cgroup", str process_cgroup="/proc/self/cgroup"):
+    """What limits the default number of threads: {affinity, cgroup, OMP_NUM_THREADS, ..., chosen}; 0: no limit."""
+    root, process = cgroup_root.encode(), process_cgroup.encode()
+    cdef fnn_thread_limits limits = fnn_read_thread_limits(root, process)
+    return {"affinity": limits.affinity, "cgroup": limits.cgroup, "OMP_NUM_THREADS": limits.openmp,
+            "FASTNN_NUM_THREADS": limits.fastnn, "chosen": limits.chosen}
+
+
+def window_positions(ptrdiff_t size, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation,
+                     ptrdiff_t pad_before, ptrdiff_t pad_after, bint ceil_mode=False):
+    """Output size of a sliding window; at most 0 when the kernel does not fit. OverflowError: too large."""
+    if size < 0 or kernel < 1 or stride < 1 or dilation < 1 or pad_before < 0 or pad_after < 0:
+        raise ValueError("kernel, stride and dilation must be at least 1, size and padding at least 0")
+    cdef ptrdiff_t positions = fnn_window_positions(size, kernel, stride, dilation, pad_before, pad_after, ceil_mode)
+    if positions == FNN_OVERFLOW:
+        raise OverflowError("window geometry exceeds the range of a 64-bit size")
+    return positions
+
+
+def tensor_bytes(shape, ptrdiff_t item_bytes=4):
+    """Bytes of a tensor. OverflowError: more than can be addressed."""
+    cdef ptrdiff_t total = item_bytes
+    for extent in shape:
+        total = fnn_checked_product(total, extent)
+        if total == FNN_OVERFLOW and extent != 0:
+            raise OverflowError(f"a tensor of shape {tuple(shape)} exceeds the address space")
+    return total
+
+
+# ---- programs ---------------------------------------------------------------------------------------------
+
+ARENA, CONSTANT, STATIC, EXTERNAL = range(4)
+cdef enum:
+    SPACE_ARENA = 0
+    SPACE_CONSTANT = 1
+    SPACE_STATIC = 2
+    SPACE_EXTERNAL = 3
+
+
+cdef class Pointer:
+    """`size` bytes at `offset` of a space: the arena, the program's constants, array `index` of the statics
+    (parameters and buffers, fixed when the program is built) or of the externals (given at every run)."""
+    cdef readonly int space
+    cdef readonly ptrdiff_t index, offset, size
+
+    def __init__(self, int space, ptrdiff_t index, ptrdiff_t offset, ptrdiff_t size):
+        if not (SPACE_ARENA <= space <= SPACE_EXTERNAL) or index < 0 or offset < 0 or size < 0:
+            raise ValueError("not a pointer into any space of a program")
+        self.space, self.index, self.offset, self.size = space, index, offset, size
+
+
+cdef class Runtime:
+    """A number given at every run: value `index` of the run's values."""
+    cdef readonly ptrdiff_t index
+
+    def __init__(self, ptrdiff_t index):
+        self.index = index
+
+
+cdef class Memory:
+    """An aligned block of memory, freed with the object."""
+    cdef char *data
+    cdef readonly ptrdiff_t size
+
+    def __cinit__(self, ptrdiff_t size):
+        self.data = <char *>fnn_memory_allocate(size)
+        if self.data == NULL:
+            raise MemoryError(f"a plan needs {size} bytes at once, which the system does not give")
+        self.size = size
+
+    def __dealloc__(self):
+        fnn_memory_free(self.data)
+
+
+cdef struct Relocation:
+    ptrdiff_t slot
+    int space
+    ptrdiff_t index
+    ptrdiff_t offset
+
+cdef struct RuntimeSlot:
+    ptrdiff_t slot
+    ptrdiff_t index
+    bint is_word
+
+
+cdef class Instance:
+    """One execution's own memory: an arena and the arguments that point into it."""
+    cdef Memory arena
+    cdef Memory constants
+    cdef fnn_slot *slots
+    cdef fnn_step *steps
+
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.steps)
+
+
+cdef class Program:
+    """Steps ready to run.
+
+    steps: [(kernel, {field: value}, serial)]; a value is an int, float, None, Pointer, Runtime, or for a
+    table field a list of such values. statics: arrays that stay for the program's life. externals: for each array
+    given at a run, its size in bytes. The first `prologue` steps fill the constants, and run again only after
+    `refresh()`; the rest run every time.
+    """
+    cdef list fields                 # per step, for messages
+    cdef tuple statics
+    cdef list external_sizes, external_written
+    cdef fnn_slot *slots
+    cdef fnn_step *steps             # args hold offsets into slots until instantiated
+    cdef ptrdiff_t *args_begin
+    cdef Relocation *relocations
+    cdef RuntimeSlot *runtimes
+    cdef ptrdiff_t slot_count, relocation_count, runtime_count
+    cdef readonly ptrdiff_t step_count, prologue, arena_bytes, constant_bytes, value_count
+    cdef Memory constants
+    cdef ptrdiff_t wanted, filled    # the constants are current when these are equal
+    cdef object lock
+    cdef list idle
+
+    def __cinit__(self):
+        self.slots = NULL
+        self.steps = NULL
+        self.args_begin = NULL
+        self.relocations = NULL
+        self.runtimes = NULL
+
+    def __init__(self, str isa, list steps, tuple statics, external_sizes, ptrdiff_t arena_bytes,
+                 ptrdiff_t constant_bytes=0, ptrdiff_t prologue=0, ptrdiff_t value_count=0):
+        if self.steps != NULL:
+            raise RuntimeError("a program is built once")
+        if isa not in ISAS:
+            raise ValueError(f"this CPU does not run ISA {isa!r}; it runs {', '.join(ISAS)}")
+        if arena_bytes < 0 or constant_bytes < 0 or not 0 <= prologue <= len(steps):
+            raise ValueError("arena, constants and prologue of a program cannot be negative or longer than it")
+        self.statics = statics
+        for array in statics:
+            _check_static(array)
+        self.external_sizes = list(external_sizes)
+        self.external_written = [False] * len(self.external_sizes)
+        self.step_count, self.prologue = len(steps), prologue
+        self.arena_bytes, self.constant_bytes = arena_bytes, constant_bytes
+        self.value_count = value_count
+        self.lock = threading.Lock()
+        self.idle = []
+        self.wanted, self.filled = 1, 0
+        flat, begins = self._flatten(steps)
+        self._fill(ISAS[isa]["index"], steps, flat, begins)
+
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.steps)
+        free(self.args_begin)
+        free(self.relocations)
+        free(self.runtimes)
+
+    cdef tuple _flatten(self, list steps):
+        """All steps' arguments as one list of (kind, value), tables behind the fields of their step."""
+        flat, begins = [], []
+        for name, arguments, serial in steps:
+            if name not in KERNELS:
+                raise ValueError(f"there is no kernel {name!r}")
+            fields = KERNELS[name]
+            unknown = arguments.keys() - {field for field, _, _ in fields}
+            missing = {field for field, _, _ in fields} - arguments.keys()
+            if unknown or missing:
+                raise ValueError(f"kernel {name}: unknown arguments {sorted(unknown)}, missing {sorted(missing)}")
+            begins.append(len(flat))
+            table_at = len(flat) + len(fields)
+            tables = []
+            for field, kind, _ in fields:
+                value = arguments[field]
+                if kind == "table":
+                    flat.append(("self", table_at + len(tables)))
+                    tables.extend(_table_entry(name, field, entry) for entry in value)
+                else:
+                    self._check_argument(name, field, kind, value)
+                    flat.append((kind, value))
+            flat.extend(tables)
+            for kind, value in flat[begins[len(begins) - 1]:]:
+                self._check_pointer(name, kind, value)
+        return flat, begins
+
+    def _check_argument(self, name, field, kind, value):
+        if kind in ("in", "out", "update"):
+            good = isinstance(value, Pointer)
+        elif kind in ("in_optional", "out_optional"):
+            good = value is None or isinstance(value, Pointer)
+        elif kind == "size":
+            good = isinstance(value, int)
+        elif kind == "word":
+            good = isinstance(value, (int, Runtime))
+        else:
+            good = isinstance(value, (int, float, Runtime))
+        if not good:
+            raise TypeError(f"kernel {name}: argument {field} ({kind}) cannot be {value!r}")
+        if isinstance(value, Runtime) and not 0 <= value.index < self.value_count:
+            raise ValueError(f"kernel {name}: argument {field} names run-time value {value.index} of {self.value_count}")
+
+    def _check_pointer(self, name, kind, value):
+        """The bytes a step may touch lie inside the space it points into."""
+        if not isinstance(value, Pointer):
+            return
+        cdef Pointer pointer = value
+        writes = kind in ("out", "out_optional", "update")
+        if pointer.space == SPACE_ARENA:
+            size = self.arena_bytes
+        elif pointer.space == SPACE_CONSTANT:
+            size = self.constant_bytes
+        elif pointer.space == SPACE_STATIC:
+            size = self.statics[pointer.index].nbytes
+            if writes and not self.statics[pointer.index].flags.writeable:
+                raise ValueError(f"kernel {name} would write to a read-only array")
+        else:
+            size = self.external_sizes[pointer.index]
+            if writes:
+                self.external_written[pointer.index] = True
+        if pointer.offset + pointer.size > size:
+            raise ValueError(f"kernel {name}: bytes {pointer.offset} to {pointer.offset + pointer.size} "
+                             f"of a space of {size}")
+
+    cdef _fill(self, int isa, list steps, list flat, list begins):
+        cdef fnn_kernel *const *kernels = fnn_isa(<fnn_isa_id>isa).kernels
+        cdef ptrdiff_t i
+        order = {name: position for position, name in enumerate(KERNELS)}
+        self.slot_count = len(flat)
+        self.slots = <fnn_slot *>_allocate(len(flat) * sizeof(fnn_slot))
+        self.steps = <fnn_step *>_allocate(len(steps) * sizeof(fnn_step))
+        self.args_begin = <ptrdiff_t *>_allocate(len(steps) * sizeof(ptrdiff_t))
+        self.relocations = <Relocation *>_allocate(len(flat) * sizeof(Relocation))
+        self.runtimes = <RuntimeSlot *>_allocate(len(flat) * sizeof(RuntimeSlot))
+        for i in range(len(steps)):
+            self.steps[i].run = kernels[<int>order[steps[i][0]]]
+            self.steps[i].serial = steps[i][2]
+            self.args_begin[i] = begins[i]
+        for i in range(len(flat)):
+            self._fill_slot(i, flat[i][0], flat[i][1])
+
+    cdef _fill_slot(self, ptrdiff_t i, str kind, value):
+        cdef Pointer pointer
+        self.slots[i].pointer = NULL
+        if kind == "self":
+            self._relocate(i, -1, 0, value)
+        elif isinstance(value, Pointer):
+            pointer = value
+            self._relocate(i, pointer.space, pointer.index, pointer.offset)
+        elif isinstance(value, Runtime):
+            self.runtimes[self.runtime_count] = RuntimeSlot(slot=i, index=value.index, is_word=kind == "word")
+            self.runtime_count += 1
+        elif kind == "size":
+            self.slots[i].size = value
+        elif kind == "word":
+            self.slots[i].word = PyLong_AsUnsignedLongLong(value)
+        elif kind == "real":
+            self.slots[i].real = value
+
+    cdef _relocate(self, ptrdiff_t slot, int space, ptrdiff_t index, ptrdiff_t offset):
+        self.relocations[self.relocation_count] = Relocation(slot=slot, space=space, index=index, offset=offset)
+        self.relocation_count += 1
+
+    # -- running
+
+    cdef Instance _instance(self, Memory constants):
+        """An idle instance, or a new one, that reads the given constants."""
+        cdef Instance instance
+        try:
+            instance = self.idle.pop()
+        except IndexError:
+            instance = Instance()
+            instance.arena = Memory(self.arena_bytes)
+            instance.slots = <fnn_slot *>_allocate(self.slot_count * sizeof(fnn_slot))
+            instance.steps = <fnn_step *>_allocate(self.step_count * sizeof(fnn_step))
+            memcpy(instance.slots, self.slots, self.slot_count * sizeof(fnn_slot))
+            memcpy(instance.steps, self.steps, self.step_count * sizeof(fnn_step))
+            self._bind(instance, constants)
+        if instance.constants is not constants:
+            self._bind(instance, constants)
+        return instance
+
+    cdef _bind(self, Instance instance, Memory constants):
+        """Points an instance's arguments at everything but the externals."""
+        cdef ptrdiff_t i
+        cdef Relocation *r
+        cdef char *base
+        for i in range(self.step_count):
+            instance.steps[i].args = instance.slots + self.args_begin[i]
+        for i in range(self.relocation_count):
+            r = &self.relocations[i]
+            if r.space == SPACE_EXTERNAL:
+                continue
+            if r.space < 0:
+                instance.slots[r.slot].pointer = instance.slots + r.offset
+                continue
+            if r.space == SPACE_ARENA:
+                base = instance.arena.data
+            elif r.space == SPACE_CONSTANT:
+                base = constants.data
+            else:
+                base = <char *>cnp.PyArray_DATA(<cnp.ndarray>self.statics[r.index])
+            instance.slots[r.slot].pointer = base + r.offset
+        instance.constants = constants
+
+    cdef _bind_run(self, Instance instance, tuple externals, tuple values):
+        cdef ptrdiff_t i
+        cdef Relocation *r
+        cdef RuntimeSlot *runtime
+        if len(externals) != len(self.external_sizes) or len(values) != self.value_count:
+            raise ValueError(f"the program takes {len(self.external_sizes)} arrays and {self.value_count} values, "
+                             f"got {len(externals)} and {len(values)}")
+        for i in range(len(externals)):
+            _check_external(externals[i], self.external_sizes[i], self.external_written[i])
+        for i in range(self.relocation_count):
+            r = &self.relocations[i]
+            if r.space == SPACE_EXTERNAL:
+                instance.slots[r.slot].pointer = <char *>cnp.PyArray_DATA(<cnp.ndarray>externals[r.index]) + r.offset
+        for i in range(self.runtime_count):
+            runtime = &self.runtimes[i]
+            if runtime.is_word:
+                instance.slots[runtime.slot].word = PyLong_AsUnsignedLongLong(values[runtime.index])
+            else:
+                instance.slots[runtime.slot].real = values[runtime.index]
+
+    def refresh(self):
+        """The statics changed: compute the constants anew before the next run."""
+        with self.lock:
+            self.wanted += 1
+
+    cdef Memory _current_constants(self):
+        """The constants; fresh ones when the statics changed, while runs under way keep the old."""
+        cdef Instance instance
+        cdef Memory constants
+        cdef ptrdiff_t wanted
+        cdef int threads = fastnn_get_num_threads()
+        if self.filled == self.wanted:
+            return self.constants
+        with self.lock:
+            wanted = self.wanted
+            if self.filled == wanted:
+                return self.constants
+            constants = Memory(self.constant_bytes)
+            if self.prologue:
+                instance = self._instance(constants)
+                with nogil:
+                    fnn_plan_run(instance.steps, self.prologue, threads)
+                self.idle.append(instance)
+            self.constants = constants
+            self.filled = wanted
+            return constants
+
+    def run(self, tuple externals, tuple values=()):
+        """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes)."""
+        cdef Instance instance
+        cdef int threads = fastnn_get_num_threads()
+        instance = self._instance(self._current_constants())
+        self._bind_run(instance, externals, values)
+        with nogil:
+            fnn_plan_run(instance.steps + self.prologue, self.step_count - self.prologue, threads)
+        self.idle.append(instance)
+
+    def begin(self):
+        """An instance to run part by part with run_part; its arena lives as long as it does."""
+        return self._instance(self._current_constants())
+
+    def run_part(self, Instance instance not None, ptrdiff_t first, ptrdiff_t last, tuple externals, tuple values=()):
+        """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin()."""
+        cdef int threads = fastnn_get_num_threads()
+        if not 0 <= first <= last <= self.step_count - self.prologue:
+            raise ValueError(f"steps {first} to {last} of {self.step_count - self.prologue}")
+        self._bind_run(instance, externals, values)
+        with nogil:
+            fnn_plan_run(instance.steps + self.prologue + first, last - first, threads)
+
+    def profile(self, tuple externals, tuple values=()):
+        """As run; returns the seconds that each step behind the prologue took."""
+        cdef Instance instance
+        cdef int threads = fastnn_get_num_threads()
+        cdef ptrdiff_t count = self.step_count - self.prologue
+        instance = self._instance(self._current_constants())
+        self._bind_run(instance, externals, values)
+        cdef double *seconds = <double *>_allocate(count * sizeof(double))
+        with nogil:
+            fnn_plan_profile(instance.steps + self.prologue, count, threads, seconds)
+        result = [seconds[i] for i in range(count)]
+        free(seconds)
+        self.idle.append(instance)
+        return result
+
+
+cdef void *_allocate(size_t size) except NULL:
+    cdef void *memory = malloc(size if size else 1)
+    if memory == NULL:
+        raise MemoryError()
+    return memory
+
+
+def _table_entry(name, field, entry):
+    if entry is None or isinstance(entry, Pointer):
+        return "update", entry
+    if isinstance(entry, float):
+        return "real", entry
+    if isinstance(entry, int):
+        return "size", entry
+    raise TypeError(f"kernel {name}: table {field} cannot hold {entry!r}")
+
+
+def _check_static(array):
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(f"a program works on NumPy arrays, not {type(array).__name__}")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError("a program works on C-contiguous, aligned arrays")
+
+
+cdef _check_external(array, ptrdiff_t size, bint written):
+    if not isinstance(array, cnp.ndarray):
+        raise TypeError(f"a program works on NumPy arrays, not {type(array).__name__}")
+    cdef cnp.ndarray checked = <cnp.ndarray>array
+    if not (cnp.PyArray_IS_C_CONTIGUOUS(checked) and cnp.PyArray_ISALIGNED(checked)):
+        raise ValueError("a program works on C-contiguous, aligned arrays")
+    if cnp.PyArray_NBYTES(checked) != size:
+        raise ValueError(f"the program needs an array of {size} bytes, got one of {cnp.PyArray_NBYTES(checked)}")
+    if written and not cnp.PyArray_ISWRITEABLE(checked):
+        raise ValueError("the program would write to a read-only array")

@@ -1,0 +1,390 @@
+"""What tracing a model records: symbolic tensors, the nodes that make them, and gradients as more nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import _core
+from .variable import Variable
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape and element type of a tensor."""
+
+    shape: Shape
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory; OverflowError when no machine could hold them."""
+        return _core.tensor_bytes(self.shape, np.dtype(self.dtype).itemsize)
+
+
+@dataclass(frozen=True)
+class RuntimeValue:
+    """A number that a run of the plan is given by name: the learning rate, the step of the random stream."""
+
+    name: str
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation of a graph."""
+
+    op: Op
+    inputs: list[Tensor]
+    attributes: dict[str, Any]
+    outputs: list[Tensor] = field(default_factory=list)
+    is_gradient: bool = False  # recorded by differentiate, or after it
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["attributes"][name]
+        except KeyError:
+            raise AttributeError(f"node {self.__dict__.get('op')} has no attribute {name!r}") from None
+
+
+class Op:
+    """All there is to know about an operation. Subclasses are registered once, with `@register`."""
+
+    name: ClassVar[str]
+    has_effects: ClassVar[bool] = False  # it changes variables: never removed, never moved
+
+    def infer(self, *inputs: Tensor, **attributes: Any) -> Spec | tuple[Spec, ...]:
+        """The outputs' shapes; raises ValueError or TypeError for inputs that do not fit."""
+        raise NotImplementedError(self.name)
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        """For each input that is needed, its gradient as a tensor recorded in the same graph."""
+        raise TypeError(f"{self.name} has no gradient")
+
+    def is_view(self, node: Node) -> bool:
+        """Whether the output is the first input's memory under another shape."""
+        return False
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        """{output: input} pairs for which the kernel may write the output over the input."""
+        return {}
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        """Inputs (variables) that the operation changes."""
+        return ()
+
+    def lower(self, node: Node, steps: Any) -> None:
+        """Adds the kernel calls to a plan (see plan.Lowering)."""
+        raise NotImplementedError(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+OPS: dict[str, Op] = {}
+
+
+def register(cls: type[Op]) -> type[Op]:
+    """Adds an op to the list of ops."""
+    if cls.name in OPS:
+        raise ValueError(f"op {cls.name!r} is registered twice")
+    OPS[cls.name] = cls()
+    return cls
+
+
+class Tensor:
+    """A value that a model will compute: its shape is known, its numbers are not.
+
+    `forward` of a Module sees these. They know shape, dtype, arithmetic and the shape methods; anything that
+    needs numbers (a condition, a loop over values, NumPy) raises a TypeError that says so.
+    """
+
+    __slots__ = ("graph", "spec", "node", "variable", "layout", "limits", "__weakref__")
+    __array_ufunc__ = None  # NumPy arrays leave arithmetic with tensors to us
+
+    def __init__(self, graph: Graph, spec: Spec, node: Node | None = None) -> None:
+        self.graph = graph
+        self.spec = spec
+        self.node = node
+        self.variable: Variable | None = None
+        self.layout = "memory"  # "first": an input array that lies N,C,H,W in memory
+        self.limits: list[tuple[int, int, int | None, str]] = []  # of an input: least, most, exception, message
+
+    @property
+    def shape(self) -> Shape:
+        return self.spec.shape
+
+    @property
+    def dtype(self) -> str:
+        return self.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.spec.shape)
+
+    def size(self, axis: int | None = None) -> Any:
+        """The shape, or one extent of it."""
+        return self.shape if axis is None else self.shape[axis]
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Tensor(shape={self.shape}, dtype={self.dtype})"
+
+    # -- arithmetic
+
+    def _binary(self, op: str, left: Any, right: Any) -> Tensor:
+        operands = [v if isinstance(v, Tensor) else self.graph.constant(v) for v in (left, right)]
+        return self.graph.record(op, *operands)
+
+    def __add__(self, other: Any) -> Tensor:
+        return self._binary("add", self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return self._binary("add", other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return self._binary("subtract", self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return self._binary("subtract", other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return self._binary("multiply", self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return self._binary("multiply", other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return self._binary("divide", self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return self._binary("divide", other, self)
+
+    def __neg__(self) -> Tensor:
+        return self._binary("multiply", self, -1.0)
+
+    # -- shapes
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The same elements in logical order under another shape; one extent may be -1."""
+        target = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
+        shape = _resolve_shape(self.shape, target)
+        source = self
+        if len(shape) == self.ndim == 4 and shape != self.shape:  # between two images: through one axis
+            source = self.graph.record("reshape", self, shape=(int(np.prod(shape, dtype=object)),))
+        return self.graph.record("reshape", source, shape=shape)
+
+    view = reshape
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes start_dim to end_dim as one."""
+        start, end = _axis(start_dim, self.ndim), _axis(end_dim, self.ndim)
+        if start > end:
+            raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} in shape {self.shape}")
+        merged = int(np.prod(self.shape[start : end + 1], dtype=object))
+        return self.reshape(*self.shape[:start], merged, *self.shape[end + 1 :])
+
+    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """The mean over all axes, or over some."""
+        return self.graph.record("mean", self, axes=_axes(dim, self.ndim), keepdim=bool(keepdim))
+
+    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """The sum over all axes, or over some."""
+        return self.graph.record("sum", self, axes=_axes(dim, self.ndim), keepdim=bool(keepdim))
+
+    def __getitem__(self, key: Any) -> Tensor:
+        keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > self.ndim or not all(isinstance(k, slice) for k in keys):
+            raise TypeError("a symbolic tensor is sliced by slices only, e.g. x[:, 8:16]")
+        result = self
+        for axis, part in enumerate(keys):
+            start, stop, step = part.indices(result.shape[axis])
+            if step != 1:
+                raise TypeError("a symbolic tensor is sliced without a step")
+            if (start, stop) != (0, result.shape[axis]):
+                result = self.graph.record("slice", result, axis=axis, start=start, stop=max(start, stop))
+        return result
+
+    # -- what a symbol cannot do
+
+    def _no_values(self, what: str) -> TypeError:
+        return TypeError(
+            f"{what} needs the numbers of a tensor of shape {self.shape}, but forward() is traced once per input "
+            "shape with symbolic tensors that have none. Compute it with fastnn.nn.functional, or outside the model."
+        )
+
+    def __bool__(self) -> bool:
+        raise self._no_values("a condition (if, while, and, or)")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self._no_values("iteration")
+
+    def __float__(self) -> float:
+        raise self._no_values("float()")
+
+    def __int__(self) -> int:
+        raise self._no_values("int()")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise self._no_values("a NumPy function")
+
+    def __lt__(self, other: Any) -> Any:
+        raise self._no_values("a comparison")
+
+    __le__ = __gt__ = __ge__ = __lt__
+
+
+def _axis(axis: int, ndim: int) -> int:
+    if not -ndim <= axis < max(ndim, 1):
+        raise ValueError(f"axis {axis} is out of range for a tensor of {ndim} axes")
+    return axis % ndim if ndim else 0
+
+
+def _axes(axes: int | Iterable[int] | None, ndim: int) -> tuple[int, ...]:
+    if axes is None:
+        return tuple(range(ndim))
+    return tuple(sorted({_axis(a, ndim) for a in ([axes] if isinstance(axes, int) else axes)}))
+
+
+def _resolve_shape(shape: Shape, target: Sequence[int]) -> Shape:
+    total = int(np.prod(shape, dtype=object))
+    known = int(np.prod([t for t in target if t != -1], dtype=object))
+    if target.count(-1) > 1 or any(t < -1 for t in target):
+        raise ValueError(f"reshape: {tuple(target)} is not a shape")
+    if -1 in target:
+        if known == 0 or total % known:
+            raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
+        target = [total // known if t == -1 else t for t in target]
+    elif known != total:
+        raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
+    return tuple(int(t) for t in target)
+
+
+@lru_cache(maxsize=256)
+def _number(value: float) -> Variable:
+    """The variable of a constant: one for each number, so that two traces of a model are the same graph."""
+    return Variable(value)
+
+
+class Graph:
+    """Nodes in execution order, with the inputs, variables and outputs they work on."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.inputs: list[Tensor] = []
+        self.outputs: list[Tensor] = []
+        self.variables: dict[int, Tensor] = {}  # id of the variable -> its tensor
+        self.recording_gradients = False
+
+    def input(self, shape: Shape, dtype: str = "float32", layout: str = "memory") -> Tensor:
+        """A new input. One that lies N,C,H,W in memory is turned channels-last by the first node."""
+        tensor = Tensor(self, Spec(tuple(shape), dtype))
+        tensor.layout = layout
+        self.inputs.append(tensor)
+        return self.record("to_channels_last", tensor) if layout == "first" else tensor
+
+    def variable(self, variable: Variable) -> Tensor:
+        """The tensor of a variable, the same one each time."""
+        if id(variable) not in self.variables:
+            tensor = Tensor(self, Spec(variable.shape, variable.dtype.name))
+            tensor.variable = variable
+            self.variables[id(variable)] = tensor
+        return self.variables[id(variable)]
+
+    def constant(self, value: Any) -> Tensor:
+        """A number, array or variable as a tensor."""
+        owner = getattr(value, "variable", value)
+        if isinstance(owner, Variable):
+            return self.variable(owner)
+        if np.asarray(value).dtype.kind not in "fiub":
+            raise TypeError(f"cannot compute with {type(value).__name__} in a model")
+        return self.variable(_number(float(value)) if np.ndim(value) == 0 else Variable(value))
+
+    def record(self, op: str, *inputs: Tensor, **attributes: Any) -> Any:
+        """Appends a node; returns its output tensor, or a tuple of them."""
+        operation = OPS[op]
+        for tensor in inputs:
+            if tensor.graph is not self:
+                raise ValueError(f"{op}: a tensor of another call to forward() was used; tensors do not outlive a trace")
+        specs = operation.infer(*inputs, **attributes)
+        node = Node(operation, list(inputs), attributes, is_gradient=self.recording_gradients)
+        many = isinstance(specs, tuple)
+        for spec in specs if many else (specs,):
+            spec.size  # noqa: B018  raises OverflowError before anything is formed from it
+            node.outputs.append(Tensor(self, spec, node))
+        self.nodes.append(node)
+        return tuple(node.outputs) if many else node.outputs[0]
+
+    def users(self) -> dict[Tensor, list[Node]]:
+        """For each tensor the nodes that read it; a graph output counts as read once more, by None."""
+        users: dict[Tensor, list[Any]] = {}
+        for node in self.nodes:
+            for tensor in node.inputs:
+                users.setdefault(tensor, []).append(node)
+        for tensor in self.outputs:
+            users.setdefault(tensor, []).append(None)
+        return users
+
+    def replace(self, old: Tensor, new: Tensor) -> None:
+        """Lets every reader of old read new."""
+        for node in self.nodes:
+            node.inputs = [new if tensor is old else tensor for tensor in node.inputs]
+        self.outputs = [new if tensor is old else tensor for tensor in self.outputs]
+
+    def forward_nodes(self) -> int:
+        """How many nodes come before the first that belongs to the gradients."""
+        return next((i for i, node in enumerate(self.nodes) if node.is_gradient), len(self.nodes))
+
+    def signature(self) -> tuple[Any, ...]:
+        """Equal for two graphs that compute the same with the same variables."""
+        names: dict[int, Any] = {id(t): ("input", i, t.spec, t.layout) for i, t in enumerate(self.inputs)}
+        names.update({id(t): ("variable", key) for key, t in self.variables.items()})
+        nodes = []
+        for position, node in enumerate(self.nodes):
+            nodes.append((node.op.name, tuple(names[id(t)] for t in node.inputs), tuple(sorted(node.attributes.items()))))
+            names.update({id(t): (position, i) for i, t in enumerate(node.outputs)})
+        return tuple(nodes), tuple(names[id(t)] for t in self.outputs), tuple(t.spec for t in self.inputs)
+
+
+
+
+def differentiate(graph: Graph, seeds: dict[Tensor, Tensor], wanted: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+    """Records the gradients of sum(seed * tensor) with respect to the wanted tensors.
+
+    Only what leads to a wanted tensor is computed: the gradient of a first layer's input is never asked for.
+    A wanted tensor that nothing depends on is missing from the result.
+    """
+    graph.recording_gradients = True
+    forward = list(graph.nodes)
+    wanted = set(wanted)
+    leads = set(wanted)
+    for node in forward:
+        if any(tensor in leads for tensor in node.inputs):
+            leads.update(node.outputs)
+    gradients = {tensor: seed for tensor, seed in seeds.items() if tensor in leads}
+    for node in reversed(forward):
+        needed = [tensor in leads for tensor in node.inputs]
+        dys = [gradients.get(tensor) for tensor in node.outputs]
+        if not any(needed) or all(dy is None for dy in dys):
+            continue
+        for tensor, gradient in zip(node.inputs, node.op.gradient(node, needed, *dys), strict=True):
+            if gradient is None or tensor not in leads:
+                continue
+            if gradient.shape != tensor.shape:
+                raise AssertionError(f"gradient of {node.op}: shape {gradient.shape} for a tensor of {tensor.shape}")
+            before = gradients.get(tensor)
+            gradients[tensor] = gradient if before is None else graph.record("add", before, gradient)
+    return {tensor: gradients[tensor] for tensor in wanted if tensor in gradients}
+
+
+Pass = Callable[[Graph], None]

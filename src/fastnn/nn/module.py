@@ -1,0 +1,314 @@
+"""Module: layers in __init__, a traced forward, state_dict with PyTorch's keys and shapes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from ..graph import Graph, Tensor
+from ..plan import Plan
+from ..trace import Compiled, structure_clock
+from ..variable import Array
+from .parameter import Buffer, Parameter
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` did not use."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base of all layers and models, used as `torch.nn.Module` is.
+
+    `forward` is written with layers, `fastnn.nn.functional` and arithmetic. It is traced with symbolic tensors, once
+    for each input shape and mode, and compiled into a plan; `model(array)` runs the plan and returns an array.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> class Double(nn.Module):
+    ...     def forward(self, x):
+    ...         return x + x
+    >>> Double()(np.ones((1, 2), np.float32))
+    array([[2., 2.]], dtype=float32)
+    """
+
+    training: bool
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "_parameters", OrderedDict())
+        object.__setattr__(self, "_buffers", OrderedDict())
+        object.__setattr__(self, "_modules", OrderedDict())
+        object.__setattr__(self, "_compiled", None)
+        self.training = True
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Computes the outputs from symbolic tensors; a model defines it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(self, ...)")
+
+    # -- calling
+
+    def __call__(self, *inputs: Any) -> Any:
+        if any(isinstance(x, Tensor) for x in inputs):
+            return self._forward_named(*inputs)
+        outputs = self._compile()(*inputs)
+        return outputs[0] if len(outputs) == 1 and not self._compiled_many else outputs
+
+    def _forward_named(self, *inputs: Any) -> Any:
+        """forward, with errors of bad input that tell which layer raised them."""
+        try:
+            return self.forward(*inputs)
+        except (ValueError, TypeError, OverflowError) as error:
+            if not self._modules and not getattr(error, "names_layer", False):
+                named = type(error)(f"{self!r}: {error}")
+                named.names_layer = True  # type: ignore[attr-defined]
+                raise named from error
+            raise
+
+    def _compile(self) -> Compiled:
+        compiled: Compiled | None = self.__dict__.get("_compiled")
+        if compiled is None:
+            compiled = Compiled(self._build)
+            object.__setattr__(self, "_compiled", compiled)
+        return compiled
+
+    _compiled_many = False
+
+    def _build(self, graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
+        outputs = self._forward_named(*inputs)
+        many = isinstance(outputs, (tuple, list))
+        object.__setattr__(self, "_compiled_many", many)
+        results = list(outputs) if many else [outputs]
+        for result in results:
+            if not isinstance(result, Tensor):
+                raise TypeError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a tensor")
+        return results
+
+    def plan(self, *shapes: Sequence[int]) -> Plan:
+        """The plan of a call with float32 inputs of the given shapes, in the current mode: print it to see steps and
+        places in memory; `peak_bytes` is what a run needs.
+
+        >>> from fastnn import nn
+        >>> nn.ReLU().plan((2, 3)).peak_bytes
+        0
+        """
+        arguments = self._compile().arguments([np.broadcast_to(np.float32(0), tuple(shape)) for shape in shapes])
+        return self._compile().plan([a.key for a in arguments])
+
+    # -- attributes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_modules" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
+        for kind, members in self._registries():
+            if isinstance(value, kind):
+                self._remove(name)
+                members[name] = value
+                break
+        else:
+            members = next((m for _, m in self._registries() if name in m), None)
+            if members is not None and value is None:
+                members[name] = None
+            else:
+                if members is not None:
+                    raise TypeError(f"cannot assign {type(value).__name__} as {name!r}: it is a registered "
+                                    f"{type(members[name]).__name__}; assign to .data to change its values")
+                object.__setattr__(self, name, value)
+        structure_clock.tick()
+
+    def _registries(self) -> Iterable[tuple[type, OrderedDict[str, Any]]]:
+        own = self.__dict__
+        return ((Buffer, own["_buffers"]), (Parameter, own["_parameters"]), (Module, own["_modules"]))
+
+    def _remove(self, name: str) -> None:
+        self.__dict__.pop(name, None)
+        for _, members in self._registries():
+            members.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        for registry in ("_parameters", "_buffers", "_modules"):
+            members = self.__dict__.get(registry, {})
+            if name in members:
+                return members[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        if name not in self.__dict__ and not any(name in members for _, members in self._registries()):
+            raise AttributeError(name)
+        self._remove(name)
+        structure_clock.tick()
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(name for _, members in self._registries() for name in members)})
+
+    def register_buffer(self, name: str, value: Buffer | None) -> None:
+        """Adds state that is not trained."""
+        self._remove(name)
+        self._buffers[name] = value
+        structure_clock.tick()
+
+    def register_parameter(self, name: str, value: Parameter | None) -> None:
+        """Adds a parameter; None reserves the name."""
+        self._remove(name)
+        self._parameters[name] = value
+        structure_clock.tick()
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Adds a child under a name that need not be an identifier."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module")
+        self._remove(name)
+        self._modules[name] = module
+        structure_clock.tick()
+
+    register_module = add_module
+
+    # -- walking
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below it, each once, with its dotted name."""
+        seen: set[int] = set()
+
+        def walk(module: Module, name: str) -> Iterator[tuple[str, Module]]:
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            yield name, module
+            for key, child in module._modules.items():
+                if child is not None:
+                    yield from walk(child, f"{name}.{key}" if name else key)
+
+        yield from walk(self, prefix)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules that this one holds directly."""
+        return ((name, child) for name, child in self._modules.items() if child is not None)
+
+    def children(self) -> Iterator[Module]:
+        """The modules that this one holds directly."""
+        return (child for _, child in self.named_children())
+
+    def _named_members(self, registry: str, unique: bool) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, value in getattr(module, registry).items():
+                if value is None or (unique and id(value) in seen):
+                    continue
+                seen.add(id(value))
+                yield f"{prefix}.{name}" if prefix else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Trainable arrays with their dotted names; one shared by two layers comes once."""
+        return self._named_members("_parameters", unique=True)
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Trainable arrays."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        """State that is not trained, with dotted names."""
+        return self._named_members("_buffers", unique=True)
+
+    def buffers(self) -> Iterator[Buffer]:
+        """State that is not trained."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def get_submodule(self, target: str) -> Module:
+        """The module with a dotted name."""
+        module = self
+        for name in filter(None, target.split(".")):
+            if name not in module._modules:
+                raise AttributeError(f"{type(module).__name__} has no child {name!r} (in {target!r})")
+            module = module._modules[name]
+        return module
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Calls function on every module below, then on this one."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    # -- modes
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode (batch statistics, dropout), here and below."""
+        for module in self.modules():
+            if module.training != bool(mode):
+                module.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Inference mode, here and below."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Lets training change all parameters, or none."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    # -- state
+
+    def _state(self) -> OrderedDict[str, Parameter]:
+        state: OrderedDict[str, Parameter] = OrderedDict()
+        for prefix, module in self.named_modules():
+            for registry in (module._parameters, module._buffers):
+                for name, value in registry.items():
+                    if value is not None:
+                        state[f"{prefix}.{name}" if prefix else name] = value
+        return state
+
+    def state_dict(self) -> OrderedDict[str, Array]:
+        """Copies of all parameters and buffers under PyTorch's names, C-contiguous in their logical shapes."""
+        return OrderedDict((name, np.array(value.data, order="C")) for name, value in self._state().items())
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Overwrites parameters and buffers from arrays under the same names; a wrong key or shape changes nothing.
+
+        Parameters
+        ----------
+        state_dict : arrays (NumPy, PyTorch tensors or anything array-like) by name, as `state_dict()` gives them.
+        strict : whether a missing or unexpected key is an error (KeyError lists them all).
+
+        Raises
+        ------
+        KeyError : keys are missing or unexpected, and strict.
+        ValueError : shapes differ; the message lists each with both shapes.
+        """
+        own = self._state()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        if strict and (missing or unexpected):
+            raise KeyError(f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
+                           "nothing was changed (strict=False loads what fits)")
+        arrays = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
+        wrong = [f"{name}: {a.shape} instead of {own[name].shape}" for name, a in arrays.items() if a.shape != own[name].shape]
+        if wrong:
+            raise ValueError(f"load_state_dict: shapes differ, nothing was changed: {'; '.join(wrong)}")
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"load_state_dict: {name} has dtype {array.dtype}; nothing was changed")
+        for name, array in arrays.items():
+            own[name].variable.assign(array)
+        return IncompatibleKeys(missing, unexpected)
+
+    # -- text
+
+    def extra_repr(self) -> str:
+        """The arguments of this layer, for repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()]
+        if not lines:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        return f"{type(self).__name__}(\n  " + "\n  ".join(lines) + "\n)"

@@ -1,0 +1,16 @@
+"""Rewrites of graphs, in the order in which they run before a plan is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..graph import Graph
+from .dead_code import remove_dead_code
+
+PASSES: tuple[Callable[[Graph], None], ...] = (remove_dead_code,)
+
+
+def run_passes(graph: Graph) -> None:
+    """Applies every pass once, in order."""
+    for rewrite in PASSES:
+        rewrite(graph)

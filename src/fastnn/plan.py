@@ -1,0 +1,379 @@
+"""From a graph to a plan: kernel calls with every tensor at its place in one arena, known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from .graph import Graph, Node, RuntimeValue, Tensor
+from .variable import Array, Variable, memory_shape
+
+ALIGNMENT = 64
+SERIAL_WORK = 60_000
+"""Nanoseconds of one thread's work below which a step is not worth sharing: waking and joining a team costs some ten
+thousand, and a barrier a thousand."""
+
+
+@dataclass(eq=False)
+class Storage:
+    """A stretch of memory: where it lies, and the first and last node that use it."""
+
+    size: int
+    space: int = _core.ARENA
+    index: int = 0
+    offset: int = 0
+    first: int = 0
+    last: int = 0
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`size` bytes at `offset` of a storage; becomes a pointer when the storage has its place."""
+
+    storage: Storage
+    offset: int
+    size: int
+
+
+@dataclass
+class Step:
+    """One kernel call of a plan."""
+
+    kernel: str
+    arguments: dict[str, Any]
+    work: float
+    node: Node
+    position: int
+    prologue: bool
+
+    @property
+    def serial(self) -> bool:
+        return self.work < SERIAL_WORK
+
+
+@dataclass
+class Facts:
+    """What the kernels of an ISA were compiled with, and how many threads will run them."""
+
+    isa: str
+    threads: int
+    lanes: int
+    gemm_rows: int
+    gemm_columns: int
+    convolution: str = "auto"
+
+
+def facts_of(isa: str, threads: int, convolution: str = "auto") -> Facts:
+    facts = _core.ISAS[isa]
+    return Facts(isa, threads, facts["lanes"], facts["gemm_rows"], facts["gemm_columns"], convolution)
+
+
+class Lowering:
+    """What an op's `lower` builds its kernel calls with.
+
+    Nodes that depend on variables alone, in a plan that does not change them, go to the prologue: they run again
+    only after a change of the weights, and their outputs keep their place.
+    """
+
+    def __init__(self, graph: Graph, facts: Facts, repeatable: bool = False) -> None:
+        self.graph = graph
+        self.kept_from = graph.forward_nodes() if repeatable else 0
+        self.facts = facts
+        self.steps: list[Step] = []
+        self.statics: list[Array] = []
+        self.value_names: list[str] = []
+        self._static_index: dict[int, int] = {}
+        self._storages: dict[Tensor, Storage] = {}
+        self._prepared: dict[Any, Reference] = {}
+        self._changed = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
+        self._fixed: set[Tensor] = set()
+        self._position = 0
+        self._node: Node = None  # type: ignore[assignment]
+        self._prologue = False
+
+    # -- what ops call
+
+    def pointer(self, tensor: Tensor | None) -> Reference | None:
+        """A tensor as a kernel argument; None stays None."""
+        if tensor is None:
+            return None
+        storage = self.storage(tensor)
+        return Reference(storage, 0, tensor.spec.size)
+
+    def part(self, tensor: Tensor, offset: int, size: int) -> Reference:
+        """`size` bytes at byte `offset` of a tensor."""
+        return Reference(self.storage(tensor), offset, size)
+
+    def workspace(self, size: int) -> Reference:
+        """Memory for this node's kernels alone."""
+        storage = self._new_storage(size)
+        return Reference(storage, 0, size)
+
+    def value(self, number: float | RuntimeValue) -> Any:
+        """A number, or the slot of one that is given at every run."""
+        if not isinstance(number, RuntimeValue):
+            return number
+        if number.name not in self.value_names:
+            self.value_names.append(number.name)
+        return _core.Runtime(self.value_names.index(number.name))
+
+    def step(self, kernel: str, work: float, **arguments: Any) -> None:
+        """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
+        team is worth its while, never a bit of the result."""
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue))
+
+    def prepared(self, tensor: Tensor, key: Any, size: int, kernel: str, work: float, **arguments: Any) -> Reference:
+        """Another form of a tensor (weights packed for a kernel), made once per plan, or once per change of the
+        weights when the tensor is fixed. The kernel reads argument `source` and writes `packed`."""
+        if (tensor, key) in self._prepared:
+            reference = self._prepared[tensor, key]
+            reference.storage.last = max(reference.storage.last, self._position)
+            return reference
+        before = self._prologue
+        self._prologue = self.is_fixed(tensor)
+        reference = Reference(self._new_storage(size), 0, size)
+        self.step(kernel, work, source=self.pointer(tensor), packed=reference, **arguments)
+        self._prologue = before
+        self._prepared[tensor, key] = reference
+        return reference
+
+    def is_fixed(self, tensor: Tensor) -> bool:
+        """Depends on variables alone that this plan does not change."""
+        if tensor.variable is not None:
+            return id(tensor.variable) not in self._changed
+        return tensor in self._fixed
+
+    # -- the walk over the graph
+
+    def storage(self, tensor: Tensor) -> Storage:
+        if tensor.variable is not None and tensor not in self._storages:
+            variable = tensor.variable
+            index = self._static_index.setdefault(id(variable), len(self.statics))
+            if index == len(self.statics):
+                self.statics.append(variable.storage)
+            self._storages[tensor] = Storage(variable.storage.nbytes, _core.STATIC, index)
+        storage = self._storages[tensor]
+        storage.last = max(storage.last, self._position)
+        return storage
+
+    def _new_storage(self, size: int) -> Storage:
+        space = _core.CONSTANT if self._prologue else _core.ARENA
+        return Storage(size, space, first=self._position, last=self._position)
+
+    def run(self) -> None:
+        """Lowers every node."""
+        outputs = self._place_externals()
+        last_use = self._last_uses()
+        for self._position, self._node in enumerate(self.graph.nodes):
+            node = self._node
+            self._prologue = not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
+            if self._prologue:
+                self._fixed.update(node.outputs)
+            for i, tensor in enumerate(node.outputs):
+                self._place_output(node, i, tensor, outputs, last_use)
+            if not node.op.is_view(node):
+                node.op.lower(node, self)
+
+    def _place_externals(self) -> dict[Tensor, Storage]:
+        for i, tensor in enumerate(self.graph.inputs):
+            self._storages[tensor] = Storage(tensor.spec.size, _core.EXTERNAL, i)
+        first = len(self.graph.inputs)
+        return {
+            tensor: Storage(tensor.spec.size, _core.EXTERNAL, first + i) for i, tensor in enumerate(self.graph.outputs)
+        }
+
+    def _last_uses(self) -> dict[Tensor, int]:
+        """The last node that reads each tensor, under its own name or through a view of it."""
+        last: dict[Tensor, int] = {}
+        for position, node in reversed(list(enumerate(self.graph.nodes))):
+            for tensor in node.inputs:
+                last.setdefault(tensor, position)
+            if node.op.is_view(node):
+                source, view = node.inputs[0], node.outputs[0]
+                last[source] = max(last.get(source, position), last.get(view, position))
+        return last
+
+    def _place_output(
+        self, node: Node, i: int, tensor: Tensor, outputs: dict[Tensor, Storage], last_use: dict[Tensor, int]
+    ) -> None:
+        if node.op.is_view(node):
+            self._storages[tensor] = self.storage(node.inputs[0])
+            return
+        if tensor in outputs:
+            self._storages[tensor] = outputs[tensor]
+            return
+        source = node.op.in_place(node).get(i)
+        if source is not None and not self._prologue:
+            storage = self.storage(node.inputs[source])
+            aliases = [t for t, s in self._storages.items() if s is storage]
+            dead = all(last_use.get(t, -1) <= self._position for t in aliases)
+            others = [t for k, t in enumerate(node.inputs) if k != source and self.storage(t) is storage]
+            kept = storage.first < self.kept_from <= self._position
+            fits = storage.space == _core.ARENA and storage.size == tensor.spec.size
+            if fits and dead and not others and not kept:
+                self._storages[tensor] = storage
+                return
+        self._storages[tensor] = self._new_storage(tensor.spec.size)
+
+    def external_outputs(self) -> None:
+        """Makes sure that every output is written by a kernel of its own: a copy where it is an input, a variable,
+        a view, or given twice."""
+        seen: set[Tensor] = set()
+        graph = self.graph
+        for i, tensor in enumerate(graph.outputs):
+            made = tensor.node is not None and not tensor.node.op.is_view(tensor.node) and tensor not in seen
+            if not made:
+                graph.outputs[i] = graph.record("copy", tensor)
+            seen.add(tensor)
+
+
+def _assign_offsets(storages: Sequence[Storage]) -> int:
+    """Gives each storage the lowest offset at which no storage alive at the same time lies, the largest first
+    (greedy by size, Pisarchyk and Lee 2020); returns the bytes needed."""
+    placed: list[Storage] = []
+    for storage in sorted(storages, key=lambda s: (-s.size, s.first)):
+        offset = 0
+        for other in sorted(placed, key=lambda s: s.offset):
+            if other.last < storage.first or storage.last < other.first:
+                continue
+            if offset + storage.size <= other.offset:
+                break
+            offset = max(offset, _aligned(other.offset + other.size))
+        storage.offset = offset
+        placed.append(storage)
+    return max((s.offset + s.size for s in storages), default=0)
+
+
+def _aligned(size: int) -> int:
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+def _references(value: Any) -> list[Reference]:
+    if isinstance(value, Reference):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [r for entry in value for r in _references(entry)]
+    return []
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, Reference):
+        storage = value.storage
+        return _core.Pointer(storage.space, storage.index, storage.offset + value.offset, value.size)
+    if isinstance(value, (list, tuple)):
+        return [_resolved(entry) for entry in value]
+    return value
+
+
+@dataclass
+class Plan:
+    """A compiled graph: run it with arrays in memory order, print it to see its steps.
+
+    `peak_bytes` is what a run needs beyond inputs, outputs and variables: arena_bytes, used anew by every run, and
+    constant_bytes, weights in the form that the kernels want.
+    """
+
+    program: _core.Program
+    steps: list[Step]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    value_names: tuple[str, ...]
+    read: tuple[Variable, ...]
+    written: tuple[Variable, ...]
+    split: int
+    facts: Facts
+    constants_time: int = field(default=0)
+
+    @property
+    def arena_bytes(self) -> int:
+        return int(self.program.arena_bytes)
+
+    @property
+    def constant_bytes(self) -> int:
+        return int(self.program.constant_bytes)
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.arena_bytes + self.constant_bytes
+
+    def allocate_outputs(self) -> tuple[Array, ...]:
+        """Fresh arrays for the outputs, in memory order."""
+        return tuple(np.empty(memory_shape(t.shape), t.dtype) for t in self.outputs)
+
+    def __str__(self) -> str:
+        lines = [
+            f"plan: {len(self.steps)} steps, isa {self.facts.isa}, {self.facts.threads} threads, "
+            f"peak {_bytes(self.peak_bytes)} (arena {_bytes(self.arena_bytes)}, constants {_bytes(self.constant_bytes)})"
+        ]
+        for name, tensors in (("input", self.inputs), ("output", self.outputs)):
+            lines += [f"  {name} {i}: {t.shape} {t.dtype}" for i, t in enumerate(tensors)]
+        for i, step in enumerate(self.steps):
+            node = step.node
+            shapes = ", ".join(str(t.shape) for t in node.outputs[:1]) or "-"
+            when = "once" if step.prologue else "1 thread" if step.serial else "team"
+            places = " ".join(_place(r) for a in step.arguments.values() for r in _references(a)[:1])
+            lines.append(f"  {i:3d}  {step.kernel:32s} {shapes:22s} {when:9s} {places}")
+        return "\n".join(lines)
+
+
+def _place(reference: Reference) -> str:
+    storage = reference.storage
+    name = {_core.ARENA: "arena", _core.CONSTANT: "const", _core.STATIC: "var", _core.EXTERNAL: "io"}[storage.space]
+    where = storage.offset if storage.space in (_core.ARENA, _core.CONSTANT) else storage.index
+    return f"{name}@{where}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count} B" if count < 10_000 else f"{count / 1e3:.1f} kB" if count < 10_000_000 else f"{count / 1e6:.1f} MB"
+
+
+def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
+    """Lowers a graph (after its passes) to a plan.
+
+    With `repeatable`, what the gradients read of the forward part is kept to the end, so that the steps from
+    `plan.split` on can run more than once (fastnn.vjp).
+    """
+    lowering = Lowering(graph, facts, repeatable)
+    lowering.external_outputs()
+    lowering.run()
+    steps = sorted(lowering.steps, key=lambda step: not step.prologue)
+    prologue = sum(step.prologue for step in steps)
+    storages = {id(r.storage): r.storage for step in steps for a in step.arguments.values() for r in _references(a)}
+    arena = [s for s in storages.values() if s.space == _core.ARENA]
+    constant = [s for s in storages.values() if s.space == _core.CONSTANT]
+    for storage in constant:
+        storage.first, storage.last = 0, len(graph.nodes)
+    forward_nodes = graph.forward_nodes()
+    if repeatable:
+        for storage in arena:
+            if storage.first < forward_nodes <= storage.last:
+                storage.last = len(graph.nodes)
+    arena_bytes, constant_bytes = _assign_offsets(arena), _assign_offsets(constant)
+    program = _core.Program(
+        facts.isa,
+        [(s.kernel, {k: _resolved(v) for k, v in s.arguments.items()}, s.serial) for s in steps],
+        tuple(lowering.statics),
+        tuple(t.spec.size for t in [*graph.inputs, *graph.outputs]),
+        arena_bytes,
+        constant_bytes,
+        prologue,
+        len(lowering.value_names),
+    )
+    split = sum(not s.prologue and s.position < forward_nodes for s in steps)
+    variables = [t.variable for t in graph.variables.values() if t.variable is not None]
+    written = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
+    return Plan(
+        program,
+        steps,
+        graph.inputs,
+        graph.outputs,
+        tuple(lowering.value_names),
+        tuple(variables),
+        tuple(v for v in variables if id(v) in written),
+        split,
+        facts,
+    )

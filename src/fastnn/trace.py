@@ -1,0 +1,174 @@
+"""Calling a traced function with arrays: shapes are looked up, plans are made once, arrays are brought into memory order."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import _core, ops  # noqa: F401  importing ops registers them
+from .graph import Graph, Tensor
+from .passes import run_passes
+from .plan import Plan, compile_graph
+from .random import RANDOM_SEED, default_stream
+from .settings import current_facts, settings_key
+from .variable import Array, Clock, logical_view, weights_clock
+
+structure_clock = Clock()
+"""Ticks whenever any module changes in a way that a new trace could see."""
+
+PLANS_KEPT = 16
+"""Plans that one traced function keeps, the least recently used going first."""
+
+Build = Callable[..., Sequence[Tensor]]
+
+
+def as_array(value: Any) -> Array:
+    """Anything array-like (NumPy, DLPack, buffer protocol, nested lists) of real numbers as a NumPy array."""
+    if not isinstance(value, np.ndarray):
+        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    if value.dtype.kind not in "fiub":
+        raise TypeError(f"fastnn works on real numbers; an array of dtype {value.dtype} is none of float, integer or bool")
+    return value
+
+
+def _typed(value: Any, integers: bool) -> Array:
+    """float32, or with `integers` int64 for integer arrays; native byte order, aligned."""
+    array = as_array(value)
+    wanted = np.int64 if integers and array.dtype.kind in "iu" else np.float32
+    if array.dtype != wanted or not array.dtype.isnative:
+        array = array.astype(wanted)
+    return array if array.flags.aligned else array.copy()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An array as a plan takes it: contiguous, and which way round an image lies."""
+
+    data: Array
+    shape: tuple[int, ...]
+    layout: str
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.shape, self.data.dtype.char, self.layout
+
+
+def argument(value: Any, integers: bool = False) -> Argument:
+    """Brings an array into a form that a plan takes, copying only what is neither N,C,H,W nor N,H,W,C."""
+    array = _typed(value, integers)
+    if array.ndim != 4 or array.dtype != np.float32:
+        return Argument(array if array.flags.c_contiguous else array.copy(order="C"), array.shape, "memory")
+    last = array.transpose(0, 2, 3, 1)
+    if last.flags.c_contiguous:
+        return Argument(last, array.shape, "memory")
+    if array.flags.c_contiguous:
+        return Argument(array, array.shape, "first")
+    return Argument(np.ascontiguousarray(last), array.shape, "memory")
+
+
+class Compiled:
+    """A function of tensors that is called with arrays.
+
+    build(graph, *tensors) records the computation and returns its outputs; it is called once for each
+    combination of input shapes, settings and structure of the modules. `integers` tells for each argument whether
+    integer arrays stay integers (labels, indices).
+    """
+
+    def __init__(self, build: Build, integers: Sequence[bool] = (), repeatable: bool = False) -> None:
+        self._build = build
+        self._integers = tuple(integers)
+        self._repeatable = repeatable
+        self._found: OrderedDict[Any, Plan] = OrderedDict()  # by shapes and clock: no trace needed
+        self._plans: OrderedDict[Any, Plan] = OrderedDict()  # by what the graph computes
+
+    def arguments(self, values: Sequence[Any]) -> list[Argument]:
+        """The arrays in the form that a plan takes."""
+        integers = self._integers + (False,) * (len(values) - len(self._integers))
+        return [argument(value, integer) for value, integer in zip(values, integers, strict=True)]
+
+    def plan(self, shapes: Sequence[tuple[Any, ...]]) -> Plan:
+        """The plan for inputs of the given (shape, dtype character, layout)."""
+        key = (tuple(shapes), settings_key(), structure_clock.now)
+        plan = self._found.get(key)
+        if plan is None:
+            plan = self._trace(shapes)
+            self._found[key] = plan
+            while len(self._found) > PLANS_KEPT:
+                self._found.popitem(last=False)
+        return plan
+
+    def _trace(self, shapes: Sequence[tuple[Any, ...]]) -> Plan:
+        graph = Graph()
+        tensors = [
+            graph.input(shape, "int64" if character == "l" or character == "q" else "float32", layout)
+            for shape, character, layout in shapes
+        ]
+        graph.outputs = list(self._build(graph, *tensors))
+        run_passes(graph)
+        key = (graph.signature(), settings_key())
+        if key not in self._plans:
+            self._plans[key] = compile_graph(graph, current_facts(), self._repeatable)
+            while len(self._plans) > PLANS_KEPT:
+                self._plans.popitem(last=False)
+        self._plans.move_to_end(key)
+        return self._plans[key]
+
+    def __call__(self, *values: Any, runtime: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+        """Runs the plan for these arrays; returns the outputs, images channels-last in memory."""
+        arguments = self.arguments(values)
+        plan = self.plan([a.key for a in arguments])
+        return run(plan, arguments, runtime)
+
+
+def check_limits(plan: Plan, arguments: Sequence[Argument]) -> None:
+    """Labels and indices lie in range; checked before anything is touched."""
+    for tensor, given in zip(plan.inputs, arguments, strict=True):
+        for least, most, exception, message in tensor.limits:
+            data = given.data
+            outside = (data < least) | (data > most)
+            if exception is not None:
+                outside &= data != exception
+            if outside.any():
+                raise ValueError(f"{message}: got {data[outside].flat[0]}, allowed are {least} to {most}")
+
+
+def runtime_values(plan: Plan, runtime: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """The numbers of a run, in the plan's order; the random stream's are drawn if nobody gave them."""
+    if not plan.value_names:
+        return ()
+    numbers = dict(runtime or {})
+    if RANDOM_SEED in plan.value_names and RANDOM_SEED not in numbers:
+        numbers.update(default_stream().values())
+    return tuple(numbers[name] for name in plan.value_names)
+
+
+def refresh_constants(plan: Plan) -> None:
+    """Has weights packed anew if any changed since the plan ran last."""
+    now = weights_clock.now
+    if plan.constants_time != now:
+        if any(variable.changed > plan.constants_time for variable in plan.read):
+            plan.program.refresh()
+        plan.constants_time = now
+
+
+def note_written(plan: Plan) -> None:
+    """Notes the change of the variables that a run of the plan changed."""
+    if plan.written:
+        now = weights_clock.tick()
+        for variable in plan.written:
+            variable.changed = now
+
+
+def run(plan: Plan, arguments: Sequence[Argument], runtime: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+    """One run of a plan into fresh output arrays."""
+    check_limits(plan, arguments)
+    values = runtime_values(plan, runtime)
+    refresh_constants(plan)
+    outputs = plan.allocate_outputs()
+    plan.program.run((*(a.data for a in arguments), *outputs), values)
+    note_written(plan)
+    return tuple(logical_view(output) for output in outputs)

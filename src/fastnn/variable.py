@@ -1,0 +1,108 @@
+"""Arrays that outlive a call: parameters, running statistics, optimizer state, constants."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def memory_order(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a logical shape in the order they have in memory: 4-D tensors are channels-last.
+
+    >>> memory_order((8, 3, 32, 32))
+    (0, 2, 3, 1)
+    >>> memory_order((8, 10))
+    (0, 1)
+    """
+    return (0, 2, 3, 1) if len(shape) == 4 else tuple(range(len(shape)))
+
+
+def memory_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A logical shape as it lies in memory.
+
+    >>> memory_shape((8, 3, 32, 30))
+    (8, 32, 30, 3)
+    """
+    return tuple(shape[axis] for axis in memory_order(shape))
+
+
+def logical_view(storage: Array) -> Array:
+    """An array in memory order, seen with its logical axes."""
+    return storage.transpose(0, 3, 1, 2) if storage.ndim == 4 else storage
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> Array:
+    """An uninitialised C-contiguous array that starts on a cache line."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class Clock:
+    """A count of changes that any thread may tick."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = 0
+
+    def tick(self) -> int:
+        with self._lock:
+            self.now += 1
+            return self.now
+
+
+weights_clock = Clock()
+"""Ticks whenever the values of any variable change."""
+
+
+class Variable:
+    """A float32 (or int64) array with a place in memory that never moves, and the time of its last change.
+
+    Seen from outside it is read-only: values change through `assign`, `load_state_dict` or a training step,
+    so that no compiled plan ever works with stale weights.
+    """
+
+    __slots__ = ("storage", "changed", "_view")
+
+    def __init__(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> None:
+        values = np.asarray(values)
+        self.storage = aligned_empty(memory_shape(values.shape), dtype)
+        view = logical_view(self.storage).view()
+        view.flags.writeable = False
+        self._view = view
+        self.changed = 0
+        self.assign(values)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._view.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.storage.dtype
+
+    @property
+    def view(self) -> Array:
+        """The values, read-only, in the logical shape."""
+        return self._view
+
+    def assign(self, values: npt.ArrayLike) -> None:
+        """Overwrites the values; the shape must be the same."""
+        values = np.asarray(values)
+        if values.shape != self.shape:
+            raise ValueError(f"cannot assign an array of shape {values.shape} to a variable of shape {self.shape}")
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"cannot assign values of dtype {values.dtype} to a variable of dtype {self.dtype}")
+        logical_view(self.storage)[...] = values
+        self.touch()
+
+    def touch(self) -> None:
+        """Notes that the values changed."""
+        self.changed = weights_clock.tick()
