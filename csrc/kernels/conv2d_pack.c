@@ -9,34 +9,7 @@
  * exist are zeros. Copies only: exact. packed may not alias weight. Parallel over (group, panel, tap).
  */
 #include "conv2d.h"
-
-/* packed[d][j] = source[j*stride + d], d < depth, j < columns: a transposition, in squares of FNN_LANES. */
-static void pack_transposed(const float *source, ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t depth, ptrdiff_t width,
-                            float *packed) {
-    for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
-        for (ptrdiff_t d = 0; d < depth; d += FNN_LANES) {
-            ptrdiff_t steps = fnn_min(depth - d, FNN_LANES);
-            vec square[FNN_LANES];
-            for (int i = 0; i < FNN_LANES; i++) {
-                bool exists = j + i < columns;
-                square[i] = exists ? vec_load_partial(source + (j + i) * stride + d, steps) : vec_zero();
-            }
-            vec_transpose(square);
-            for (int i = 0; i < steps; i++) vec_store(packed + (d + i) * width + j, square[i]);
-        }
-    }
-}
-
-/* packed[d][j] = source[d*stride + j], d < depth, j < columns. */
-static void pack_rows(const float *source, ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t depth, ptrdiff_t width,
-                      float *packed) {
-    for (ptrdiff_t d = 0; d < depth; d++) {
-        for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
-            ptrdiff_t lanes = fnn_max(0, fnn_min(columns - j, FNN_LANES));
-            vec_store(packed + d * width + j, vec_load_partial(source + d * stride + j, lanes));
-        }
-    }
-}
+#include "gemm_pack.h"
 
 void FNN_FUNCTION(conv2d_pack_weight)(const struct fnn_conv2d_pack_weight_args *args, const struct fnn_team *team) {
     const ptrdiff_t depth = args->channels / args->groups, columns = args->out_channels / args->groups;
@@ -48,7 +21,7 @@ void FNN_FUNCTION(conv2d_pack_weight)(const struct fnn_conv2d_pack_weight_args *
         ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
         const float *source = args->weight + ((group * columns + first) * taps + tap) * depth;
         float *packed = args->packed + group * group_size + first * stride + tap * depth * width;
-        pack_transposed(source, stride, count, depth, width, packed);
+        gemm_pack_transposed(source, stride, count, depth, width, packed);
     }
 }
 
@@ -63,6 +36,6 @@ void FNN_FUNCTION(conv2d_pack_weight_backward)(const struct fnn_conv2d_pack_weig
         ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
         const float *source = args->weight + (group * depth * taps + tap) * columns + first;
         float *packed = args->packed + group * group_size + first * taps * depth + tap * depth * width;
-        pack_rows(source, taps * columns, count, depth, width, packed);
+        gemm_pack_rows(source, taps * columns, count, depth, width, packed);
     }
 }
