@@ -187,6 +187,17 @@ def test_nesterov_looks_ahead() -> None:
     assert parameter.item() == 6.5 - 0.5 * (4 + 0.5 * (0.5 * 2 + 4))
 
 
+def test_centered_rmsprop_with_weight_decay_by_hand() -> None:
+    options = {"lr": 0.1, "alpha": 0.5, "eps": 0.0, "weight_decay": 0.5, "centered": True}
+    parameter, state = reference.rmsprop_step(np.array([4.0]), np.array([2.0]), None, **options)
+    # g = 2 + 0.5 * 4 = 4, v = 8, a = 2, v - a^2 = 4
+    assert parameter.item() == pytest.approx(4 - 0.1 * 4 / 2, rel=1e-15)
+    parameter, state = reference.rmsprop_step(parameter, np.array([2.1]), state, **options)
+    # g = 2.1 + 0.5 * 3.8 = 4, v = 12, a = 3, v - a^2 = 3
+    assert (state["square_avg"].item(), state["grad_avg"].item()) == (pytest.approx(12), pytest.approx(3))
+    assert parameter.item() == pytest.approx(3.8 - 0.1 * 4 / math.sqrt(3), rel=1e-14)
+
+
 def test_leaky_slopes_hold_at_zero() -> None:
     zero, one = np.array([0.0]), np.array([1.0])
     assert reference.relu_backward(one, zero).item() == 0
