@@ -29,23 +29,6 @@ struct phase {
     ptrdiff_t pixels, tiles, panels_per_block;
 };
 
-/* The taps r < kernel that pixel `first` of an axis meets: those where first + pad - r*dilation is a multiple of stride. */
-static struct conv2d_axis axis_of(ptrdiff_t first, ptrdiff_t pad, ptrdiff_t kernel, ptrdiff_t stride, ptrdiff_t dilation) {
-    struct conv2d_axis axis = {0};
-    ptrdiff_t previous = 0;
-    for (ptrdiff_t r = 0; r < kernel && axis.count < 2; r++) {
-        if ((first + pad - r * dilation) % stride != 0) continue;
-        if (axis.count == 0) axis.first = r;
-        axis.step = r - previous;
-        previous = r;
-        axis.count++;
-    }
-    if (axis.count == 2) axis.count = (kernel - 1 - axis.first) / axis.step + 1;
-    axis.position = (first + pad - axis.first * dilation) / stride;
-    axis.position_step = -(axis.step * dilation / stride);
-    return axis;
-}
-
 static void run_unit(const struct backward_data *b, const struct phase *phase, ptrdiff_t unit, struct gemm_tile *tile) {
     const struct fnn_conv2d_backward_data_args *args = b->args;
     const struct conv2d_geometry *g = &b->geometry;
@@ -83,8 +66,8 @@ static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_
             .height = g->out_height,
             .width = g->out_width,
             .channels = g->out_channels,
-            .vertical = axis_of(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
-            .horizontal = axis_of(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
+            .vertical = conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
+            .horizontal = conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
             .kernel_width = g->kernel_width,
         },
         .first_h = first_h,

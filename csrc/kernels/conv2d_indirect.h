@@ -39,6 +39,24 @@ struct conv2d_product {
     enum fnn_activation activation;
 };
 
+/* Backward: the taps r < kernel that pixel `first` of an axis, and every stride-th after it, meets: those where first + pad - r*dilation is a multiple of stride. */
+static inline struct conv2d_axis conv2d_phase_axis(ptrdiff_t first, ptrdiff_t pad, ptrdiff_t kernel, ptrdiff_t stride,
+                                                   ptrdiff_t dilation) {
+    struct conv2d_axis axis = {0};
+    ptrdiff_t previous = 0;
+    for (ptrdiff_t r = 0; r < kernel && axis.count < 2; r++) {
+        if ((first + pad - r * dilation) % stride != 0) continue;
+        if (axis.count == 0) axis.first = r;
+        axis.step = r - previous;
+        previous = r;
+        axis.count++;
+    }
+    if (axis.count == 2) axis.count = (kernel - 1 - axis.first) / axis.step + 1;
+    axis.position = (first + pad - axis.first * dilation) / stride;
+    axis.position_step = -(axis.step * dilation / stride);
+    return axis;
+}
+
 /* Origins of `count` pixels from `pixel` on, numbered row by row over images of out_height x out_width pixels. */
 static inline void conv2d_find_origins(const struct conv2d_window *window, ptrdiff_t out_height, ptrdiff_t out_width,
                                        ptrdiff_t stride_h, ptrdiff_t stride_w, ptrdiff_t pad_top, ptrdiff_t pad_left,
