@@ -1,0 +1,191 @@
+/* Batch normalisation forward, with an optional residual input and ReLU in the same pass:
+ *
+ *     y = activation((x - mean) * weight / sqrt(variance + eps) + bias + residual)
+ *
+ * x, y, residual (rows, C), rows = N*H*W in channels-last memory; weight, bias, running_mean, running_variance (C), each
+ * may be null; statistics (3, C) as in batch_norm.h; workspace FNN_BATCH_NORM_ROWS * C floats. y may be x or residual.
+ * activation: 0 none, 1 ReLU.
+ *
+ * Mean and variance are those of Chan, Golub and LeVeque (1983): each chunk of rows is read from memory once, its mean
+ * and its centred squares are summed (the second time from the L1 cache), chunks and blocks are merged by weight. All
+ * values are taken relative to the first row, so that a common offset costs no digits. x is read twice, y written once.
+ * Error: |y - exact| <= 4 eps (|x_hat * weight| + |bias|) + eps * (chunk + 80) * |weight|, eps = 2^-24, chunk <= 256.
+ *
+ * Parallel over blocks of rows, whose number depends on the shape alone; blocks are merged in order, in double.
+ * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
+#include "batch_norm.h"
+
+/* Moments of `rows` rows for `vectors` vectors of channels (the last one of `n` lanes), merged into mean, squares (C),
+ * which already stand for `seen` rows. All relative to pivot (C). */
+FNN_INLINE void merge_chunk(const int vectors, ptrdiff_t n, const float *x, ptrdiff_t channels, ptrdiff_t rows,
+                            const float *pivot, ptrdiff_t seen, float *mean, float *squares) {
+    vec origin[FNN_CHANNEL_GROUP], sum[FNN_CHANNEL_GROUP], centre[FNN_CHANNEL_GROUP];
+    for (int v = 0; v < vectors; v++) {
+        origin[v] = load_lanes(pivot + v * FNN_LANES, n);
+        sum[v] = vec_zero();
+    }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++)
+            sum[v] = vec_add(sum[v], vec_sub(load_lanes(x + r * channels + v * FNN_LANES, n), origin[v]));
+    for (int v = 0; v < vectors; v++) {
+        centre[v] = vec_mul(sum[v], vec_set1(1.0f / (float)rows));
+        sum[v] = vec_zero();
+    }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) {
+            vec d = vec_sub(vec_sub(load_lanes(x + r * channels + v * FNN_LANES, n), origin[v]), centre[v]);
+            sum[v] = vec_fma(d, d, sum[v]);
+        }
+    vec share = vec_set1((float)rows / (float)(seen + rows)), weight = vec_set1((float)seen);
+    for (int v = 0; v < vectors; v++) {
+        ptrdiff_t c = v * FNN_LANES;
+        vec old_mean = seen ? load_lanes(mean + c, n) : vec_zero();
+        vec old_squares = seen ? load_lanes(squares + c, n) : vec_zero();
+        vec delta = vec_sub(centre[v], old_mean), step = vec_mul(delta, share);
+        store_lanes(mean + c, vec_add(old_mean, step), n);
+        store_lanes(squares + c, vec_fma(vec_mul(delta, weight), step, vec_add(old_squares, sum[v])), n);
+    }
+}
+
+static void block_moments(const float *x, ptrdiff_t channels, struct fnn_range block, ptrdiff_t chunk, float *mean,
+                          float *squares) {
+    for (ptrdiff_t row = block.begin; row < block.end; row += chunk) {
+        ptrdiff_t rows = fnn_min(chunk, block.end - row), seen = row - block.begin, c = 0;
+        const float *from = x + row * channels;
+        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
+            merge_chunk(FNN_CHANNEL_GROUP, FNN_LANES, from + c, channels, rows, x + c, seen, mean + c, squares + c);
+        for (; c < channels; c += FNN_LANES)
+            merge_chunk(1, lanes_left(channels - c), from + c, channels, rows, x + c, seen, mean + c, squares + c);
+    }
+}
+
+/* The mean relative to the pivot and the sum of centred squares of one channel, over all blocks. */
+static void merge_blocks(const float *workspace, ptrdiff_t channels, const struct row_blocks *blocks, ptrdiff_t c,
+                         double *mean, double *squares) {
+    double sum = 0, centred = 0;
+    for (ptrdiff_t b = 0; b < blocks->count; b++) {
+        struct fnn_range block = row_block(blocks, b);
+        sum += (double)(block.end - block.begin) * workspace[2 * b * channels + c];
+    }
+    *mean = sum / (double)blocks->rows;
+    for (ptrdiff_t b = 0; b < blocks->count; b++) {
+        struct fnn_range block = row_block(blocks, b);
+        double delta = workspace[2 * b * channels + c] - *mean;
+        centred += workspace[(2 * b + 1) * channels + c] + (double)(block.end - block.begin) * delta * delta;
+    }
+    *squares = centred;
+}
+
+static void set_coefficients(const float *weight, const float *bias, const float *statistics, float *workspace,
+                             ptrdiff_t channels, ptrdiff_t c) {
+    float scale = batch_norm_scale(weight, statistics, channels, c);
+    workspace[FNN_BATCH_NORM_SCALE * channels + c] = scale;
+    workspace[FNN_BATCH_NORM_SHIFT * channels + c] = batch_norm_shift(bias, scale, statistics, channels, c);
+}
+
+/* Channel c: statistics, coefficients, running statistics with weight `momentum` for this batch. */
+static void finish_channel(const struct fnn_batch_norm_train_forward_args *args, const struct row_blocks *blocks,
+                           double momentum, ptrdiff_t c) {
+    ptrdiff_t channels = args->channels;
+    double mean = 0, squares = 0, rows = (double)args->rows;
+    if (args->rows) {
+        merge_blocks(args->workspace, channels, blocks, c, &mean, &squares);
+        mean += args->x[c];
+    }
+    double variance = args->rows ? squares / rows : 0;
+    args->statistics[c] = (float)mean;
+    args->statistics[channels + c] = (float)(mean - (double)(float)mean);
+    args->statistics[2 * channels + c] = (float)(1.0 / __builtin_sqrt(variance + args->eps));
+    set_coefficients(args->weight, args->bias, args->statistics, args->workspace, channels, c);
+    if (!args->rows) return;
+    double kept_variance = args->unbiased ? squares / (rows - 1) : variance;
+    if (args->running_mean)
+        args->running_mean[c] = (float)((1 - momentum) * args->running_mean[c] + momentum * mean);
+    if (args->running_variance)
+        args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
+}
+
+FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const float *x, const float *residual, float *y,
+                               const float *mean, const float *scale, const float *shift, ptrdiff_t channels,
+                               struct fnn_range rows) {
+    for (ptrdiff_t r = rows.begin; r < rows.end; r++)
+        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+            ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
+            vec centred = vec_sub(load_lanes(x + i, n), load_lanes(mean + c, n));
+            vec value = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
+            if (has_residual) value = vec_add(value, load_lanes(residual + i, n));
+            if (relu) value = vec_max(vec_zero(), value);
+            store_lanes(y + i, value, n);
+        }
+}
+
+static void normalize(const float *x, const float *residual, float *y, const float *mean, const float *workspace,
+                      ptrdiff_t channels, struct fnn_range rows, bool relu) {
+    const float *scale = workspace + FNN_BATCH_NORM_SCALE * channels, *shift = workspace + FNN_BATCH_NORM_SHIFT * channels;
+    if (residual && relu)
+        normalize_rows(true, true, x, residual, y, mean, scale, shift, channels, rows);
+    else if (residual)
+        normalize_rows(true, false, x, residual, y, mean, scale, shift, channels, rows);
+    else if (relu)
+        normalize_rows(false, true, x, residual, y, mean, scale, shift, channels, rows);
+    else
+        normalize_rows(false, false, x, residual, y, mean, scale, shift, channels, rows);
+}
+
+/* Normalises with the statistics of x, which it writes, and updates the running ones (unless rows is 0):
+ * running = (1 - momentum) * running + momentum * batch; the variance kept is squares / (rows - 1) if unbiased.
+ * momentum < 0: the average over all batches so far, 1 / (batches + 1). batches (1) counts one up; all three may be null. */
+void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_forward_args *args,
+                                            const struct fnn_team *team) {
+    ptrdiff_t channels = args->channels;
+    struct row_blocks blocks = row_blocks(args->rows, channels);
+    struct fnn_range mine = fnn_share(blocks.count, team);
+    for (ptrdiff_t b = mine.begin; b < mine.end; b++)
+        block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->workspace + 2 * b * channels,
+                      args->workspace + (2 * b + 1) * channels);
+    fnn_barrier(team);
+    double momentum = args->momentum;
+    if (momentum < 0) momentum = args->batches ? 1.0 / (double)(*args->batches + 1) : 1.0;
+    struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);
+    for (ptrdiff_t c = some.begin; c < some.end; c++) finish_channel(args, &blocks, momentum, c);
+    fnn_barrier(team);
+    if (team->rank == 0 && args->batches && args->rows) *args->batches += 1;
+    for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) /* backwards: what was read last is still in the cache */
+        normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels, row_block(&blocks, b),
+                  args->activation == 1);
+}
+
+/* Normalises with running_mean, running_variance (C), which are not changed; writes the statistics used. */
+void FNN_FUNCTION(batch_norm_eval_forward)(const struct fnn_batch_norm_eval_forward_args *args,
+                                           const struct fnn_team *team) {
+    ptrdiff_t channels = args->channels;
+    struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);
+    for (ptrdiff_t c = some.begin; c < some.end; c++) {
+        args->statistics[c] = args->running_mean[c];
+        args->statistics[channels + c] = 0.0f;
+        args->statistics[2 * channels + c] = (float)(1.0 / __builtin_sqrt((double)args->running_variance[c] + args->eps));
+        set_coefficients(args->weight, args->bias, args->statistics, args->workspace, channels, c);
+    }
+    fnn_barrier(team);
+    normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels,
+              fnn_share(args->rows, team), args->activation == 1);
+}
+
+/* Folds a normalisation with running statistics into the convolution or linear layer before it:
+ * folded_weight[k][i] = conv_weight[k][i] * scale[k], folded_bias[k] = (conv_bias[k] - mean[k]) * scale[k] + bias[k],
+ * scale = weight / sqrt(variance + eps); conv_weight (K, inner), inner = R*S*C; all others (K), the optional ones may be
+ * null (bias 0, weight 1). Each within 2 roundings. Parallel over K. */
+void FNN_FUNCTION(batch_norm_fold)(const struct fnn_batch_norm_fold_args *args, const struct fnn_team *team) {
+    struct fnn_range range = fnn_share(args->out_channels, team);
+    for (ptrdiff_t k = range.begin; k < range.end; k++) {
+        double scale = (args->weight ? args->weight[k] : 1.0) / __builtin_sqrt((double)args->running_variance[k] + args->eps);
+        double centred = (args->conv_bias ? args->conv_bias[k] : 0.0) - (double)args->running_mean[k];
+        args->folded_bias[k] = (float)(centred * scale + (args->bias ? args->bias[k] : 0.0));
+        const float *from = args->conv_weight + k * args->inner;
+        float *to = args->folded_weight + k * args->inner;
+        for (ptrdiff_t i = 0; i < args->inner; i += FNN_LANES) {
+            ptrdiff_t n = lanes_left(args->inner - i);
+            store_lanes(to + i, vec_mul(load_lanes(from + i, n), vec_set1((float)scale)), n);
+        }
+    }
+}
