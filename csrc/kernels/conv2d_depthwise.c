@@ -1,12 +1,12 @@
 /* Depthwise convolution (G = C = K, each channel has a filter of its own), forward and backward data.
  *
- *   conv2d_depthwise_pack:          packed[r,s,c] = weight[c,r,s]
+ *   conv2d_depthwise_pack:          packed[r,s,c] = source[c,r,s]
  *   conv2d_depthwise_forward:       y[n,p,q,c] = activation(bias[c] + residual[n,p,q,c] + sum over r, s of
  *                                       x[n, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w, c] * w[c,r,s])
  *   conv2d_depthwise_backward_data: dx[n,h,w,c] = residual[n,h,w,c] + sum over the (r, p), (s, q) that lead to (h, w) of
  *                                       dy[n,p,q,c] * w[c,r,s]
  *
- * weight C,R,S (parameter)   packed R,S,C   x, dx, residual of dx N,H,W,C   y, dy, residual of y N,P,Q,C   bias C or null
+ * source, w C,R,S (the weight parameter)   packed R,S,C   x, dx, residual of dx N,H,W,C   y, dy, residual of y N,P,Q,C   bias C or null
  * y or dx is overwritten; it may be its residual if R*S <= 64; no other aliasing.
  *
  * Vectors along the channels, PIXELS outputs of a row at a time against each filter vector. Backward, the
@@ -197,5 +197,5 @@ void FNN_FUNCTION(conv2d_depthwise_pack)(const struct fnn_conv2d_depthwise_pack_
     struct fnn_range range = fnn_share_blocks(args->channels, 16, team);
     for (ptrdiff_t tap = 0; tap < taps; tap++)
         for (ptrdiff_t c = range.begin; c < range.end; c++)
-            args->packed[tap * args->channels + c] = args->weight[c * taps + tap];
+            args->packed[tap * args->channels + c] = args->source[c * taps + tap];
 }

@@ -1,12 +1,12 @@
 /* Packs convolution weights into the panels that the register tile of gemm.h reads.
  *
- * weight K,R,S,C/G (parameter), packed is overwritten.
+ * source K,R,S,C/G (the weight parameter), packed is overwritten.
  *   conv2d_pack_weight:          [group][panel of k][r][s][c][width]; columns are the K/G output channels of a group
  *                                size G * roundup(K/G, lanes) * R*S*(C/G) floats
  *   conv2d_pack_weight_backward: [group][panel of c][r][s][k][width]; columns are the C/G input channels of a group
  *                                size G * roundup(C/G, lanes) * R*S*(K/G) floats
  * width is gemm_columns but in the last panel of a group, where it is what is left, rounded up to lanes; columns that do not
- * exist are zeros. Copies only: exact. packed may not alias weight. Parallel over (group, panel, tap).
+ * exist are zeros. Copies only: exact. packed may not alias source. Parallel over (group, panel, tap).
  */
 #include "conv2d.h"
 #include "gemm_pack.h"
@@ -19,9 +19,9 @@ void FNN_FUNCTION(conv2d_pack_weight)(const struct fnn_conv2d_pack_weight_args *
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t tap = i % taps, panel = i / taps % panels, group = i / taps / panels;
         ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
-        const float *source = args->weight + ((group * columns + first) * taps + tap) * depth;
+        const float *corner = args->source + ((group * columns + first) * taps + tap) * depth;
         float *packed = args->packed + group * group_size + first * stride + tap * depth * width;
-        gemm_pack_transposed(source, stride, count, depth, width, packed);
+        gemm_pack_transposed(corner, stride, count, depth, width, packed);
     }
 }
 
@@ -34,8 +34,8 @@ void FNN_FUNCTION(conv2d_pack_weight_backward)(const struct fnn_conv2d_pack_weig
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t tap = i % taps, panel = i / taps % panels, group = i / taps / panels;
         ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel), width = gemm_width(count);
-        const float *source = args->weight + (group * depth * taps + tap) * columns + first;
+        const float *corner = args->source + (group * depth * taps + tap) * columns + first;
         float *packed = args->packed + group * group_size + first * taps * depth + tap * depth * width;
-        gemm_pack_rows(source, taps * columns, count, depth, width, packed);
+        gemm_pack_rows(corner, taps * columns, count, depth, width, packed);
     }
 }

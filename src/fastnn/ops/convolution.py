@@ -1,0 +1,290 @@
+"""Convolution of images, forward and backward.
+
+x (N,C,H,W), weight (K,C/G,R,S), bias (K,) -> y (N,K,P,Q). Padding is (top, bottom, left, right). Two algorithms: "direct" for
+every geometry, "depthwise" where each channel has one filter of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _core
+from ..graph import Node, Op, Shape, Spec, Tensor, register
+from ..plan import Facts, Lowering, Reference
+
+FEW_CHANNELS = 8
+"""CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel copies patches to its workspace."""
+
+PIXEL_BLOCK = 192
+"""CONV2D_PIXEL_BLOCK of csrc/kernels/conv2d_backward_weight.c."""
+
+ROW_BLOCK = 128
+"""ROW_BLOCK of csrc/kernels/conv2d_backward_weight.c: output channels in a unit of work."""
+
+UNITS = 32
+"""Units of work that a weight gradient is cut into at least, so that small teams share them evenly."""
+
+ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
+"""enum fnn_activation of csrc/kernels/gemm.h."""
+
+Pair = tuple[int, int]
+Sides = tuple[int, int, int, int]
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _round_up(a: int, b: int) -> int:
+    return _ceil_div(a, b) * b
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """All sizes of one convolution; `arguments` is FNN_CONV2D_GEOMETRY of csrc/kernels.def."""
+
+    x: Shape
+    weight: Shape
+    stride: Pair
+    padding: Sides
+    dilation: Pair
+    groups: int
+
+    @property
+    def output(self) -> Pair:
+        """(P, Q); not positive where the kernel does not fit."""
+        top, bottom, left, right = self.padding
+        (_, _, height, width), (_, _, rows, columns) = self.x, self.weight
+        return (
+            _core.window_positions(height, rows, self.stride[0], self.dilation[0], top, bottom),
+            _core.window_positions(width, columns, self.stride[1], self.dilation[1], left, right),
+        )
+
+    @property
+    def y(self) -> Shape:
+        return (self.x[0], self.weight[0], *self.output)
+
+    @property
+    def is_depthwise(self) -> bool:
+        return self.groups == self.x[1] == self.weight[0]
+
+    @property
+    def arguments(self) -> dict[str, int]:
+        (batch, channels, height, width), (out_channels, _, rows, columns) = self.x, self.weight
+        out_height, out_width = self.output
+        return {
+            "batch": batch, "height": height, "width": width, "channels": channels,
+            "out_height": out_height, "out_width": out_width, "out_channels": out_channels,
+            "kernel_height": rows, "kernel_width": columns, "stride_h": self.stride[0], "stride_w": self.stride[1],
+            "dilation_h": self.dilation[0], "dilation_w": self.dilation[1],
+            "pad_top": self.padding[0], "pad_left": self.padding[2], "groups": self.groups,
+        }  # fmt: skip
+
+    def work(self, facts: Facts) -> float:
+        """About the nanoseconds that one thread takes: half of the vectors' multiply-adds in two a nanosecond."""
+        n, k, p, q = self.y
+        _, channels, rows, columns = self.weight
+        return n * k * p * q * channels * rows * columns / (2.0 * facts.lanes) + 500.0
+
+
+def geometry_of(x: Shape, weight: Shape, attributes: dict[str, Any]) -> Geometry:
+    return Geometry(x, weight, *(attributes[name] for name in ("stride", "padding", "dilation", "groups")))
+
+
+def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
+    if len(x) != 4 or len(weight) != 4:
+        raise ValueError(f"conv2d: input (N, C, H, W) and weight (K, C/groups, R, S) have 4 axes, not {x} and {weight}")
+    if min(g.stride) < 1 or min(g.dilation) < 1 or min(g.padding) < 0:
+        raise ValueError(
+            f"conv2d: stride {g.stride} and dilation {g.dilation} must be at least 1, padding {g.padding} at least 0"
+        )
+    if g.groups < 1 or weight[0] % g.groups:
+        raise ValueError(f"conv2d: groups={g.groups} must be positive and divide the {weight[0]} output channels")
+    if weight[0] < 1 or min(weight[1:]) < 1:
+        raise ValueError(f"conv2d: weight {weight} has no elements")
+    channels = weight[1] * g.groups
+    if x[1] != channels:
+        hint = " It looks like N,H,W,C; pass x.transpose(0, 3, 1, 2)." if x[3] == channels else ""
+        raise ValueError(
+            f"conv2d: input {x} has {x[1]} channels, weight {weight} with groups={g.groups} takes {channels}.{hint}"
+        )
+    if bias is not None and bias != (weight[0],):
+        raise ValueError(f"conv2d: bias has shape {bias}, the weight {weight} needs ({weight[0]},)")
+    if min(g.output) < 1:
+        top, bottom, left, right = g.padding
+        rows, columns = (g.dilation[i] * (weight[2 + i] - 1) + 1 for i in (0, 1))
+        raise ValueError(
+            f"conv2d: kernel {weight[2:]} with dilation {g.dilation} spans {rows} x {columns} pixels, more than the padded "
+            f"image {x[2] + top + bottom} x {x[3] + left + right}; use a smaller kernel or more padding"
+        )
+
+
+def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool) -> Reference:
+    """The weight in the panels that the forward, or the backward data, kernel reads (csrc/kernels/conv2d_pack.c)."""
+    columns, depth = (g.weight[1], g.weight[0] // g.groups) if backward else (g.weight[0] // g.groups, g.weight[1])
+    taps = g.weight[2] * g.weight[3]
+    size = 4 * g.groups * _round_up(columns, steps.facts.lanes) * taps * depth
+    name = "conv2d_pack_weight_backward" if backward else "conv2d_pack_weight"
+    arguments = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
+    return steps.prepared(weight, (name, g.groups), size, name, weight.spec.size / 8, **arguments)
+
+
+def _packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
+    arguments = {k: g.arguments[k] for k in ("channels", "kernel_height", "kernel_width")}
+    name = "conv2d_depthwise_pack"
+    return steps.prepared(weight, name, weight.spec.size, name, weight.spec.size / 2, **arguments)
+
+
+@register
+class Convolution(Op):
+    """y = activation(conv(x, weight) + bias + residual).
+
+    Inputs: x, weight, then bias if there is one, then the residual if `has_residual` is set. `activation` is
+    None, "relu" or "relu6". The last two attributes are set by passes.
+    """
+
+    name = "conv2d"
+
+    def infer(  # type: ignore[override]
+        self, x: Tensor, weight: Tensor, *more: Tensor, has_residual: bool = False, activation: str | None = None,
+        **attributes: Any,
+    ) -> Spec:  # fmt: skip
+        geometry = geometry_of(x.shape, weight.shape, attributes)
+        bias = more[0].shape if len(more) > has_residual else None
+        _check(x.shape, weight.shape, bias, geometry)
+        return Spec(geometry.y)
+
+    @staticmethod
+    def bias(node: Node) -> Tensor | None:
+        return node.inputs[2] if len(node.inputs) > 2 + node.attributes.get("has_residual", False) else None
+
+    @staticmethod
+    def residual(node: Node) -> Tensor | None:
+        return node.inputs[-1] if node.attributes.get("has_residual", False) else None
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        (dy,) = dys
+        assert dy is not None and "activation" not in node.attributes and "has_residual" not in node.attributes
+        x, weight = node.inputs[:2]
+        graph, attributes = dy.graph, node.attributes
+        gradients: list[Tensor | None] = [None] * len(node.inputs)
+        if needed[0]:
+            gradients[0] = graph.record("conv2d_backward_data", dy, weight, shape=x.shape, **attributes)
+        if any(needed[1:]):
+            has_bias = len(needed) > 2 and needed[2]
+            made = graph.record("conv2d_backward_weight", x, dy, shape=weight.shape, has_bias=has_bias, **attributes)
+            gradients[1:] = made if has_bias else [made] + [None] * (len(node.inputs) - 2)
+        return gradients
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        """The kernels read a residual where they write, as long as they make a sum in one go."""
+        _, channels, rows, columns = node.inputs[1].shape
+        if self.residual(node) is None or rows * columns > 64 or channels > 1024:
+            return {}
+        return {0: len(node.inputs) - 1}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (x, weight), (y,) = node.inputs[:2], node.outputs
+        g = geometry_of(x.shape, weight.shape, node.attributes)
+        arguments: dict[str, Any] = {
+            "x": steps.pointer(x),
+            "bias": steps.pointer(self.bias(node)),
+            "residual": steps.pointer(self.residual(node)),
+            "y": steps.pointer(y),
+            "activation": ACTIVATIONS[node.attributes.get("activation")],
+            **g.arguments,
+        }
+        if g.is_depthwise:
+            packed = _packed_depthwise(steps, weight, g)
+            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, packed=packed, **arguments)
+            return
+        packed, workspace, stride = _packed(steps, weight, g, backward=False), None, 0
+        if g.weight[1] < FEW_CHANNELS:
+            patch = _round_up(g.weight[1] * g.weight[2] * g.weight[3], steps.facts.lanes)
+            stride = steps.facts.gemm_rows * patch + steps.facts.lanes
+            workspace = steps.workspace(4 * stride * steps.facts.threads)
+        steps.step(
+            "conv2d_forward", g.work(steps.facts), packed=packed, workspace=workspace, workspace_stride=stride, **arguments
+        )
+
+
+@register
+class ConvolutionBackwardData(Op):
+    """dx (shape) from dy and weight; `has_residual`: plus a third input of dx's shape."""
+
+    name = "conv2d_backward_data"
+
+    def infer(self, dy: Tensor, weight: Tensor, *residual: Tensor, shape: Shape, **attributes: Any) -> Spec:  # type: ignore[override]
+        return Spec(shape)
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        weight = node.inputs[1].shape
+        small = weight[2] * weight[3] <= 64 and weight[0] // node.groups <= 1024
+        return {0: 2} if len(node.inputs) > 2 and small else {}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (dy, weight), (dx,) = node.inputs[:2], node.outputs
+        g = geometry_of(node.shape, weight.shape, node.attributes)
+        arguments: dict[str, Any] = {
+            "dy": steps.pointer(dy),
+            "residual": steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
+            "dx": steps.pointer(dx),
+            **g.arguments,
+        }
+        if g.is_depthwise:
+            packed = _packed_depthwise(steps, weight, g)
+            steps.step("conv2d_depthwise_backward_data", g.work(steps.facts) * 4, packed=packed, **arguments)
+        else:
+            packed = _packed(steps, weight, g, backward=True)
+            steps.step("conv2d_backward_data", g.work(steps.facts), packed=packed, **arguments)
+
+
+def weight_gradient_chunks(groups: int, columns: int, out_channels: int, pixels: int, facts: Facts) -> int:
+    """Into how many parts the sum over pixels is cut: by shape alone, since the order of the sum depends on it."""
+    units = groups * _ceil_div(columns, facts.gemm_columns) * _ceil_div(out_channels // groups, ROW_BLOCK)
+    return max(1, min(_ceil_div(UNITS, units), _ceil_div(pixels, 4 * PIXEL_BLOCK)))
+
+
+def weight_gradient_workspace(chunks: int, weights: int, out_channels: int, facts: Facts) -> int:
+    """Bytes: the parts of the sum, then a panel of patches for each thread."""
+    parts = chunks * (weights + out_channels) if chunks > 1 else 0
+    return 4 * (parts + facts.threads * PIXEL_BLOCK * facts.gemm_columns)
+
+
+@register
+class ConvolutionBackwardWeight(Op):
+    """dweight (shape), and with `has_bias` dbias, from x and dy."""
+
+    name = "conv2d_backward_weight"
+
+    def infer(  # type: ignore[override]
+        self, x: Tensor, dy: Tensor, shape: Shape, has_bias: bool, **attributes: Any
+    ) -> Spec | tuple[Spec, ...]:
+        return (Spec(shape), Spec(shape[:1])) if has_bias else Spec(shape)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x, dy = node.inputs
+        dw, dbias = (*node.outputs, None)[:2]
+        g = geometry_of(x.shape, node.shape, node.attributes)
+        n, out_channels, out_height, out_width = g.y
+        taps = g.weight[2] * g.weight[3]
+        arguments: dict[str, Any] = {
+            "x": steps.pointer(x),
+            "dy": steps.pointer(dy),
+            "dw": steps.pointer(dw),
+            "dbias": steps.pointer(dbias),
+            **g.arguments,
+        }
+        if g.is_depthwise:
+            chunks = max(1, min(256, n * out_height // 16))
+            workspace = steps.workspace(4 * chunks * (taps + 1) * out_channels)
+            name, work = "conv2d_depthwise_backward_weight", g.work(steps.facts) * 4
+        else:
+            columns = taps * g.weight[1]
+            chunks = weight_gradient_chunks(g.groups, columns, out_channels, n * out_height * out_width, steps.facts)
+            size = weight_gradient_workspace(chunks, out_channels * columns, out_channels, steps.facts)
+            workspace = steps.workspace(size)
+            name, work = "conv2d_backward_weight", g.work(steps.facts)
+        steps.step(name, work, workspace=workspace, chunks=chunks, **arguments)

@@ -1,0 +1,130 @@
+"""The linear layer, forward and backward: x (..., C), weight (K, C), bias (K,) -> y (..., K)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..graph import Node, Op, Shape, Spec, Tensor, register
+from ..plan import Facts, Lowering, Reference
+from .convolution import ACTIVATIONS, weight_gradient_chunks, weight_gradient_workspace
+
+SCRATCH_STEPS = 1024
+"""LINEAR_SCRATCH of csrc/kernels/linear.h, divided by gemm_columns."""
+
+
+def _sizes(x: Shape, weight: Shape) -> dict[str, int]:
+    return {"batch": int(np.prod(x[:-1], dtype=object)), "channels": weight[1], "out_channels": weight[0]}
+
+
+def _work(sizes: dict[str, int], facts: Facts) -> float:
+    """About the nanoseconds that one thread takes: half of the vectors' multiply-adds, or reading the weights."""
+    weights = sizes["channels"] * sizes["out_channels"]
+    return max(sizes["batch"] * weights / (2.0 * facts.lanes), weights / 4.0)
+
+
+def _workspace(steps: Lowering) -> Reference:
+    return steps.workspace(4 * steps.facts.threads * SCRATCH_STEPS * steps.facts.gemm_columns)
+
+
+@register
+class Linear(Op):
+    """y = activation(x weight^T + bias). `activation` (None, "relu", "relu6") is set by passes."""
+
+    name = "linear"
+
+    def infer(self, x: Tensor, weight: Tensor, *bias: Tensor, activation: str | None = None) -> Spec:  # type: ignore[override]
+        if len(weight.shape) != 2:
+            raise ValueError(f"linear: weight (out_features, in_features) has 2 axes, not {weight.shape}")
+        if not x.shape or x.shape[-1] != weight.shape[1]:
+            raise ValueError(
+                f"linear: input {x.shape} and weight {weight.shape}: the input's last axis must be {weight.shape[1]} long; "
+                "flatten images first (nn.Flatten or x.flatten(1))"
+            )
+        if len(x.shape) == 4:
+            raise ValueError(f"linear: input {x.shape} is an image; use x.flatten(1), or x.reshape to 2 or 3 axes")
+        if bias and bias[0].shape != weight.shape[:1]:
+            raise ValueError(f"linear: bias has shape {bias[0].shape}, the weight {weight.shape} needs ({weight.shape[0]},)")
+        return Spec((*x.shape[:-1], weight.shape[0]))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        (dy,) = dys
+        assert dy is not None and "activation" not in node.attributes
+        x, weight = node.inputs[:2]
+        gradients: list[Tensor | None] = [None] * len(node.inputs)
+        if needed[0]:
+            gradients[0] = dy.graph.record("linear_backward_data", dy, weight)
+        if any(needed[1:]):
+            has_bias = len(needed) > 2 and needed[2]
+            made = dy.graph.record("linear_backward_weight", x, dy, has_bias=has_bias)
+            gradients[1:] = made if has_bias else [made] + [None] * (len(node.inputs) - 2)
+        return gradients
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (x, weight), (y,) = node.inputs[:2], node.outputs
+        sizes = _sizes(x.shape, weight.shape)
+        steps.step(
+            "linear_forward",
+            _work(sizes, steps.facts),
+            x=steps.pointer(x),
+            weight=steps.pointer(weight),
+            bias=steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
+            y=steps.pointer(y),
+            workspace=_workspace(steps),
+            activation=ACTIVATIONS[node.attributes.get("activation")],
+            **sizes,
+        )
+
+
+@register
+class LinearBackwardData(Op):
+    """dx = dy weight."""
+
+    name = "linear_backward_data"
+
+    def infer(self, dy: Tensor, weight: Tensor) -> Spec:  # type: ignore[override]
+        return Spec((*dy.shape[:-1], weight.shape[1]))
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (dy, weight), (dx,) = node.inputs, node.outputs
+        sizes = _sizes(dy.shape, weight.shape)
+        steps.step(
+            "linear_backward_data",
+            _work(sizes, steps.facts),
+            dy=steps.pointer(dy),
+            weight=steps.pointer(weight),
+            dx=steps.pointer(dx),
+            workspace=_workspace(steps),
+            **sizes,
+        )
+
+
+@register
+class LinearBackwardWeight(Op):
+    """dweight = dy^T x, and with `has_bias` dbias = the sum of dy over the batch."""
+
+    name = "linear_backward_weight"
+
+    def infer(self, x: Tensor, dy: Tensor, has_bias: bool) -> Spec | tuple[Spec, ...]:  # type: ignore[override]
+        shape = (dy.shape[-1], x.shape[-1])
+        return (Spec(shape), Spec(shape[:1])) if has_bias else Spec(shape)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x, dy = node.inputs
+        dw, dbias = (*node.outputs, None)[:2]
+        shape: tuple[Any, ...] = (dy.shape[-1], x.shape[-1])
+        sizes = _sizes(x.shape, shape)
+        chunks = weight_gradient_chunks(1, shape[1], shape[0], sizes["batch"], steps.facts)
+        steps.step(
+            "linear_backward_weight",
+            _work(sizes, steps.facts),
+            x=steps.pointer(x),
+            dy=steps.pointer(dy),
+            dw=steps.pointer(dw),
+            dbias=steps.pointer(dbias),
+            workspace=steps.workspace(weight_gradient_workspace(chunks, shape[0] * shape[1], shape[0], steps.facts)),
+            chunks=chunks,
+            **sizes,
+        )
