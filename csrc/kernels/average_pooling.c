@@ -1,0 +1,157 @@
+/* Average pooling over sliding windows and to a given size, forward and backward, channels-last.
+ *
+ * x, dx (N,H,W,C); y, dy (N,P,Q,C). Windows are ranges of rows times ranges of columns:
+ *   sliding:  window p covers p*stride_h - pad_top and the R - 1 rows after it; the divisor is, per axis, the extent clipped to
+ *             the padded image (count_include_pad) or to the image, or the given one where divisor is not 0;
+ *   adaptive: window p covers floor(p*H/P) to ceil((p+1)*H/P), end excluded; the divisor is its size.
+ * Rows of a window are summed one by one, then their sums: with a window of R*S elements the error of y is at most
+ * (R + S + 1) eps * mean |x|, that of dx (windows that hold the element + 2) eps * sum |dy| / divisor, eps = 2^-24.
+ * Outputs must not overlap inputs. Parallel over rows (and, forward, groups of channels) of the image that is written. */
+#include "lanes.h"
+#include "window.h"
+
+enum { CHANNEL_GROUP = 4 * FNN_LANES };
+
+/* One axis of either kind: begin, end of window p within the image, and its extent for the divisor. */
+struct pool_axis {
+    struct window_axis window; /* kernel 0: adaptive */
+    bool include_pad;
+};
+
+static inline struct fnn_range pool_window(const struct pool_axis *axis, ptrdiff_t p) {
+    ptrdiff_t size = axis->window.size, out_size = axis->window.out_size;
+    if (axis->window.kernel == 0) return (struct fnn_range){p * size / out_size, fnn_ceil_div((p + 1) * size, out_size)};
+    ptrdiff_t start = p * axis->window.stride - axis->window.pad;
+    ptrdiff_t begin = fnn_max(start, 0), end = fnn_min(start + axis->window.kernel, size);
+    return (struct fnn_range){begin, fnn_max(begin, end)};
+}
+
+static inline ptrdiff_t pool_extent(const struct pool_axis *axis, ptrdiff_t p) {
+    if (axis->window.kernel == 0 || !axis->include_pad) {
+        struct fnn_range window = pool_window(axis, p);
+        return window.end - window.begin;
+    }
+    ptrdiff_t start = p * axis->window.stride - axis->window.pad;
+    return fnn_min(start + axis->window.kernel, axis->window.size + axis->window.pad) - start;
+}
+
+/* The windows that hold element h. */
+static inline struct fnn_range pool_holders(const struct pool_axis *axis, ptrdiff_t h) {
+    ptrdiff_t size = axis->window.size, out_size = axis->window.out_size;
+    if (axis->window.kernel == 0) return (struct fnn_range){h * out_size / size, fnn_ceil_div((h + 1) * out_size, size)};
+    return window_positions(&axis->window, h);
+}
+
+struct pool {
+    struct pool_axis vertical, horizontal;
+    ptrdiff_t batch, channels, divisor;
+};
+
+/* Sum of a window for `vectors` vectors of channels, the last one of n lanes. */
+FNN_INLINE void average_window(const int vectors, ptrdiff_t n, const float *x, ptrdiff_t row_stride, ptrdiff_t channels,
+                               struct fnn_range rows, struct fnn_range columns, float divisor, float *y) {
+    vec total[4];
+    for (int v = 0; v < vectors; v++) total[v] = vec_zero();
+    for (ptrdiff_t h = rows.begin; h < rows.end; h++) {
+        vec sum[4];
+        for (int v = 0; v < vectors; v++) sum[v] = vec_zero();
+        for (ptrdiff_t w = columns.begin; w < columns.end; w++)
+            for (int v = 0; v < vectors; v++)
+                sum[v] = vec_add(sum[v], load_lanes(x + h * row_stride + w * channels + v * FNN_LANES, n));
+        for (int v = 0; v < vectors; v++) total[v] = vec_add(total[v], sum[v]);
+    }
+    for (int v = 0; v < vectors; v++) store_lanes(y + v * FNN_LANES, vec_div(total[v], vec_set1(divisor)), n);
+}
+
+/* Units of work are (image, p, group of channels): a global pool of one image still has work for several threads. */
+static void average_forward(const struct pool *pool, const float *x, float *y, const struct fnn_team *team) {
+    ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
+    ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
+    ptrdiff_t groups = fnn_ceil_div(channels, CHANNEL_GROUP);
+    struct fnn_range range = fnn_share(pool->batch * out_height * groups, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t c0 = i % groups * CHANNEL_GROUP, p = i / groups % out_height, image = i / groups / out_height;
+        ptrdiff_t c1 = fnn_min(c0 + CHANNEL_GROUP, channels);
+        struct fnn_range rows = pool_window(&pool->vertical, p);
+        const float *from = x + image * height * width * channels;
+        for (ptrdiff_t q = 0; q < out_width; q++) {
+            struct fnn_range columns = pool_window(&pool->horizontal, q);
+            ptrdiff_t extent = pool_extent(&pool->vertical, p) * pool_extent(&pool->horizontal, q);
+            float divisor = (float)(pool->divisor ? pool->divisor : extent);
+            float *to = y + ((image * out_height + p) * out_width + q) * channels;
+            if (c1 - c0 == CHANNEL_GROUP)
+                average_window(4, FNN_LANES, from + c0, width * channels, channels, rows, columns, divisor, to + c0);
+            else
+                for (ptrdiff_t c = c0; c < c1; c += FNN_LANES)
+                    average_window(1, lanes_left(c1 - c), from + c, width * channels, channels, rows, columns, divisor,
+                                   to + c);
+        }
+    }
+}
+
+FNN_INLINE void add_share(const float *dy, float share, float *dx, ptrdiff_t channels, bool first) {
+    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(channels - c);
+        vec gradient = vec_mul(load_lanes(dy + c, n), vec_set1(share));
+        if (!first) gradient = vec_add(load_lanes(dx + c, n), gradient);
+        store_lanes(dx + c, gradient, n);
+    }
+}
+
+static void average_backward(const struct pool *pool, const float *dy, float *dx, const struct fnn_team *team) {
+    ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
+    ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
+    struct fnn_range range = fnn_share(pool->batch * height, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t image = i / height;
+        struct fnn_range rows = pool_holders(&pool->vertical, i % height);
+        for (ptrdiff_t w = 0; w < width; w++) {
+            struct fnn_range columns = pool_holders(&pool->horizontal, w);
+            float *to = dx + (i * width + w) * channels;
+            bool first = true;
+            for (ptrdiff_t p = rows.begin; p < rows.end; p++)
+                for (ptrdiff_t q = columns.begin; q < columns.end; q++) {
+                    ptrdiff_t extent = pool_extent(&pool->vertical, p) * pool_extent(&pool->horizontal, q);
+                    float share = 1.0f / (float)(pool->divisor ? pool->divisor : extent);
+                    add_share(dy + ((image * out_height + p) * out_width + q) * channels, share, to, channels, first);
+                    first = false;
+                }
+            if (first)
+                for (ptrdiff_t c = 0; c < channels; c++) to[c] = 0.0f;
+        }
+    }
+}
+
+#define SLIDING_POOL(args)                                                                                          \
+    {.vertical = {{args->height, args->out_height, args->kernel_height, args->stride_h, 1, args->pad_top},          \
+                  args->count_include_pad != 0},                                                                    \
+     .horizontal = {{args->width, args->out_width, args->kernel_width, args->stride_w, 1, args->pad_left},          \
+                    args->count_include_pad != 0},                                                                  \
+     .batch = args->batch, .channels = args->channels, .divisor = args->divisor}
+
+#define ADAPTIVE_POOL(args)                                                                                         \
+    {.vertical = {.window = {.size = args->height, .out_size = args->out_height}},                                  \
+     .horizontal = {.window = {.size = args->width, .out_size = args->out_width}},                                  \
+     .batch = args->batch, .channels = args->channels}
+
+void FNN_FUNCTION(avg_pool2d_forward)(const struct fnn_avg_pool2d_forward_args *args, const struct fnn_team *team) {
+    const struct pool pool = SLIDING_POOL(args);
+    average_forward(&pool, args->x, args->y, team);
+}
+
+void FNN_FUNCTION(avg_pool2d_backward)(const struct fnn_avg_pool2d_backward_args *args, const struct fnn_team *team) {
+    const struct pool pool = SLIDING_POOL(args);
+    average_backward(&pool, args->dy, args->dx, team);
+}
+
+void FNN_FUNCTION(adaptive_avg_pool2d_forward)(const struct fnn_adaptive_avg_pool2d_forward_args *args,
+                                               const struct fnn_team *team) {
+    const struct pool pool = ADAPTIVE_POOL(args);
+    average_forward(&pool, args->x, args->y, team);
+}
+
+void FNN_FUNCTION(adaptive_avg_pool2d_backward)(const struct fnn_adaptive_avg_pool2d_backward_args *args,
+                                                const struct fnn_team *team) {
+    const struct pool pool = ADAPTIVE_POOL(args);
+    average_backward(&pool, args->dy, args->dx, team);
+}

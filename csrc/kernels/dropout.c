@@ -1,0 +1,67 @@
+/* Dropout: y = scale * x where kept, exactly 0 where dropped, whatever x was.
+ *
+ * Element i (in memory order) of the stream (seed, layer, step) is dropped when its Philox word is below
+ * floor(probability * 2^32); probability 1 drops all, 0 none. The mask is never stored: the backward pass is the same kernel
+ * on dy. scale is 1 / (1 - probability) for inverted dropout. One rounding; masks are the same on every ISA.
+ * y may be x. Parallel over blocks of elements.
+ * Source: Srivastava et al., "Dropout", JMLR 2014; Tompson et al. 2015 for whole channels. */
+#include <string.h>
+
+#include "philox.h"
+
+enum { BLOCK = 1024 }; /* a multiple of PHILOX_WORDS on every ISA */
+
+/* The least word that keeps an element. */
+static inline uint32_t keep_threshold(double probability) {
+    double threshold = probability * 4294967296.0;
+    return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
+}
+
+/* x, y (count) */
+void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn_team *team) {
+    struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
+    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const ivec threshold = ivec_set1(keep_threshold(args->probability));
+    const vec scale = vec_set1((float)args->scale);
+    if (args->probability >= 1.0) {
+        if (range.begin < range.end) memset(args->y + range.begin, 0, (size_t)(range.end - range.begin) * sizeof(float));
+        return;
+    }
+    for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_WORDS) {
+        ivec words[4];
+        philox_words(&stream, (uint64_t)i, words);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            ptrdiff_t at = i + v * FNN_LANES, n = lanes_left(range.end - at);
+            if (n <= 0) return;
+            vec grown = vec_mul(load_lanes(args->x + at, n), scale);
+            store_lanes(args->y + at, vec_select(ivec_less(words[v], threshold), vec_zero(), grown), n);
+        }
+    }
+}
+
+/* One decision for each (n, c), number n*C + c: x, y (batch, positions, channels). */
+void FNN_FUNCTION(dropout_channels)(const struct fnn_dropout_channels_args *args, const struct fnn_team *team) {
+    ptrdiff_t channels = args->channels, positions = args->positions;
+    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const ivec threshold = ivec_set1(keep_threshold(args->probability));
+    const vec scale = vec_set1((float)args->scale);
+    struct fnn_range range = fnn_share(args->batch * positions, team);
+    for (ptrdiff_t r = range.begin; r < range.end;) {
+        ptrdiff_t image = r / positions, end = fnn_min(range.end, (image + 1) * positions);
+        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(channels - c), first = image * channels + c;
+            uint32_t lanes[PHILOX_WORDS];
+            ivec words[4];
+            philox_words(&stream, (uint64_t)(first & ~(ptrdiff_t)3), words);
+            for (int v = 0; v < 4; v++) ivec_store(lanes + v * FNN_LANES, words[v]);
+            mask dropped = ivec_less(ivec_load(lanes + (first & 3)), threshold);
+            if (args->probability >= 1.0) dropped = mask_first(FNN_LANES);
+            for (ptrdiff_t row = r; row < end; row++) {
+                vec grown = vec_mul(load_lanes(args->x + row * channels + c, n), scale);
+                store_lanes(args->y + row * channels + c, vec_select(dropped, vec_zero(), grown), n);
+            }
+        }
+        r = end;
+    }
+}

@@ -1,0 +1,58 @@
+/* Philox4x32-10, FNN_LANES counters at a time: the random stream of fastnn.
+ *
+ * Word i of a layer's stream at a step is output word i & 3 for the counter (low32(i >> 2), high32(i >> 2), low32(step),
+ * low32(layer)) and the key (low32(seed), high32(seed)): a function of (seed, layer, step, i) and nothing else, the same on
+ * every ISA. Exact.
+ * Source: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. */
+#ifndef FASTNN_KERNELS_PHILOX_H
+#define FASTNN_KERNELS_PHILOX_H
+
+#include "lanes.h"
+
+enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 * FNN_LANES }; /* words of one call, a multiple of 4 elements a lane */
+
+struct philox_stream {
+    uint32_t key_low, key_high, step, layer;
+};
+
+static inline struct philox_stream philox_stream(uint64_t seed, uint64_t layer, uint64_t step) {
+    return (struct philox_stream){(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)step, (uint32_t)layer};
+}
+
+/* words[w] lane l = output word w for counter first + l. */
+FNN_INLINE void philox_counters(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
+    const ivec multiplier0 = ivec_set1(0xD2511F53u), multiplier1 = ivec_set1(0xCD9E8D57u);
+    ivec base = ivec_set1((uint32_t)first);
+    ivec c0 = ivec_add(base, ivec_iota());
+    ivec carry = ivec_select(ivec_less(c0, base), ivec_set1(1), ivec_set1(0));
+    ivec c1 = ivec_add(ivec_set1((uint32_t)(first >> 32)), carry);
+    ivec c2 = ivec_set1(stream->step), c3 = ivec_set1(stream->layer);
+    uint32_t key0 = stream->key_low, key1 = stream->key_high;
+#pragma GCC unroll 10
+    for (int round = 0; round < PHILOX_ROUNDS; round++) {
+        ivec high0 = ivec_set1(0), high1 = ivec_set1(0);
+        ivec low0 = ivec_mul_wide(c0, multiplier0, &high0), low1 = ivec_mul_wide(c2, multiplier1, &high1);
+        c0 = ivec_xor(ivec_xor(high1, c1), ivec_set1(key0));
+        c2 = ivec_xor(ivec_xor(high0, c3), ivec_set1(key1));
+        c1 = low1;
+        c3 = low0;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+}
+
+/* words[v] lane l = word `first` + v * FNN_LANES + l of the stream; first is a multiple of 4. */
+FNN_INLINE void philox_words(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
+    ivec out[4];
+    philox_counters(stream, first >> 2, out);
+    vec w0 = vec_from_bits(out[0]), w1 = vec_from_bits(out[1]), w2 = vec_from_bits(out[2]), w3 = vec_from_bits(out[3]);
+    vec even_low = vec_interleave_low(w0, w2), odd_low = vec_interleave_low(w1, w3);
+    vec even_high = vec_interleave_high(w0, w2), odd_high = vec_interleave_high(w1, w3);
+    words[0] = ivec_from_float_bits(vec_interleave_low(even_low, odd_low));
+    words[1] = ivec_from_float_bits(vec_interleave_high(even_low, odd_low));
+    words[2] = ivec_from_float_bits(vec_interleave_low(even_high, odd_high));
+    words[3] = ivec_from_float_bits(vec_interleave_high(even_high, odd_high));
+}
+
+#endif

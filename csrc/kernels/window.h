@@ -1,0 +1,35 @@
+/* Sliding windows along one axis: which taps of a window lie inside the image, which windows hold an element. */
+#ifndef FASTNN_KERNELS_WINDOW_H
+#define FASTNN_KERNELS_WINDOW_H
+
+#include "kernel.h"
+
+struct window_axis {
+    ptrdiff_t size, out_size, kernel, stride, dilation, pad;
+};
+
+/* The taps r of window p with 0 <= p*stride - pad + r*dilation < size. */
+static inline struct fnn_range window_taps(const struct window_axis *axis, ptrdiff_t p) {
+    ptrdiff_t start = p * axis->stride - axis->pad;
+    ptrdiff_t begin = start >= 0 ? 0 : fnn_ceil_div(-start, axis->dilation);
+    ptrdiff_t end = start >= axis->size ? 0 : fnn_ceil_div(axis->size - start, axis->dilation);
+    end = fnn_min(end, axis->kernel);
+    return (struct fnn_range){begin, fnn_max(begin, end)};
+}
+
+/* A range of windows that holds every window with a tap on element h. Without dilation each of them has one. */
+static inline struct fnn_range window_positions(const struct window_axis *axis, ptrdiff_t h) {
+    ptrdiff_t reach = h + axis->pad - (axis->kernel - 1) * axis->dilation;
+    ptrdiff_t begin = reach <= 0 ? 0 : fnn_ceil_div(reach, axis->stride);
+    ptrdiff_t end = fnn_min((h + axis->pad) / axis->stride + 1, axis->out_size);
+    return (struct fnn_range){begin, end};
+}
+
+/* The tap of window p that lies on element h, or -1. */
+static inline ptrdiff_t window_tap(const struct window_axis *axis, ptrdiff_t p, ptrdiff_t h) {
+    ptrdiff_t distance = h + axis->pad - p * axis->stride;
+    if (axis->dilation == 1) return distance;
+    return distance % axis->dilation ? -1 : distance / axis->dilation;
+}
+
+#endif
