@@ -1,0 +1,83 @@
+"""Functions of tensors that also take arrays: on symbolic tensors they record, on arrays they execute at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
+from inspect import Signature, signature
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ...graph import Graph, Tensor
+from ...trace import Compiled
+from ...variable import Variable
+from ..parameter import Buffer, Parameter
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+INTEGERS = ("target", "indices")
+"""Arguments whose integer arrays stay integers: class labels and positions."""
+
+
+def eager(*tensors: str) -> Callable[[Function], Function]:
+    """Lets a function of tensors be called with arrays, too; names the arguments that are tensors.
+
+    The wrapped function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
+    running statistics can be updated.
+    """
+
+    def decorate(function: Function) -> Function:
+        parameters = signature(function)
+
+        @wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = parameters.bind(*args, **kwargs).arguments
+            given = {name: bound[name] for name in tensors if bound.get(name) is not None}
+            symbol = next((value for value in given.values() if isinstance(value, Tensor)), None)
+            if symbol is not None:
+                return function(**{**bound, **_lifted(symbol.graph, given)})
+            return _execute(function, parameters, bound, given)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _lifted(graph: Graph, given: dict[str, Any]) -> dict[str, Any]:
+    """The tensor arguments as tensors of the graph; arrays among them become constants."""
+    return {name: value if isinstance(value, Tensor) else _constant(graph, name, value) for name, value in given.items()}
+
+
+def _constant(graph: Graph, name: str, value: Any) -> Tensor:
+    if name in INTEGERS and not isinstance(value, Parameter):
+        array = np.asarray(value)
+        if array.dtype.kind in "iu":
+            return graph.variable(Variable(array, np.int64))
+    return graph.constant(value)
+
+
+def _execute(function: Callable[..., Any], parameters: Signature, bound: dict[str, Any], given: dict[str, Any]) -> Any:
+    arrays = {name: value for name, value in given.items() if not isinstance(value, Buffer)}
+    rest = tuple((name, _hashable(value)) for name, value in bound.items() if name not in arrays)
+    buffers = tuple(name for name in given if name not in arrays)
+    values = [value.data if isinstance(value, Parameter) else value for value in arrays.values()]
+    outputs = _compiled(function, tuple(arrays), buffers, rest)(*values)
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+@lru_cache(maxsize=256)
+def _compiled(
+    function: Callable[..., Any], arrays: tuple[str, ...], buffers: tuple[str, ...], rest: tuple[tuple[str, Any], ...]
+) -> Compiled:
+    def build(graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
+        arguments = {**dict(rest), **dict(zip(arrays, inputs, strict=True))}
+        arguments.update({name: graph.constant(arguments[name]) for name in buffers})
+        result = function(**arguments)
+        return result if isinstance(result, tuple) else (result,)
+
+    return Compiled(build, [name in INTEGERS for name in arrays])
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(v) for v in value) if isinstance(value, (list, tuple)) else value

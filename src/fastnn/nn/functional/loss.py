@@ -1,0 +1,107 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+from ...graph import Shape, Tensor
+from .eager import eager
+from .sizes import one_of, real
+
+
+def _rows(input: Tensor) -> Tensor:
+    """Scores (C), (N,C), (N,C,L) or (N,C,H,W) with the classes innermost in memory: (N,C) or (N,C,H,W)."""
+    if input.ndim == 1:
+        return input.reshape(1, input.shape[0])
+    if input.ndim == 3:
+        n, classes, length = input.shape
+        return input.reshape(n, classes, 1, length)
+    if input.ndim in (2, 4):
+        return input
+    raise ValueError(f"scores must have the shape (C), (N,C), (N,C,L) or (N,C,H,W), got {input.shape}")
+
+
+def _labels_shape(input: Shape) -> Shape:
+    return () if len(input) == 1 else (input[0], *input[2:])
+
+
+def _limit_labels(target: Tensor, classes: int, ignore_index: int) -> None:
+    """Has the labels checked: those of an input before each run, constants now."""
+    source = target
+    while source.node is not None and source.node.op.name == "reshape":
+        source = source.node.inputs[0]
+    message = f"a target is not one of {classes} classes"
+    if source.variable is not None:
+        labels = source.variable.view
+        wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+        if wrong.any():
+            raise ValueError(f"{message}: got {labels[wrong].flat[0]}, allowed are 0 to {classes - 1}")
+    elif source.node is None:
+        limit = (0, classes - 1, ignore_index, message)
+        if limit not in source.limits:
+            source.limits.append(limit)
+    else:
+        raise ValueError("class indices must be an argument of the traced function, not something computed in it")
+
+
+def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Whether the target holds class indices; TypeError or ValueError when it fits neither form."""
+    classes = input.shape[0 if input.ndim == 1 else 1]
+    if weight is not None and weight.shape != (classes,):
+        raise ValueError(f"weight must have the shape ({classes},) for scores of shape {input.shape}, got {weight.shape}")
+    if target.dtype == "int64":
+        if target.shape != _labels_shape(input.shape):
+            raise ValueError(
+                f"class indices must have the shape {_labels_shape(input.shape)} for scores of shape {input.shape}, "
+                f"got {target.shape}"
+            )
+        return True
+    if target.shape == input.shape:
+        return False
+    if target.shape == _labels_shape(input.shape):
+        raise TypeError(f"class indices must be integers, got {target.dtype} of shape {target.shape}; pass y.astype(np.int64)")
+    raise ValueError(f"class probabilities must have the scores' shape {input.shape}, got {target.shape}")
+
+
+@eager("input", "target", "weight")
+def cross_entropy(
+    input: Any, target: Any, weight: Any = None, size_average: None = None, ignore_index: int = -100,
+    reduce: None = None, reduction: str = "mean", label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """Cross-entropy of softmax(input) with target classes: -sum_c q_c log_softmax(input)_c, q the target distribution.
+
+    Parameters
+    ----------
+    input : scores (C), (N,C), (N,C,L) or (N,C,H,W).
+    target : class indices, integers of the shape without C; or probabilities, floats of the shape of input.
+    weight : (C), multiplies each class's term.
+    ignore_index : rows with this index count nowhere.
+    reduction : "mean" (over the sum of the rows' class weights; for probabilities over the number of rows), "sum",
+        or "none", one value for each row.
+    label_smoothing : the share of q, 0 to 1, that is spread evenly over the classes.
+
+    Raises ValueError for shapes that do not fit and, before anything is touched, for a class out of range;
+    TypeError for indices given as floats.
+
+    >>> import numpy as np
+    >>> float(cross_entropy(np.zeros((2, 4)), np.array([1, 3]))) == np.float32(np.log(4))
+    True
+    """
+    if size_average is not None or reduce is not None:
+        raise ValueError("size_average and reduce are no longer supported; use reduction")
+    one_of(reduction, "reduction", "mean", "sum", "none")
+    if not 0.0 <= real(label_smoothing, "label_smoothing") <= 1.0:
+        raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
+    indices = _check_target(input, target, weight)
+    scores = _rows(input)
+    rows = target.reshape(_labels_shape(scores.shape) if indices else scores.shape)
+    if indices:
+        _limit_labels(target, scores.shape[1], int(ignore_index))
+    operands = [scores, rows] if weight is None else [scores, rows, weight]
+    options = {"ignore_index": int(ignore_index)} if indices else {}
+    loss, _ = input.graph.record(
+        "cross_entropy" if indices else "soft_cross_entropy", *operands,
+        reduction=reduction, label_smoothing=float(label_smoothing), **options,
+    )  # fmt: skip
+    return loss.reshape(_labels_shape(input.shape)) if reduction == "none" else loss

@@ -1,0 +1,41 @@
+"""Shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...graph import _axis
+from .eager import eager
+
+
+@eager("input")
+def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """The axes start_dim to end_dim as one, in logical (N,C,H,W) order.
+
+    >>> import numpy as np
+    >>> flatten(np.zeros((2, 3, 4, 5)), 1).shape
+    (2, 60)
+    """
+    return input.flatten(start_dim, end_dim)
+
+
+@eager("input")
+def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
+    """One axis as several, in logical order; one of the sizes may be -1. ValueError when they do not fit.
+
+    >>> import numpy as np
+    >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
+    (2, 3, 4, 5)
+    """
+    axis, extent, sizes = _axis(dim, input.ndim), input.shape[dim], tuple(int(s) for s in sizes)
+    known = 1
+    for size in sizes:
+        known *= 1 if size == -1 else size
+    if sizes.count(-1) > 1 or any(s < -1 for s in sizes):
+        raise ValueError(f"unflatten: {sizes} are not sizes; they are at least 0, and one may be -1")
+    if -1 in sizes and known and extent % known == 0:
+        sizes = tuple(extent // known if s == -1 else s for s in sizes)
+    elif known != extent or -1 in sizes:
+        raise ValueError(f"unflatten: axis {dim} of {input.shape} has {extent} elements, which are not {sizes}")
+    return input.reshape(*input.shape[:axis], *sizes, *input.shape[axis + 1 :])
