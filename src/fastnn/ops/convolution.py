@@ -206,7 +206,12 @@ class Convolution(Op):
             stride = steps.facts.gemm_rows * patch + steps.facts.lanes
             workspace = steps.workspace(4 * stride * steps.facts.threads)
         steps.step(
-            "conv2d_forward", g.work(steps.facts), packed=packed, workspace=workspace, workspace_stride=stride, **arguments
+            "conv2d_forward",
+            g.work(steps.facts),
+            packed=packed,
+            workspace=workspace,
+            workspace_stride=stride,
+            **arguments,
         )
 
 

@@ -46,7 +46,9 @@ class Linear(Op):
         if len(x.shape) == 4:
             raise ValueError(f"linear: input {x.shape} is an image; use x.flatten(1), or x.reshape to 2 or 3 axes")
         if bias and bias[0].shape != weight.shape[:1]:
-            raise ValueError(f"linear: bias has shape {bias[0].shape}, the weight {weight.shape} needs ({weight.shape[0]},)")
+            raise ValueError(
+                f"linear: bias has shape {bias[0].shape}, the weight {weight.shape} needs ({weight.shape[0]},)"
+            )
         return Spec((*x.shape[:-1], weight.shape[0]))
 
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:

@@ -1,0 +1,113 @@
+"""linear, forward and backward, against the reference: awkward sizes, every ISA and team size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastnn as fnn
+from fastnn import reference
+from fastnn.graph import Graph, Tensor
+from fastnn.trace import Compiled
+
+KERNELS = {"linear_forward", "linear_backward_data", "linear_backward_weight"}
+
+UNIT = 2.0**-24
+
+# rows, in, out: on both sides of where few rows stream the weights (16), of tiles, panels and depth blocks
+SIZES = [
+    (0, 5, 3), (1, 1, 1), (1, 97, 10), (2, 16, 33), (5, 261, 7), (7, 64, 64), (13, 31, 17), (16, 33, 130), (17, 33, 130),
+    (17, 1, 5), (29, 257, 31), (64, 256, 10), (100, 515, 65), (211, 19, 257), (1050, 7, 4), (2311, 3, 2),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def shared_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even the smallest step runs on the whole team."""
+    monkeypatch.setattr("fastnn.plan.SERIAL_WORK", 0)
+
+
+def linear(x: Tensor, *rest: Tensor) -> Tensor:
+    return x.graph.record("linear", x, *rest)  # type: ignore[no-any-return]
+
+
+def all_results(dy: Any, *arrays: Any) -> tuple[Any, ...]:
+    y, pullback = fnn.vjp(linear, *arrays)
+    return (y, *pullback(dy))
+
+
+def expected(dy: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
+    dy, x, weight, bias = (a.astype(np.float64) for a in (dy, x, weight, bias))
+    return (reference.linear(x, weight, bias), *reference.linear_backward(dy, x, weight))
+
+
+def shapes(rows: int, inputs: int, outputs: int) -> list[tuple[int, ...]]:
+    return [(rows, outputs), (rows, inputs), (outputs, inputs), (outputs,)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_exact(size: tuple[int, int, int], isa: str, threads: int, rng: np.random.Generator) -> None:
+    dy, *arrays = (rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes(*size))
+    for actual, wanted in zip(all_results(dy, *arrays), expected(dy, *arrays), strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size[0] > 0])
+def test_error_bound(size: tuple[int, int, int], isa: str, rng: np.random.Generator) -> None:
+    dy, *arrays = (rng.standard_normal(shape).astype(np.float32) for shape in shapes(*size))
+    results, wanted = all_results(dy, *arrays), expected(dy, *arrays)
+    magnitudes = expected(abs(dy), *(abs(a) for a in arrays))
+    rows, inputs, outputs = size
+    steps = (inputs + 1, outputs, rows + 1, rows + 1)
+    for actual, exact, magnitude, count in zip(results, wanted, magnitudes, steps, strict=True):
+        roundings = count * (2 if isa == "scalar" else 1)
+        bound = roundings * UNIT / (1 - roundings * UNIT) * magnitude + np.spacing(abs(exact).astype(np.float32))
+        assert np.all(abs(actual - exact) <= bound)
+
+
+@pytest.mark.parametrize("size", [(3, 500, 301), (29, 257, 131), (300, 129, 70)])
+def test_same_bits_for_any_team(
+    size: tuple[int, int, int], isa: str, rng: np.random.Generator, same_bits: Callable[..., Any]
+) -> None:
+    dy, *arrays = (rng.standard_normal(shape).astype(np.float32) for shape in shapes(*size))
+    same_bits(lambda: all_results(dy, *arrays))
+
+
+@pytest.mark.parametrize("rows", [5, 40])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_activation(rows: int, activation: str, has_bias: bool, isa: str, rng: np.random.Generator) -> None:
+    _, x, weight, bias = (rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes(rows, 300, 41))
+
+    def build(graph: Graph, *tensors: Tensor) -> Sequence[Tensor]:
+        return [graph.record("linear", *tensors, activation=activation)]
+
+    (actual,) = Compiled(build)(*([x, weight, bias] if has_bias else [x, weight]))
+    wanted = np.clip(x @ weight.T + bias * has_bias, 0, 6 if activation == "relu6" else None)
+    np.testing.assert_array_equal(actual, wanted)
+
+
+def test_three_axes(isa: str, rng: np.random.Generator) -> None:
+    dy, x = (rng.integers(-4, 5, (3, 5, n)).astype(np.float32) for n in (7, 11))
+    weight, bias = rng.integers(-4, 5, (7, 11)).astype(np.float32), np.arange(7, dtype=np.float32)
+    for actual, wanted in zip(all_results(dy, x, weight, bias), expected(dy, x, weight, bias), strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "bias", "message"),
+    [
+        ((4, 5), (3, 6), None, "last axis must be 6 long"),
+        ((4, 6), (3, 6, 1), None, "2 axes"),
+        ((4, 6), (3, 6), (6,), r"bias has shape \(6,\)"),
+        ((4, 2, 2, 6), (3, 6), None, "is an image"),
+    ],
+)
+def test_errors(x: Any, weight: Any, bias: Any, message: str) -> None:
+    graph = Graph()
+    tensors = [graph.input(shape) for shape in (x, weight, bias) if shape is not None]
+    with pytest.raises(ValueError, match=message):
+        graph.record("linear", *tensors)
