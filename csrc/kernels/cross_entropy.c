@@ -1,0 +1,158 @@
+/* Softmax cross-entropy with class indices, forward and backward, and the count of correct predictions.
+ *
+ * For row i with label t, class weights w (1 where absent), smoothing a, C classes, lse_i = log sum_c exp(x[i,c]):
+ *
+ *     loss_i = (1 - a) * w[t] * (lse_i - x[i,t]) + a / C * sum_c w[c] * (lse_i - x[i,c])
+ *     mean: sum loss_i / sum w[t_i]        sum: sum loss_i        none: loss_i
+ *     dx[i,c] = g_i * (exp(x[i,c] - lse_i) * q_i - a / C * w[c] - (c == t) * (1 - a) * w[t])
+ *     q_i = (1 - a) * w[t] + a / C * sum_c w[c];    g_i = dloss / sum w[t_i], dloss, or dloss[i]
+ *
+ * Rows whose label is ignore_index count nowhere: loss and gradient 0. (So do labels outside [0, C), which the caller
+ * has refused.) logits x, dlogits (rows, classes); labels, log_sum_exp (rows); class_weight (C); loss, dloss (1), or (rows)
+ * for none; total_weight (1): sum w[t_i]. reduction: 0 none, 1 mean, 2 sum. dlogits may be logits.
+ * Error of a loss: (C / lanes + 12) eps * (max |x[i,:]| + log C) * q_i, of the total in addition 1 rounding (it is summed in
+ * double); of a gradient: (C / lanes + 12 + 2 max |x[i,:]|) eps * q_i * |g_i|, eps = 2^-24.
+ * workspace: 2 * ceil(rows / 64) doubles. Parallel over blocks of 64 rows, combined in order. */
+#include "softmax.h"
+
+enum { BLOCK = 64, REDUCTION_NONE = 0, REDUCTION_MEAN = 1 };
+
+static inline bool is_counted(int64_t label, ptrdiff_t classes, ptrdiff_t ignore_index) {
+    return label != ignore_index && label >= 0 && label < classes;
+}
+
+static inline float class_weight_of(const float *class_weight, int64_t label) {
+    return class_weight ? class_weight[label] : 1.0f;
+}
+
+/* sum_c w[c] */
+static float weight_sum(const float *class_weight, ptrdiff_t classes) {
+    if (!class_weight) return (float)classes;
+    vec sum = vec_zero();
+    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES)
+        sum = vec_add(sum, load_lanes(class_weight + c, lanes_left(classes - c)));
+    return vec_sum(sum);
+}
+
+/* sum_c w[c] * (lse - x[c]) */
+static float smooth_loss(const float *x, const float *class_weight, float log_sum_exp, ptrdiff_t classes) {
+    vec sum = vec_zero();
+    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(classes - c);
+        vec w = class_weight ? load_lanes(class_weight + c, n) : vec_set1(1.0f);
+        vec term = vec_mul(w, vec_sub(vec_set1(log_sum_exp), load_lanes(x + c, n)));
+        sum = vec_add(sum, n == FNN_LANES ? term : vec_select(mask_first(n), term, vec_zero()));
+    }
+    return vec_sum(sum);
+}
+
+static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff_t row) {
+    ptrdiff_t classes = args->classes;
+    const float *x = args->logits + row * classes;
+    int64_t label = args->labels[row];
+    float maximum = row_maximum(x, classes), smoothing = (float)args->label_smoothing;
+    float log_sum_exp = maximum + scalar_log(row_exponential_sum(x, classes, maximum));
+    args->log_sum_exp[row] = log_sum_exp;
+    if (!is_counted(label, classes, args->ignore_index)) return 0.0f;
+    float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum_exp - x[label]);
+    if (smoothing > 0)
+        loss += smoothing / (float)classes * smooth_loss(x, args->class_weight, log_sum_exp, classes);
+    return loss;
+}
+
+void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_args *args, const struct fnn_team *team) {
+    ptrdiff_t blocks = fnn_ceil_div(args->rows, BLOCK);
+    struct fnn_range range = fnn_share(blocks, team);
+    for (ptrdiff_t b = range.begin; b < range.end; b++) {
+        double loss = 0, weight = 0;
+        for (ptrdiff_t row = b * BLOCK; row < fnn_min((b + 1) * BLOCK, args->rows); row++) {
+            float one = row_loss(args, row);
+            int64_t label = args->labels[row];
+            if (args->reduction == REDUCTION_NONE) args->loss[row] = one;
+            loss += one;
+            if (is_counted(label, args->classes, args->ignore_index)) weight += class_weight_of(args->class_weight, label);
+        }
+        args->workspace[2 * b] = loss;
+        args->workspace[2 * b + 1] = weight;
+    }
+    fnn_barrier(team);
+    if (team->rank != 0) return;
+    double loss = 0, weight = 0;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        loss += args->workspace[2 * b];
+        weight += args->workspace[2 * b + 1];
+    }
+    args->total_weight[0] = (float)weight;
+    if (args->reduction == REDUCTION_NONE) return;
+    args->loss[0] = (float)(args->reduction == REDUCTION_MEAN ? loss / weight : loss);
+}
+
+static void row_gradient(const struct fnn_cross_entropy_backward_args *args, ptrdiff_t row, float gradient,
+                         float smooth_weight) {
+    ptrdiff_t classes = args->classes;
+    const float *x = args->logits + row * classes;
+    float *dx = args->dlogits + row * classes, smoothing = (float)args->label_smoothing;
+    int64_t label = args->labels[row];
+    if (!is_counted(label, classes, args->ignore_index)) {
+        for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) store_lanes(dx + c, vec_zero(), lanes_left(classes - c));
+        return;
+    }
+    float hard = (1.0f - smoothing) * class_weight_of(args->class_weight, label);
+    const vec log_sum_exp = vec_set1(args->log_sum_exp[row]), all = vec_set1(hard + smooth_weight);
+    const vec soft = vec_set1(smoothing / (float)classes), g = vec_set1(gradient);
+    float at_label = x[label];
+    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(classes - c);
+        vec probability = vec_exp(vec_sub(load_lanes(x + c, n), log_sum_exp));
+        vec w = args->class_weight ? load_lanes(args->class_weight + c, n) : vec_set1(1.0f);
+        store_lanes(dx + c, vec_mul(g, vec_sub(vec_mul(probability, all), vec_mul(soft, w))), n);
+    }
+    float probability[FNN_LANES];
+    vec_store(probability, vec_exp(vec_sub(vec_set1(at_label), log_sum_exp)));
+    float target = hard + smoothing / (float)classes * class_weight_of(args->class_weight, label);
+    dx[label] = gradient * (probability[0] * (hard + smooth_weight) - target);
+}
+
+void FNN_FUNCTION(cross_entropy_backward)(const struct fnn_cross_entropy_backward_args *args,
+                                          const struct fnn_team *team) {
+    float smoothing = (float)args->label_smoothing;
+    float smooth_weight = smoothing / (float)args->classes * weight_sum(args->class_weight, args->classes);
+    struct fnn_range range = fnn_share(args->rows, team);
+    for (ptrdiff_t row = range.begin; row < range.end; row++) {
+        float gradient = args->dloss[args->reduction == REDUCTION_NONE ? row : 0];
+        if (args->reduction == REDUCTION_MEAN) gradient /= args->total_weight[0];
+        row_gradient(args, row, gradient, smooth_weight);
+    }
+}
+
+/* The first largest logit of a row; a NaN is never larger. */
+static ptrdiff_t first_maximum(const float *x, ptrdiff_t classes) {
+    ptrdiff_t best = 0;
+    for (ptrdiff_t c = 1; c < classes; c++)
+        if (x[c] > x[best]) best = c;
+    return best;
+}
+
+/* correct (2): rows whose first largest logit is their label, rows that count. logits (rows, classes), labels (rows);
+ * workspace 2 * ceil(rows / 64) int64. Exact. */
+void FNN_FUNCTION(count_correct)(const struct fnn_count_correct_args *args, const struct fnn_team *team) {
+    ptrdiff_t blocks = fnn_ceil_div(args->rows, BLOCK), classes = args->classes;
+    struct fnn_range range = fnn_share(blocks, team);
+    for (ptrdiff_t b = range.begin; b < range.end; b++) {
+        int64_t correct = 0, counted = 0;
+        for (ptrdiff_t row = b * BLOCK; row < fnn_min((b + 1) * BLOCK, args->rows); row++) {
+            if (!is_counted(args->labels[row], classes, args->ignore_index)) continue;
+            counted++;
+            correct += first_maximum(args->logits + row * classes, classes) == args->labels[row];
+        }
+        args->workspace[2 * b] = correct;
+        args->workspace[2 * b + 1] = counted;
+    }
+    fnn_barrier(team);
+    if (team->rank != 0) return;
+    args->correct[0] = args->correct[1] = 0;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        args->correct[0] += args->workspace[2 * b];
+        args->correct[1] += args->workspace[2 * b + 1];
+    }
+}

@@ -1,0 +1,82 @@
+/* Softmax and log-softmax along the last axis of x (rows, columns), forward and backward.
+ *
+ *     softmax:       y = exp(x - max) / sum exp(x - max)        dx = y * (dy - sum dy * y)
+ *     log-softmax:   y = x - max - log(sum exp(x - max))        dx = dy - exp(y) * sum dy
+ *
+ * All arrays (rows, columns); y may be x, dx may be dy. Sums of a row run over its lanes, then across them.
+ * Errors, eps = 2^-24, l = lanes: softmax, relative, (columns / l + 12 + |x - max|) eps; log-softmax, absolute,
+ * (columns / l + 12 + 2 |x - max| + 2 log columns) eps; dx (columns / l + 8) eps times |y| (|dy| + sum |dy * y|) and
+ * |dy| + sum |dy| respectively. Parallel over rows. */
+#include "softmax.h"
+
+void FNN_FUNCTION(softmax_forward)(const struct fnn_softmax_forward_args *args, const struct fnn_team *team) {
+    ptrdiff_t columns = args->columns;
+    struct fnn_range range = fnn_share(args->rows, team);
+    for (ptrdiff_t r = range.begin; r < range.end; r++) {
+        const float *x = args->x + r * columns;
+        float *y = args->y + r * columns, maximum = row_maximum(x, columns);
+        vec sum = vec_zero();
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            vec e = vec_exp(vec_sub(load_or_minus_infinity(x + c, n), vec_set1(maximum)));
+            sum = vec_add(sum, e);
+            store_lanes(y + c, e, n);
+        }
+        vec total = vec_set1(vec_sum(sum));
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            store_lanes(y + c, vec_div(load_lanes(y + c, n), total), n);
+        }
+    }
+}
+
+void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args, const struct fnn_team *team) {
+    ptrdiff_t columns = args->columns;
+    struct fnn_range range = fnn_share(args->rows, team);
+    for (ptrdiff_t r = range.begin; r < range.end; r++) {
+        const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+        vec sum = vec_zero();
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            sum = vec_fma(load_lanes(dy + c, n), load_lanes(y + c, n), sum);
+        }
+        vec total = vec_set1(vec_sum(sum));
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            vec dx = vec_mul(load_lanes(y + c, n), vec_sub(load_lanes(dy + c, n), total));
+            store_lanes(args->dx + r * columns + c, dx, n);
+        }
+    }
+}
+
+void FNN_FUNCTION(log_softmax_forward)(const struct fnn_log_softmax_forward_args *args, const struct fnn_team *team) {
+    ptrdiff_t columns = args->columns;
+    struct fnn_range range = fnn_share(args->rows, team);
+    for (ptrdiff_t r = range.begin; r < range.end; r++) {
+        const float *x = args->x + r * columns;
+        float maximum = row_maximum(x, columns);
+        vec log_sum = vec_log(vec_set1(row_exponential_sum(x, columns, maximum)));
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            vec shifted = vec_sub(load_lanes(x + c, n), vec_set1(maximum));
+            store_lanes(args->y + r * columns + c, vec_sub(shifted, log_sum), n);
+        }
+    }
+}
+
+void FNN_FUNCTION(log_softmax_backward)(const struct fnn_log_softmax_backward_args *args, const struct fnn_team *team) {
+    ptrdiff_t columns = args->columns;
+    struct fnn_range range = fnn_share(args->rows, team);
+    for (ptrdiff_t r = range.begin; r < range.end; r++) {
+        const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+        vec sum = vec_zero();
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES)
+            sum = vec_add(sum, load_lanes(dy + c, lanes_left(columns - c)));
+        vec total = vec_set1(vec_sum(sum));
+        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(columns - c);
+            vec dx = vec_fnma(vec_exp(load_lanes(y + c, n)), total, load_lanes(dy + c, n));
+            store_lanes(args->dx + r * columns + c, dx, n);
+        }
+    }
+}
