@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import index
 
 from . import _core
 from .plan import Facts, facts_of
@@ -91,7 +92,7 @@ def set_num_threads(threads: int) -> None:
     1
     >>> set_num_threads(before)
     """
-    _core.set_num_threads(threads)
+    _core.set_num_threads(index(threads))
 
 
 def current_facts() -> Facts:
