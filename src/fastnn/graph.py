@@ -196,11 +196,16 @@ class Tensor:
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """The mean over all axes, or over some."""
-        return self.graph.record("mean", self, axes=_axes(dim, self.ndim), keepdim=bool(keepdim))
+        return self._reduced("mean", dim, keepdim)
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """The sum over all axes, or over some."""
-        return self.graph.record("sum", self, axes=_axes(dim, self.ndim), keepdim=bool(keepdim))
+        return self._reduced("sum", dim, keepdim)
+
+    def _reduced(self, op: str, dim: int | tuple[int, ...] | None, keepdim: bool) -> Tensor:
+        axes = _axes(dim, self.ndim)
+        result: Tensor = self.graph.record(op, self, axes=axes)
+        return result if keepdim else result.reshape(tuple(n for axis, n in enumerate(self.shape) if axis not in axes))
 
     def __getitem__(self, key: Any) -> Tensor:
         keys = key if isinstance(key, tuple) else (key,)

@@ -288,6 +288,10 @@ class Plan:
     facts: Facts
     constants_time: int = field(default=0)
 
+    def __post_init__(self) -> None:
+        self.has_limits = any(t.limits for t in self.inputs)
+        self._output_memory = [(memory_shape(t.shape), np.dtype(t.dtype)) for t in self.outputs]
+
     @property
     def arena_bytes(self) -> int:
         return int(self.program.arena_bytes)
@@ -302,7 +306,7 @@ class Plan:
 
     def allocate_outputs(self) -> tuple[Array, ...]:
         """Fresh arrays for the outputs, in memory order."""
-        return tuple(np.empty(memory_shape(t.shape), t.dtype) for t in self.outputs)
+        return tuple([np.empty(shape, dtype) for shape, dtype in self._output_memory])
 
     def __str__(self) -> str:
         lines = [

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,39 +34,43 @@ def as_array(value: Any) -> Array:
     return value
 
 
-def _typed(value: Any, integers: bool) -> Array:
-    """float32, or with `integers` int64 for integer arrays; native byte order, aligned."""
-    array = as_array(value)
-    wanted = np.int64 if integers and array.dtype.kind in "iu" else np.float32
-    if array.dtype != wanted or not array.dtype.isnative:
-        array = array.astype(wanted)
-    return array if array.flags.aligned else array.copy()
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An array as a plan takes it: contiguous, and which way round an image lies."""
+class Argument(NamedTuple):
+    """An array as a plan takes it, and what a plan is chosen by: shape, dtype character, and which way round an image
+    lies ("first": N,C,H,W in memory; "memory": in the order of `variable.memory_order`)."""
 
     data: Array
-    shape: tuple[int, ...]
-    layout: str
+    key: tuple[tuple[int, ...], str, str]
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.shape, self.data.dtype.char, self.layout
+
+FLOAT = np.dtype(np.float32)
+READY = 0x101  # array flags C_CONTIGUOUS and ALIGNED
 
 
 def argument(value: Any, integers: bool = False) -> Argument:
-    """Brings an array into a form that a plan takes, copying only what is neither N,C,H,W nor N,H,W,C."""
-    array = _typed(value, integers)
-    if array.ndim != 4 or array.dtype != np.float32:
-        return Argument(array if array.flags.c_contiguous else array.copy(order="C"), array.shape, "memory")
+    """Brings an array into a form that a plan takes, copying only what no kernel reads.
+
+    float32 (with `integers`, integer arrays int64), native byte order, aligned, contiguous.
+    """
+    array = value if isinstance(value, np.ndarray) else as_array(value)
+    if array.dtype is not FLOAT:
+        array = _cast(array, integers)
+    flags = array.flags.num
+    if array.ndim != 4 or array.dtype is not FLOAT:
+        if flags & READY != READY:
+            array = array.copy(order="C")
+        return Argument(array, (array.shape, array.dtype.char, "memory"))
     last = array.transpose(0, 2, 3, 1)
-    if last.flags.c_contiguous:
-        return Argument(last, array.shape, "memory")
-    if array.flags.c_contiguous:
-        return Argument(array, array.shape, "first")
-    return Argument(np.ascontiguousarray(last), array.shape, "memory")
+    if last.flags.num & READY == READY:
+        return Argument(last, (array.shape, "f", "memory"))
+    if flags & READY == READY:
+        return Argument(array, (array.shape, "f", "first"))
+    return Argument(last.copy(order="C"), (array.shape, "f", "memory"))
+
+
+def _cast(array: Array, integers: bool) -> Array:
+    array = as_array(array)
+    wanted = np.int64 if integers and array.dtype.kind in "iu" else np.float32
+    return array.astype(wanted, copy=False)
 
 
 class Compiled:
@@ -87,12 +90,14 @@ class Compiled:
 
     def arguments(self, values: Sequence[Any]) -> list[Argument]:
         """The arrays in the form that a plan takes."""
+        if not self._integers:
+            return [argument(value) for value in values]
         integers = self._integers + (False,) * (len(values) - len(self._integers))
         return [argument(value, integer) for value, integer in zip(values, integers, strict=True)]
 
     def plan(self, shapes: Sequence[tuple[Any, ...]]) -> Plan:
         """The plan for inputs of the given (shape, dtype character, layout)."""
-        key = (tuple(shapes), settings_key(), structure_clock.now)
+        key = (*shapes, *settings_key(), structure_clock.now)
         plan = self._found.get(key)
         if plan is None:
             plan = self._trace(shapes)
@@ -126,7 +131,7 @@ class Compiled:
 
 def check_limits(plan: Plan, arguments: Sequence[Argument]) -> None:
     """Labels and indices lie in range; checked before anything is touched."""
-    for tensor, given in zip(plan.inputs, arguments, strict=True):
+    for tensor, given in zip(plan.inputs, arguments, strict=True) if plan.has_limits else ():
         for least, most, exception, message in tensor.limits:
             data = given.data
             outside = (data < least) | (data > most)
@@ -169,6 +174,6 @@ def run(plan: Plan, arguments: Sequence[Argument], runtime: Mapping[str, Any] | 
     values = runtime_values(plan, runtime)
     refresh_constants(plan)
     outputs = plan.allocate_outputs()
-    plan.program.run((*(a.data for a in arguments), *outputs), values)
+    plan.program.run((*[a.data for a in arguments], *outputs), values)
     note_written(plan)
-    return tuple(logical_view(output) for output in outputs)
+    return tuple([logical_view(output) for output in outputs])

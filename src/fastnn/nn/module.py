@@ -53,8 +53,9 @@ class Module:
     # -- calling
 
     def __call__(self, *inputs: Any) -> Any:
-        if any(isinstance(x, Tensor) for x in inputs):
-            return self._forward_named(*inputs)
+        for x in inputs:
+            if isinstance(x, Tensor):
+                return self._forward_named(*inputs)
         outputs = self._compile()(*inputs)
         return outputs[0] if len(outputs) == 1 and not self._compiled_many else outputs
 

@@ -14,34 +14,27 @@ def lies_in_logical_order(shape: Shape) -> bool:
     return len(shape) != 4 or shape[1] == 1 or shape[2] * shape[3] == 1 or 0 in shape
 
 
-class _Transpose(Op):
-    """Between N,C,H,W and N,H,W,C in memory; `lower` of both directions."""
+def _lower_transpose(x: Tensor, y: Tensor, batch: int, rows: int, columns: int, steps: Lowering) -> None:
+    """y[n, j, i] = x[n, i, j] for i in rows, j in columns."""
+    work = elements(x) / FLOATS_PER_NANOSECOND * 2
+    steps.step("transpose", work, x=steps.pointer(x), y=steps.pointer(y), batch=batch, rows=rows, columns=columns)
+
+
+@register
+class ToChannelsLast(Op):
+    """An input that lies N,C,H,W in memory, as every other 4-D tensor lies: N,H,W,C."""
+
+    name = "to_channels_last"
 
     def infer(self, x: Tensor) -> Spec:  # type: ignore[override]
         return x.spec
 
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        return [dys[0]]
+
     def lower(self, node: Node, steps: Lowering) -> None:
-        _lower_transpose(self.name, node.inputs[0], node.outputs[0], node.inputs[0].shape, steps)
-
-
-def _lower_transpose(kernel: str, x: Tensor, y: Tensor, shape: Shape, steps: Lowering) -> None:
-    batch, channels, height, width = shape
-    steps.step(
-        kernel,
-        elements(x) / FLOATS_PER_NANOSECOND * 2,
-        x=steps.pointer(x),
-        y=steps.pointer(y),
-        batch=batch,
-        channels=channels,
-        positions=height * width,
-    )
-
-
-@register
-class ToChannelsLast(_Transpose):
-    """An input that lies N,C,H,W in memory, as every other 4-D tensor lies: N,H,W,C."""
-
-    name = "to_channels_last"
+        batch, channels, height, width = node.inputs[0].shape
+        _lower_transpose(node.inputs[0], node.outputs[0], batch, channels, height * width, steps)
 
 
 @register
@@ -65,9 +58,11 @@ class Reshape(Op):
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
         if lies_in_logical_order(y.shape):
-            _lower_transpose("to_channels_first", x, y, x.shape, steps)
+            batch, channels, height, width = x.shape
+            _lower_transpose(x, y, batch, height * width, channels, steps)
         elif lies_in_logical_order(x.shape):
-            _lower_transpose("to_channels_last", x, y, y.shape, steps)
+            batch, channels, height, width = y.shape
+            _lower_transpose(x, y, batch, channels, height * width, steps)
         else:
             raise AssertionError("a reshape between images is recorded as two, through one axis")
 
@@ -86,7 +81,18 @@ class Copy(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        size = x.spec.size
-        steps.step("copy", size / 16, x=steps.pointer(x), y=steps.pointer(y), size=size)
+        steps.step("copy", x.spec.size / 16, x=steps.pointer(x), y=steps.pointer(y), count=elements(x))
 
 
+@register
+class Fill(Op):
+    """A tensor of one value."""
+
+    name = "fill"
+
+    def infer(self, shape: Shape, value: float) -> Spec:  # type: ignore[override]
+        return Spec(shape)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (y,) = node.outputs
+        steps.step("fill", y.spec.size / 16, y=steps.pointer(y), count=elements(y), value=node.value)

@@ -1,0 +1,59 @@
+"""A case as calls into fastnn: the steps of its plan, nothing around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..graph import Graph, Tensor, differentiate
+from ..plan import Plan
+from ..trace import Compiled, argument, refresh_constants, runtime_values
+from ..variable import memory_shape
+from .cases import Case
+
+Call = Callable[[], object]
+
+
+def random_input(case: Case) -> Any:
+    """The case's input, the same for every library, channels-last in memory."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(memory_shape(case.shape), np.float32)
+    return x.transpose(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def calls(case: Case) -> tuple[Call, Call]:
+    """Forward alone, and the backward part alone with the gradients of the input (unless the case has none) and of
+    all parameters, both as a training step runs them."""
+    layer = case.layer(nn).train()
+    parameters = [p.variable for p in layer.parameters()]
+
+    def build(graph: Graph, x: Tensor, dy: Tensor) -> Sequence[Tensor]:
+        y = layer(x)
+        wanted = [*([x] if case.input_gradient else []), *(graph.variable(v) for v in parameters)]
+        gradients = differentiate(graph, {y: dy}, wanted)
+        return [graph.record("copy", y), *(gradients[t] for t in wanted)]
+
+    x = argument(random_input(case))
+    forward_plan = layer.plan(case.shape)
+    cotangent = argument(np.broadcast_to(np.float32(1), forward_plan.outputs[0].shape))
+    both = Compiled(build, repeatable=True).plan([x.key, cotangent.key])
+    return _forward(forward_plan, x.data), _backward(both, x.data, cotangent.data)
+
+
+def _forward(plan: Plan, x: Any) -> Call:
+    values, outputs = runtime_values(plan, None), plan.allocate_outputs()
+    refresh_constants(plan)
+    return lambda: plan.program.run((x, *outputs), values)
+
+
+def _backward(plan: Plan, x: Any, dy: Any) -> Call:
+    values, outputs = runtime_values(plan, None), plan.allocate_outputs()
+    refresh_constants(plan)
+    arrays = (x, dy, *outputs)
+    instance = plan.program.begin()
+    plan.program.run_part(instance, 0, plan.split, arrays, values)
+    steps = plan.program.step_count - plan.program.prologue
+    return lambda: plan.program.run_part(instance, plan.split, steps, arrays, values)
