@@ -1,0 +1,121 @@
+"""Updates of parameters by an optimizer: operations with effects and no outputs.
+
+Inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of the parameter's shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..graph import Node, Op, Spec, Tensor, register
+from ..plan import Lowering
+from .elementwise import FLOATS_PER_NANOSECOND, elements
+
+MOST_STATES = 3
+"""State arrays that a segment of the kernels' table has room for."""
+
+
+class _Update(Op):
+    """What the updates share: checks, the table of segments, what is written."""
+
+    has_effects = True
+
+    def infer(self, *inputs: Tensor, states: int, **attributes: Any) -> tuple[Spec, ...]:
+        group = 2 + states
+        if len(inputs) % group:
+            raise ValueError(f"{self.name}: {len(inputs)} tensors are no list of parameter, gradient and {states} states")
+        for i, tensor in enumerate(inputs):
+            parameter = inputs[i - i % group]
+            if tensor.shape != parameter.shape:
+                raise ValueError(f"{self.name}: shape {tensor.shape} for a parameter of shape {parameter.shape}")
+        return ()
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        return tuple(i for i in range(len(node.inputs)) if i % (2 + node.states) != 1)
+
+    def _segments(self, node: Node, steps: Lowering) -> dict[str, Any]:
+        """The table: parameter, gradient, three states (or null) and count for each parameter; and the run-time values."""
+        group = 2 + node.states
+        table: list[Any] = []
+        for first in range(0, len(node.inputs), group):
+            pointers = [steps.pointer(tensor) for tensor in node.inputs[first : first + group]]
+            table += [*pointers, *[None] * (MOST_STATES - node.states), elements(node.inputs[first])]
+        return {
+            "segments": table,
+            "segment_count": len(node.inputs) // group,
+            "step": steps.value(node.attributes["step"]),
+            "lr": steps.value(node.lr),
+        }
+
+    def _work(self, node: Node) -> float:
+        return sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND
+
+
+@register
+class SGDUpdate(_Update):
+    """One step of gradient descent for a group of parameters; see optim.SGD. State: the momentum buffer, if any."""
+
+    name = "sgd_update"
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "sgd_step",
+            self._work(node),
+            **self._segments(node, steps),
+            momentum=node.momentum,
+            dampening=node.dampening,
+            weight_decay=node.weight_decay,
+            nesterov=int(node.nesterov),
+            maximize=int(node.maximize),
+        )
+
+
+@register
+class AdamUpdate(_Update):
+    """One step of Adam or AdamW for a group of parameters; see optim.Adam. States: the moments, with amsgrad the
+    largest second moment."""
+
+    name = "adam_update"
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "adam_step",
+            self._work(node) * 2,
+            **self._segments(node, steps),
+            beta1=node.betas[0],
+            beta2=node.betas[1],
+            eps=node.eps,
+            weight_decay=node.weight_decay,
+            decoupled=int(node.decoupled),
+            amsgrad=int(node.amsgrad),
+            maximize=int(node.maximize),
+        )
+
+
+@register
+class PenaltyGradient(Op):
+    """gradient + l1 * sign(parameter) + 2 * l2 * parameter."""
+
+    name = "penalty_gradient"
+
+    def infer(self, gradient: Tensor, parameter: Tensor, l1: float, l2: float) -> Spec:  # type: ignore[override]
+        if gradient.shape != parameter.shape:
+            raise ValueError(f"penalty: a gradient of shape {gradient.shape} for a parameter of {parameter.shape}")
+        return gradient.spec
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {0: 0}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (gradient, parameter), (y,) = node.inputs, node.outputs
+        count = elements(gradient)
+        steps.step(
+            "penalty_gradient",
+            count / FLOATS_PER_NANOSECOND,
+            gradient=steps.pointer(gradient),
+            parameter=steps.pointer(parameter),
+            y=steps.pointer(y),
+            count=count,
+            l1=node.l1,
+            l2=node.l2,
+        )

@@ -1,0 +1,12 @@
+"""Optimizers under torch.optim's names, and learning rate schedules."""
+
+from .adam import Adam, AdamW
+from .group import ParameterGroup
+from .optimizer import Optimizer
+from .schedule import CosineDecay, ExponentialDecay, MultiStepDecay, OneCycle, StepDecay
+from .sgd import SGD
+
+__all__ = [
+    "SGD", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "MultiStepDecay", "OneCycle", "Optimizer",
+    "ParameterGroup", "StepDecay",
+]
