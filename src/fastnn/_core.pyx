@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+import itertools
 import threading
 
 cimport numpy as cnp
@@ -171,6 +172,9 @@ cdef enum:
     SPACE_EXTERNAL = 3
 
 
+_numbers = itertools.count(1)
+
+
 cdef class Pointer:
     """`size` bytes at `offset` of a space: the arena, the program's constants, array `index` of the statics
     (parameters and buffers, fixed when the program is built) or of the externals (given at every run)."""
@@ -224,6 +228,7 @@ cdef class Instance:
     cdef Memory constants
     cdef fnn_slot *slots
     cdef fnn_step *steps
+    cdef int64_t program             # the number of the program that made it; 0: none did
 
     def __dealloc__(self):
         free(self.slots)
@@ -251,7 +256,8 @@ cdef class Program:
     cdef Memory constants
     cdef ptrdiff_t wanted, filled    # the constants are current when these are equal
     cdef object lock
-    cdef list idle
+    cdef list idle                   # None until the program is built
+    cdef int64_t number              # no other program has it
 
     def __cinit__(self):
         self.slots = NULL
@@ -271,16 +277,17 @@ cdef class Program:
         self.statics = statics
         for array in statics:
             _check_static(array)
-        self.external_sizes = list(external_sizes)
+        self.external_sizes = [_checked_size(size) for size in external_sizes]
         self.external_written = [False] * len(self.external_sizes)
         self.step_count, self.prologue = len(steps), prologue
         self.arena_bytes, self.constant_bytes = arena_bytes, constant_bytes
         self.value_count = value_count
         self.lock = threading.Lock()
-        self.idle = []
+        self.number = next(_numbers)
         self.wanted, self.filled = 1, 0
         flat, begins = self._flatten(steps)
         self._fill(ISAS[isa]["index"], steps, flat, begins)
+        self.idle = []
 
     def __dealloc__(self):
         free(self.slots)
@@ -338,6 +345,9 @@ cdef class Program:
             return
         cdef Pointer pointer = value
         writes = kind in ("out", "out_optional", "update")
+        arrays = {SPACE_STATIC: len(self.statics), SPACE_EXTERNAL: len(self.external_sizes)}.get(pointer.space)
+        if arrays is not None and pointer.index >= arrays:
+            raise ValueError(f"kernel {name}: array {pointer.index} of {arrays}")
         if pointer.space == SPACE_ARENA:
             size = self.arena_bytes
         elif pointer.space == SPACE_CONSTANT:
@@ -350,9 +360,9 @@ cdef class Program:
             size = self.external_sizes[pointer.index]
             if writes:
                 self.external_written[pointer.index] = True
-        if pointer.offset + pointer.size > size:
-            raise ValueError(f"kernel {name}: bytes {pointer.offset} to {pointer.offset + pointer.size} "
-                             f"of a space of {size}")
+        end = <object>pointer.offset + <object>pointer.size  # beyond 64 bits, perhaps
+        if end > size:
+            raise ValueError(f"kernel {name}: bytes {pointer.offset} to {end} of a space of {size}")
 
     cdef _fill(self, int isa, list steps, list flat, list begins):
         cdef fnn_kernel *const *kernels = fnn_isa(<fnn_isa_id>isa).kernels
@@ -402,6 +412,7 @@ cdef class Program:
             instance = self.idle.pop()
         except IndexError:
             instance = Instance()
+            instance.program = self.number
             instance.arena = Memory(self.arena_bytes)
             instance.slots = <fnn_slot *>_allocate(self.slot_count * sizeof(fnn_slot))
             instance.steps = <fnn_step *>_allocate(self.step_count * sizeof(fnn_step))
@@ -457,6 +468,8 @@ cdef class Program:
 
     def refresh(self):
         """The statics changed: compute the constants anew before the next run."""
+        if self.idle is None:
+            raise RuntimeError("the program was never built")
         with self.lock:
             self.wanted += 1
 
@@ -466,6 +479,8 @@ cdef class Program:
         cdef Memory constants
         cdef ptrdiff_t wanted
         cdef int threads = fastnn_get_num_threads()
+        if self.idle is None:
+            raise RuntimeError("the program was never built")
         if self.filled == self.wanted:
             return self.constants
         with self.lock:
@@ -501,6 +516,8 @@ cdef class Program:
         cdef int threads = fastnn_get_num_threads()
         if not 0 <= first <= last <= self.step_count - self.prologue:
             raise ValueError(f"steps {first} to {last} of {self.step_count - self.prologue}")
+        if self.idle is None or instance.program != self.number:
+            raise ValueError("the instance belongs to another program")
         self._bind_run(instance, externals, values)
         with nogil:
             fnn_plan_run(instance.steps + self.prologue + first, last - first, threads)
@@ -543,6 +560,22 @@ def _check_static(array):
         raise TypeError(f"a program works on NumPy arrays, not {type(array).__name__}")
     if not (array.flags.c_contiguous and array.flags.aligned):
         raise ValueError("a program works on C-contiguous, aligned arrays")
+    if not _is_plain(<cnp.ndarray>array):
+        raise TypeError(f"a program works on numbers in native byte order, not on {array.dtype}")
+
+
+cdef bint _is_plain(cnp.ndarray array) noexcept:
+    """Whether the elements are real numbers in native byte order; anything else is no memory for kernels."""
+    return cnp.PyArray_ISNOTSWAPPED(array) and (cnp.PyArray_ISINTEGER(array) or cnp.PyArray_ISFLOAT(array)
+                                                or cnp.PyArray_ISBOOL(array))
+
+
+def _checked_size(size):
+    if not isinstance(size, int):
+        raise TypeError(f"the size of an array is an integer, not {size!r}")
+    if not 0 <= size < 2**63:
+        raise ValueError(f"an array cannot have {size} bytes")
+    return size
 
 
 cdef _check_external(array, ptrdiff_t size, bint written):
@@ -551,6 +584,8 @@ cdef _check_external(array, ptrdiff_t size, bint written):
     cdef cnp.ndarray checked = <cnp.ndarray>array
     if not (cnp.PyArray_IS_C_CONTIGUOUS(checked) and cnp.PyArray_ISALIGNED(checked)):
         raise ValueError("a program works on C-contiguous, aligned arrays")
+    if not _is_plain(checked):
+        raise TypeError(f"a program works on numbers in native byte order, not on {array.dtype}")
     if cnp.PyArray_NBYTES(checked) != size:
         raise ValueError(f"the program needs an array of {size} bytes, got one of {cnp.PyArray_NBYTES(checked)}")
     if written and not cnp.PyArray_ISWRITEABLE(checked):
