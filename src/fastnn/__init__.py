@@ -1,6 +1,7 @@
 """fastnn: fast CPU neural networks on NumPy arrays. See https://pypi.org/project/fastnn for the manual."""
 
-from . import nn, threadpool  # noqa: F401  threadpool registers itself with threadpoolctl
+from . import nn, optim, threadpool  # noqa: F401  threadpool registers itself with threadpoolctl
+from .config import show_config
 from .graph import Tensor
 from .random import initial_seed, manual_seed
 from .settings import (
@@ -11,11 +12,12 @@ from .settings import (
     set_num_threads,
     use_isa,
 )
+from .train import Trainer
 from .transforms import value_and_grad, vjp
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Tensor", "available_isas", "conv_algorithm", "current_isa", "get_num_threads", "initial_seed", "manual_seed", "nn",
-    "set_num_threads", "use_isa", "value_and_grad", "vjp",
+    "Tensor", "Trainer", "available_isas", "conv_algorithm", "current_isa", "get_num_threads", "initial_seed",
+    "manual_seed", "nn", "optim", "set_num_threads", "show_config", "use_isa", "value_and_grad", "vjp",
 ]

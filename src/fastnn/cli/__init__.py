@@ -1,0 +1,42 @@
+"""The command line: `fastnn ...` and `python -m fastnn ...`.
+
+A subcommand is a module with HELP, add_arguments(parser) and run(arguments) -> exit status, and its line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+
+COMMANDS = ("bench", "info", "train")
+"""The subcommands: modules of this package."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(prog="fastnn", description="Fast CPU neural networks on NumPy arrays.")
+    parser.add_argument("--version", action="version", version=f"fastnn {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = import_module(f".{name}", __name__)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (default: the process's); returns the exit status.
+
+    >>> main(["info", "--json"]) == 0  # doctest: +ELLIPSIS
+    {...}
+    True
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130
