@@ -8,9 +8,10 @@
  * sum. workspace: chunks * (K*R*S*(C/G) + K) floats if chunks > 1, then for each thread of the team
  * CONV2D_PIXEL_BLOCK (192) * gemm_columns floats.
  *
- * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw), both read in place
- * where a panel of columns is whole vectors of one tap, else patches are copied panel by panel. Each chunk is summed in blocks of
- * 192 pixels, blocks and then chunks in order.
+ * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw). dy is read in place. A
+ * run of columns, those that lie side by side in x, is a filter row (S*C; dilation_w = 1, G = 1) or a tap (C/G). Where a run is
+ * whole vectors, panels start with runs and patches are read in place, but for those over an end of the image; else
+ * patches are copied panel by panel. Each chunk is summed in blocks of 192 pixels, blocks and then chunks in order.
  *
  * Parallel over (group, chunk, block of output channels, panel of columns).
  * Error bound: gamma_D * sum |dy||x|, D = 192 + blocks in a chunk + chunks (scalar: 2*192 + ...).
@@ -28,8 +29,9 @@ struct backward_weight {
     struct conv2d_geometry geometry;
     ptrdiff_t group_channels, group_out_channels, columns; /* columns: R*S*C/G */
     ptrdiff_t pixels;
-    bool in_place;             /* a panel is whole vectors of one tap */
-    ptrdiff_t panels_per_tap;  /* in place */
+    bool merged;              /* a run is a filter row, else a tap */
+    bool in_place;            /* panels start with runs, else they are cut from all columns */
+    ptrdiff_t run_columns;
     ptrdiff_t panels, row_blocks;
     float *scratch;            /* CONV2D_PIXEL_BLOCK, FNN_GEMM_COLUMNS: this thread's copy of patches */
 };
@@ -56,66 +58,85 @@ static void find_origins(const struct conv2d_geometry *g, struct pixel_block *bl
     }
 }
 
-/* Columns of one panel: first and number. */
+/* Columns of one panel. */
 static struct fnn_range panel_columns(const struct backward_weight *b, ptrdiff_t panel) {
     if (!b->in_place) {
         ptrdiff_t first = panel * FNN_GEMM_COLUMNS;
         return (struct fnn_range){first, fnn_min(first + FNN_GEMM_COLUMNS, b->columns)};
     }
-    ptrdiff_t tap = panel / b->panels_per_tap, c = panel % b->panels_per_tap * FNN_GEMM_COLUMNS;
-    ptrdiff_t end = fnn_min(c + FNN_GEMM_COLUMNS, b->group_channels);
-    return (struct fnn_range){tap * b->group_channels + c, tap * b->group_channels + end};
+    ptrdiff_t panels = gemm_panels(b->run_columns), run = panel / panels * b->run_columns;
+    ptrdiff_t first = panel % panels * FNN_GEMM_COLUMNS;
+    return (struct fnn_range){run + first, run + fnn_min(first + FNN_GEMM_COLUMNS, b->run_columns)};
 }
 
-/* Displacement of a tap, and whether it is inside the image for pixel i. */
-struct tap {
-    ptrdiff_t h, w, offset;
+/* A part of a run: `count` <= FNN_GEMM_COLUMNS columns from `first` on. */
+struct piece {
+    ptrdiff_t h, w, offset; /* displacement of the run; offset: of the piece, in floats */
+    ptrdiff_t first, count;
 };
 
-static struct tap tap_at(const struct conv2d_geometry *g, ptrdiff_t tap) {
-    ptrdiff_t h = tap / g->kernel_width * g->dilation_h, w = tap % g->kernel_width * g->dilation_w;
-    return (struct tap){h, w, (h * g->width + w) * g->channels};
-}
-
-static inline bool tap_inside(const struct conv2d_geometry *g, const struct pixel_block *block, const struct tap *tap,
-                              ptrdiff_t i) {
-    return conv2d_inside(block->h[i] + tap->h, g->height) & conv2d_inside(block->w[i] + tap->w, g->width);
-}
-
-static void point_at_columns(const struct backward_weight *b, ptrdiff_t group, struct fnn_range columns,
-                             struct pixel_block *block) {
+static struct piece piece_at(const struct backward_weight *b, ptrdiff_t group, ptrdiff_t column, ptrdiff_t count) {
     const struct conv2d_geometry *g = &b->geometry;
-    const struct tap tap = tap_at(g, columns.begin / b->group_channels);
-    const ptrdiff_t offset = tap.offset + group * b->group_channels + columns.begin % b->group_channels;
-    for (ptrdiff_t i = 0; i < block->count; i++) {
-        bool inside = tap_inside(g, block, &tap, i);
-        block->columns[i] = inside ? b->args->x + (block->offset[i] + offset) : FNN_FUNCTION(gemm_zeros);
+    ptrdiff_t run = column / b->run_columns;
+    struct piece piece = {.first = column % b->run_columns, .count = count};
+    piece.h = (b->merged ? run : run / g->kernel_width) * g->dilation_h;
+    piece.w = b->merged ? 0 : run % g->kernel_width * g->dilation_w;
+    piece.offset = (piece.h * g->width + piece.w) * g->channels + group * b->group_channels + piece.first;
+    return piece;
+}
+
+/* Which columns of a piece are inside of the image for pixel i, as a range within [0, count]. */
+static inline struct fnn_range columns_inside(const struct backward_weight *b, const struct pixel_block *block,
+                                              const struct piece *piece, ptrdiff_t i) {
+    const struct conv2d_geometry *g = &b->geometry;
+    if (!conv2d_inside(block->h[i] + piece->h, g->height)) return (struct fnn_range){0, 0};
+    ptrdiff_t w = block->w[i] + piece->w;
+    if (!b->merged) return (struct fnn_range){0, conv2d_inside(w, g->width) ? piece->count : 0};
+    ptrdiff_t begin = fnn_max(-w * g->channels - piece->first, 0);
+    ptrdiff_t end = fnn_min((g->width - w) * g->channels - piece->first, piece->count);
+    return begin < end ? (struct fnn_range){begin, end} : (struct fnn_range){0, 0};
+}
+
+/* Copies a piece to columns [at, at + count) of a row of the scratch panel, zeros where it is outside. Columns behind it
+ * may be overwritten, but none behind the row. */
+static inline void copy_piece(const float *x, struct fnn_range inside, ptrdiff_t count, ptrdiff_t at, float *row) {
+    if (inside.begin == 0 && inside.end == count) {
+        for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
+            vec part = vec_load_partial(x + j, fnn_min(count - j, FNN_LANES));
+            vec_store_partial(row + at + j, part, fnn_min(FNN_GEMM_COLUMNS - at - j, FNN_LANES));
+        }
+        return;
     }
+    for (ptrdiff_t j = 0; j < count; j++) row[at + j] = j >= inside.begin && j < inside.end ? x[j] : 0.0f;
 }
 
-/* Copies `count` <= FNN_GEMM_COLUMNS floats of one tap for every pixel of the block, into rows of the scratch panel from
- * column `at` on. Up to FNN_LANES - 1 floats behind are overwritten, but none behind the row. */
-static void copy_tap(const struct backward_weight *b, const struct pixel_block *block, const struct tap *tap,
-                     ptrdiff_t channel, ptrdiff_t at, ptrdiff_t count) {
-    const struct conv2d_geometry *g = &b->geometry;
+/* Panels of whole runs of vectors: in place but at the ends of the image. */
+static void point_at_columns(const struct backward_weight *b, const struct piece *piece, struct pixel_block *block) {
     for (ptrdiff_t i = 0; i < block->count; i++) {
-        bool inside = tap_inside(g, block, tap, i);
-        const float *from = inside ? b->args->x + (block->offset[i] + tap->offset + channel) : FNN_FUNCTION(gemm_zeros);
-        float *to = b->scratch + i * FNN_GEMM_COLUMNS + at;
-        ptrdiff_t done = 0;
-        for (; done + FNN_LANES <= count; done += FNN_LANES) vec_store(to + done, vec_load(from + done));
-        vec rest = vec_load_partial(from + done, count - done);
-        ptrdiff_t room = fnn_min(FNN_GEMM_COLUMNS - at - done, FNN_LANES);
-        if (count > done) vec_store_partial(to + done, rest, room);
+        struct fnn_range inside = columns_inside(b, block, piece, i);
+        const float *columns = FNN_FUNCTION(gemm_zeros);
+        if (inside.end - inside.begin == piece->count) {
+            columns = b->args->x + (block->offset[i] + piece->offset);
+        } else if (inside.end > 0) {
+            float *row = b->scratch + i * FNN_GEMM_COLUMNS;
+            for (ptrdiff_t j = 0; j < piece->count; j++)
+                row[j] = j >= inside.begin && j < inside.end ? b->args->x[block->offset[i] + piece->offset + j] : 0.0f;
+            columns = row;
+        }
+        block->columns[i] = columns;
     }
 }
 
 static void copy_columns(const struct backward_weight *b, ptrdiff_t group, struct fnn_range columns,
                          struct pixel_block *block) {
     for (ptrdiff_t column = columns.begin; column < columns.end;) {
-        ptrdiff_t c = column % b->group_channels, count = fnn_min(b->group_channels - c, columns.end - column);
-        const struct tap tap = tap_at(&b->geometry, column / b->group_channels);
-        copy_tap(b, block, &tap, group * b->group_channels + c, column - columns.begin, count);
+        ptrdiff_t count = fnn_min(b->run_columns - column % b->run_columns, columns.end - column);
+        const struct piece piece = piece_at(b, group, column, count);
+        for (ptrdiff_t i = 0; i < block->count; i++) {
+            struct fnn_range inside = columns_inside(b, block, &piece, i);
+            const float *x = inside.end > 0 ? b->args->x + (block->offset[i] + piece.offset) : FNN_FUNCTION(gemm_zeros);
+            copy_piece(x, inside, count, column - columns.begin, b->scratch + i * FNN_GEMM_COLUMNS);
+        }
         column += count;
     }
     for (ptrdiff_t i = 0; i < block->count; i++) block->columns[i] = b->scratch + i * FNN_GEMM_COLUMNS;
@@ -143,7 +164,8 @@ static void add_block(const struct backward_weight *b, ptrdiff_t group, struct f
     if (panels.begin == 0 && dbias) sum_bias(b, block, rows.begin, rows.end - rows.begin, first, dbias);
     for (ptrdiff_t panel = panels.begin; panel < panels.end; panel++) {
         struct fnn_range columns = panel_columns(b, panel);
-        if (b->in_place) point_at_columns(b, group, columns, block);
+        const struct piece piece = piece_at(b, group, columns.begin, columns.end - columns.begin);
+        if (b->in_place) point_at_columns(b, &piece, block);
         else copy_columns(b, group, columns, block);
         for (ptrdiff_t i = 0; i < tiles; i++) {
             ptrdiff_t k = rows.begin + i * (rows.end - rows.begin) / tiles;
@@ -207,10 +229,10 @@ void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weigh
     b.group_out_channels = g->out_channels / g->groups;
     b.columns = g->kernel_height * g->kernel_width * b.group_channels;
     b.pixels = g->batch * g->out_height * g->out_width;
-    b.in_place = b.group_channels % FNN_GEMM_COLUMNS == 0 ||
-                 (b.group_channels % FNN_LANES == 0 && b.group_channels > 2 * FNN_GEMM_COLUMNS);
-    b.panels_per_tap = gemm_panels(b.group_channels);
-    b.panels = b.in_place ? g->kernel_height * g->kernel_width * b.panels_per_tap : gemm_panels(b.columns);
+    b.merged = g->groups == 1 && g->dilation_w == 1;
+    b.run_columns = b.merged ? g->kernel_width * b.group_channels : b.group_channels;
+    b.in_place = b.run_columns % FNN_LANES == 0;
+    b.panels = b.in_place ? b.columns / b.run_columns * gemm_panels(b.run_columns) : gemm_panels(b.columns);
     b.row_blocks = fnn_ceil_div(b.group_out_channels, ROW_BLOCK);
     const ptrdiff_t part = g->out_channels * b.columns + g->out_channels;
     b.scratch = args->workspace + (args->chunks > 1 ? args->chunks * part : 0) +

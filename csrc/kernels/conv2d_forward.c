@@ -4,24 +4,30 @@
  * y may be the same array as residual if R*S <= 64 and C/G <= 1024; no other aliasing.
  * activation: enum fnn_activation of gemm.h.
  * workspace: team size times workspace_stride floats; workspace_stride >= gemm_rows * roundup(R*S*C/G, lanes) + lanes where
- * C/G < 8 (CONV2D_FEW_CHANNELS), else 0 and workspace may be null. Its contents do not matter.
+ * C/G < 32 (CONV2D_FEW_CHANNELS), else 0 and workspace may be null. Its contents do not matter.
  *
  * A matrix product of patches (rows: output pixels) by packed weights (columns: output channels) that never builds
- * the patches: the rows of the register tile point into the image, a run for each tap. With few channels a tap
- * is too short a run; there the patches of one tile are copied side by side.
+ * the patches: the rows of the register tile point into the image. A run of the sum is
+ *   one tap (r, s), C/G long, where there are many channels;
+ *   one filter row r, S*C long, where there are few and the taps of a row lie side by side (dilation_w = 1, G = 1): only runs
+ *   that look over the left or right end of the image are copied;
+ *   the whole patch, copied, where there are very few and they do not.
  *
  * Parallel over tiles of output pixels and panels of output channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_indirect.h"
 
+enum run_kind { RUNS_OF_TAPS, RUNS_OF_ROWS, RUNS_OF_PATCHES };
+
 struct forward {
     const struct fnn_conv2d_forward_args *args;
     struct conv2d_geometry geometry;
     struct conv2d_window window;
+    enum run_kind kind;
     ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*C/G */
     ptrdiff_t pixels, tiles, panels, panels_per_block;
-    float *patches; /* rows, roundup(steps, lanes): this thread's workspace */
+    float *patches; /* this thread's workspace */
 };
 
 /* Copies `count` floats with whole vectors; up to FNN_LANES - 1 floats after the end of `to` are overwritten too. */
@@ -57,7 +63,7 @@ static void copy_filter_row(const struct forward *f, ptrdiff_t h, ptrdiff_t w, p
     }
 }
 
-/* Copies the patches of a tile side by side, and multiplies them: runs of R*S*C/G steps, cut to the allowed length. */
+/* Copies the patches of a tile side by side, and multiplies them: one run of R*S*C/G steps. */
 static void run_patches(const struct forward *f, const struct conv2d_product *product,
                         const struct conv2d_origins *origins, ptrdiff_t channel, struct fnn_range panels,
                         struct gemm_tile *tile) {
@@ -74,6 +80,51 @@ static void run_patches(const struct forward *f, const struct conv2d_product *pr
     tile->depth = f->steps;
     tile->step[0] = 0;
     conv2d_multiply_panels(product, panels, true, true, 0, tile);
+}
+
+/* Points run t of a tile at filter row r of its patches; those over an end of the image are copied to `copies`. */
+static void point_at_filter_row(const struct forward *f, const struct conv2d_origins *origins, ptrdiff_t r, ptrdiff_t t,
+                                float *copies, struct gemm_tile *tile) {
+    const struct conv2d_geometry *g = &f->geometry;
+    const ptrdiff_t dh = r * g->dilation_h, last = g->width - g->kernel_width;
+    for (ptrdiff_t i = 0; i < tile->row_count; i++) {
+        const ptrdiff_t h = origins->h[i] + dh, w = origins->w[i], offset = origins->offset[i] + dh * g->width * g->channels;
+        const float *row = FNN_FUNCTION(gemm_zeros);
+        if (conv2d_inside(h, g->height)) {
+            if (w >= 0 && w <= last) {
+                row = f->args->x + offset;
+            } else {
+                copy_filter_row(f, h, w, offset, copies + i * tile->depth);
+                row = copies + i * tile->depth;
+            }
+        }
+        tile->rows[t][i] = row;
+    }
+}
+
+/* Runs of one filter row each. */
+static void run_filter_rows(const struct forward *f, const struct conv2d_product *product,
+                            const struct conv2d_origins *origins, struct fnn_range panels, struct gemm_tile *tile) {
+    const ptrdiff_t filter_rows = f->geometry.kernel_height;
+    tile->depth = f->geometry.kernel_width * f->group_channels;
+    for (ptrdiff_t r = 0; r < filter_rows; r += tile->runs) {
+        tile->runs = fnn_min(filter_rows - r, GEMM_RUNS);
+        for (ptrdiff_t t = 0; t < tile->runs; t++) {
+            tile->step[t] = (r + t) * tile->depth;
+            point_at_filter_row(f, origins, r + t, t, f->patches + t * FNN_GEMM_ROWS * tile->depth, tile);
+        }
+        conv2d_multiply_panels(product, panels, r == 0, r + tile->runs == filter_rows, 0, tile);
+    }
+}
+
+/* How the sum is cut into runs: from the shape alone, though no bit depends on it. */
+static enum run_kind kind_of_runs(const struct conv2d_geometry *g, ptrdiff_t group_channels) {
+    enum { VERY_FEW = 8 };
+    bool side_by_side = g->groups == 1 && g->dilation_w == 1;
+    if (side_by_side && group_channels < CONV2D_FEW_CHANNELS && g->kernel_width * group_channels <= GEMM_DEPTH)
+        return g->kernel_width > 1 ? RUNS_OF_ROWS : RUNS_OF_TAPS;
+    bool short_patch = g->kernel_height * g->kernel_width * group_channels <= GEMM_DEPTH;
+    return group_channels < VERY_FEW && short_patch ? RUNS_OF_PATCHES : RUNS_OF_TAPS;
 }
 
 /* Unit of work: (group, block of panels, tile of pixels). */
@@ -99,10 +150,13 @@ static void run_unit(const struct forward *f, ptrdiff_t unit, struct gemm_tile *
     for (ptrdiff_t i = 0; i < tile->row_count; i++) tile->offset[i] = (pixel + i) * g->out_channels;
     conv2d_find_origins(&f->window, g->out_height, g->out_width, g->stride_h, g->stride_w, g->pad_top, g->pad_left, pixel,
                         tile->row_count, &origins);
-    if (f->group_channels < CONV2D_FEW_CHANNELS)
-        run_patches(f, &product, &origins, group * f->group_channels, panels, tile);
-    else
+    switch (f->kind) {
+    case RUNS_OF_TAPS:
         conv2d_run_taps(&f->window, &product, &origins, group * f->group_channels, panels, tile);
+        break;
+    case RUNS_OF_ROWS: run_filter_rows(f, &product, &origins, panels, tile); break;
+    case RUNS_OF_PATCHES: run_patches(f, &product, &origins, group * f->group_channels, panels, tile); break;
+    }
 }
 
 static struct conv2d_window window_of(const float *x, const struct conv2d_geometry *g) {
@@ -123,6 +177,7 @@ void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, co
     f.window = window_of(args->x, g);
     f.group_channels = g->channels / g->groups;
     f.group_out_channels = g->out_channels / g->groups;
+    f.kind = kind_of_runs(g, f.group_channels);
     f.steps = g->kernel_height * g->kernel_width * f.group_channels;
     f.pixels = g->batch * g->out_height * g->out_width;
     f.tiles = fnn_ceil_div(f.pixels, FNN_GEMM_ROWS);

@@ -14,8 +14,8 @@ from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 
-FEW_CHANNELS = 8
-"""CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel copies patches to its workspace."""
+FEW_CHANNELS = 32
+"""CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel needs a workspace."""
 
 PIXEL_BLOCK = 192
 """CONV2D_PIXEL_BLOCK of csrc/kernels/conv2d_backward_weight.c."""
