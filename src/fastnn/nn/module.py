@@ -73,11 +73,12 @@ class Module:
     def _compile(self) -> Compiled:
         compiled: Compiled | None = self.__dict__.get("_compiled")
         if compiled is None:
-            compiled = Compiled(self._build)
+            compiled = Compiled(self._build, self._integers)
             object.__setattr__(self, "_compiled", compiled)
         return compiled
 
     _compiled_many = False
+    _integers: tuple[bool, ...] = ()  # for each argument of forward, whether integer arrays stay integers
 
     def _build(self, graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
         outputs = self._forward_named(*inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
 from ...graph import Shape, Tensor
 from .eager import eager
 from .sizes import one_of, real
@@ -31,7 +30,7 @@ def _limit_labels(target: Tensor, classes: int, ignore_index: int) -> None:
     source = target
     while source.node is not None and source.node.op.name == "reshape":
         source = source.node.inputs[0]
-    message = f"a target is not one of {classes} classes"
+    message = f"cross_entropy: a target is not one of the {classes} classes"
     if source.variable is not None:
         labels = source.variable.view
         wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
@@ -100,7 +99,7 @@ def cross_entropy(
         _limit_labels(target, scores.shape[1], int(ignore_index))
     operands = [scores, rows] if weight is None else [scores, rows, weight]
     options = {"ignore_index": int(ignore_index)} if indices else {}
-    loss, _ = input.graph.record(
+    loss, *_ = input.graph.record(
         "cross_entropy" if indices else "soft_cross_entropy", *operands,
         reduction=reduction, label_smoothing=float(label_smoothing), **options,
     )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Losses as modules: loss(prediction, target) -> one number, or one for each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import functional as F
+from .functional.sizes import one_of, real
+from .module import Module
+from .parameter import Buffer
+
+
+class CrossEntropyLoss(Module):
+    """Cross-entropy of the softmax of scores with target classes, see `functional.cross_entropy`.
+
+    Parameters
+    ----------
+    weight : (C), multiplies each class's term. ignore_index : rows with this index count nowhere.
+    reduction : "mean", "sum" or "none". label_smoothing : the share spread evenly over the classes, 0 to 1.
+
+    Called with scores (C), (N,C), (N,C,L) or (N,C,H,W) and integer class indices of the shape without C, or float
+    probabilities of the scores' shape.
+
+    >>> import numpy as np
+    >>> loss = CrossEntropyLoss(reduction="sum")
+    >>> round(float(loss(np.zeros((2, 4)), np.array([1, 3]))), 4)
+    2.7726
+    """
+
+    _integers = (False, True)
+
+    def __init__(
+        self, weight: Any = None, size_average: None = None, ignore_index: int = -100, reduce: None = None,
+        reduction: str = "mean", label_smoothing: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if size_average is not None or reduce is not None:
+            raise ValueError("size_average and reduce are no longer supported; use reduction")
+        self.register_buffer("weight", None if weight is None else Buffer(weight))
+        self.ignore_index = int(ignore_index)
+        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
+        self.label_smoothing = real(label_smoothing, "label_smoothing", 0.0)
+        if self.label_smoothing > 1.0:
+            raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
+
+    def forward(self, input: Any, target: Any) -> Any:  # type: ignore[override]
+        return F.cross_entropy(
+            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+        )  # fmt: skip

@@ -1,0 +1,101 @@
+"""Losses over classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..graph import Node, Op, Spec, Tensor, register
+from ..plan import Lowering
+from .elementwise import elements
+
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+EXPONENTIALS_PER_NANOSECOND = 1.0
+"""What one thread gets through, about."""
+
+
+def rows_and_classes(scores: Tensor) -> tuple[int, int]:
+    """Scores (N,C) or (N,C,H,W) as the matrix that they are in memory."""
+    classes = scores.shape[1]
+    return scores.shape[0] * (scores.shape[2] * scores.shape[3] if scores.ndim == 4 else 1), classes
+
+
+@register
+class CrossEntropy(Op):
+    """loss, log-sum-exp (rows) and total weight (1) of scores (N,C) or (N,C,H,W) and class indices (N) or (N,H,W).
+
+    A third input is the class weights (C). Attributes: ignore_index, label_smoothing, reduction ("none": the loss has
+    the shape of the indices).
+    """
+
+    name = "cross_entropy"
+
+    def infer(  # type: ignore[override]
+        self, scores: Tensor, labels: Tensor, *weight: Tensor, ignore_index: int, label_smoothing: float, reduction: str
+    ) -> tuple[Spec, Spec, Spec]:
+        rows, _ = rows_and_classes(scores)
+        return Spec(labels.shape if reduction == "none" else ()), Spec((rows,)), Spec((1,))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        dloss = dys[0]
+        if any(needed[1:]):
+            raise TypeError("cross_entropy has no gradient with respect to its targets or class weights")
+        if dloss is None:
+            return [None] * len(node.inputs)
+        dscores = dloss.graph.record("cross_entropy_backward", dloss, *node.outputs[1:], *node.inputs, **node.attributes)
+        return [dscores, *[None] * (len(node.inputs) - 1)]
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        loss, log_sum_exp, total_weight = node.outputs
+        rows, _ = rows_and_classes(node.inputs[0])
+        steps.step(
+            "cross_entropy_forward",
+            elements(node.inputs[0]) / EXPONENTIALS_PER_NANOSECOND,
+            loss=steps.pointer(loss),
+            log_sum_exp=steps.pointer(log_sum_exp),
+            total_weight=steps.pointer(total_weight),
+            workspace=steps.workspace(2 * -(-rows // 64) * 8),
+            **_common_arguments(node, node.inputs, steps),
+        )
+
+
+def _common_arguments(node: Node, inputs: Sequence[Tensor], steps: Lowering) -> dict[str, Any]:
+    scores, labels, *weight = inputs
+    rows, classes = rows_and_classes(scores)
+    return {
+        "logits": steps.pointer(scores),
+        "labels": steps.pointer(labels),
+        "class_weight": steps.pointer(weight[0] if weight else None),
+        "rows": rows,
+        "classes": classes,
+        "ignore_index": node.ignore_index,
+        "label_smoothing": node.label_smoothing,
+        "reduction": REDUCTIONS[node.reduction],
+    }
+
+
+@register
+class CrossEntropyBackward(Op):
+    """dscores from dloss, log-sum-exp, total weight and the forward pass's inputs."""
+
+    name = "cross_entropy_backward"
+
+    def infer(  # type: ignore[override]
+        self, dloss: Tensor, log_sum_exp: Tensor, total_weight: Tensor, scores: Tensor, *inputs: Tensor, **_: Any
+    ) -> Spec:
+        return scores.spec
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {0: 3}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        dloss, log_sum_exp, total_weight, *inputs = node.inputs
+        steps.step(
+            "cross_entropy_backward",
+            elements(inputs[0]) / EXPONENTIALS_PER_NANOSECOND,
+            dloss=steps.pointer(dloss),
+            log_sum_exp=steps.pointer(log_sum_exp),
+            total_weight=steps.pointer(total_weight),
+            dlogits=steps.pointer(node.outputs[0]),
+            **_common_arguments(node, inputs, steps),
+        )
