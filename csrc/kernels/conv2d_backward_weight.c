@@ -46,15 +46,16 @@ struct pixel_block {
 static void find_origins(const struct conv2d_geometry *g, struct pixel_block *block) {
     ptrdiff_t q = block->first % g->out_width, p = block->first / g->out_width % g->out_height;
     ptrdiff_t n = block->first / g->out_width / g->out_height;
-    for (ptrdiff_t i = 0; i < block->count; i++) {
-        ptrdiff_t h = p * g->stride_h - g->pad_top, w = q * g->stride_w - g->pad_left;
-        block->h[i] = h;
-        block->w[i] = w;
-        block->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
-        if (++q == g->out_width) {
-            q = 0;
-            if (++p == g->out_height) p = 0, n++;
+    for (ptrdiff_t i = 0; i < block->count;) { /* a row of the image, or what the block has of it */
+        const ptrdiff_t end = fnn_min(i + g->out_width - q, block->count), h = p * g->stride_h - g->pad_top, shift = q - i;
+        for (; i < end; i++) {
+            ptrdiff_t w = (i + shift) * g->stride_w - g->pad_left;
+            block->h[i] = h;
+            block->w[i] = w;
+            block->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
         }
+        q = 0;
+        if (++p == g->out_height) p = 0, n++;
     }
 }
 
@@ -73,6 +74,7 @@ static struct fnn_range panel_columns(const struct backward_weight *b, ptrdiff_t
 struct piece {
     ptrdiff_t h, w, offset; /* displacement of the run; offset: of the piece, in floats */
     ptrdiff_t first, count;
+    ptrdiff_t least_w, w_span; /* the whole piece is in the image's width where 0 <= pixel's w - least_w < w_span */
 };
 
 static struct piece piece_at(const struct backward_weight *b, ptrdiff_t group, ptrdiff_t column, ptrdiff_t count) {
@@ -82,48 +84,59 @@ static struct piece piece_at(const struct backward_weight *b, ptrdiff_t group, p
     piece.h = (b->merged ? run : run / g->kernel_width) * g->dilation_h;
     piece.w = b->merged ? 0 : run % g->kernel_width * g->dilation_w;
     piece.offset = (piece.h * g->width + piece.w) * g->channels + group * b->group_channels + piece.first;
+    ptrdiff_t first_tap = b->merged ? piece.first / g->channels : 0;
+    ptrdiff_t last_tap = b->merged ? (piece.first + count - 1) / g->channels : 0;
+    piece.least_w = -(piece.w + first_tap);
+    piece.w_span = fnn_max(g->width - (last_tap - first_tap), 0);
     return piece;
 }
 
-/* Which columns of a piece are inside of the image for pixel i, as a range within [0, count]. */
-static inline struct fnn_range columns_inside(const struct backward_weight *b, const struct pixel_block *block,
-                                              const struct piece *piece, ptrdiff_t i) {
-    const struct conv2d_geometry *g = &b->geometry;
-    if (!conv2d_inside(block->h[i] + piece->h, g->height)) return (struct fnn_range){0, 0};
-    ptrdiff_t w = block->w[i] + piece->w;
-    if (!b->merged) return (struct fnn_range){0, conv2d_inside(w, g->width) ? piece->count : 0};
-    ptrdiff_t begin = fnn_max(-w * g->channels - piece->first, 0);
-    ptrdiff_t end = fnn_min((g->width - w) * g->channels - piece->first, piece->count);
-    return begin < end ? (struct fnn_range){begin, end} : (struct fnn_range){0, 0};
+static inline bool piece_inside(const struct backward_weight *b, const struct pixel_block *block,
+                                const struct piece *piece, ptrdiff_t i) {
+    return conv2d_inside(block->h[i] + piece->h, b->geometry.height) &
+           conv2d_inside(block->w[i] - piece->least_w, piece->w_span);
 }
 
-/* Copies a piece to columns [at, at + count) of a row of the scratch panel, zeros where it is outside. Columns behind it
- * may be overwritten, but none behind the row. */
-static inline void copy_piece(const float *x, struct fnn_range inside, ptrdiff_t count, ptrdiff_t at, float *row) {
-    if (inside.begin == 0 && inside.end == count) {
-        for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
-            vec part = vec_load_partial(x + j, fnn_min(count - j, FNN_LANES));
-            vec_store_partial(row + at + j, part, fnn_min(FNN_GEMM_COLUMNS - at - j, FNN_LANES));
-        }
-        return;
-    }
-    for (ptrdiff_t j = 0; j < count; j++) row[at + j] = j >= inside.begin && j < inside.end ? x[j] : 0.0f;
+/* Column j of a piece for pixel i, where part of the piece may be outside of the image. */
+static float edge_column(const struct backward_weight *b, const struct pixel_block *block, const struct piece *piece,
+                         ptrdiff_t i, ptrdiff_t j) {
+    const struct conv2d_geometry *g = &b->geometry;
+    ptrdiff_t tap = b->merged ? (piece->first + j) / g->channels : 0;
+    bool inside = conv2d_inside(block->h[i] + piece->h, g->height) &
+                  conv2d_inside(block->w[i] + piece->w + tap, g->width);
+    return inside ? b->args->x[block->offset[i] + piece->offset + j] : 0.0f;
 }
 
 /* Panels of whole runs of vectors: in place but at the ends of the image. */
 static void point_at_columns(const struct backward_weight *b, const struct piece *piece, struct pixel_block *block) {
     for (ptrdiff_t i = 0; i < block->count; i++) {
-        struct fnn_range inside = columns_inside(b, block, piece, i);
-        const float *columns = FNN_FUNCTION(gemm_zeros);
-        if (inside.end - inside.begin == piece->count) {
-            columns = b->args->x + (block->offset[i] + piece->offset);
-        } else if (inside.end > 0) {
-            float *row = b->scratch + i * FNN_GEMM_COLUMNS;
-            for (ptrdiff_t j = 0; j < piece->count; j++)
-                row[j] = j >= inside.begin && j < inside.end ? b->args->x[block->offset[i] + piece->offset + j] : 0.0f;
-            columns = row;
+        bool inside = piece_inside(b, block, piece, i);
+        block->columns[i] = inside ? b->args->x + (block->offset[i] + piece->offset) : FNN_FUNCTION(gemm_zeros);
+    }
+    if (!b->merged) return; /* a tap is inside or outside as a whole */
+    for (ptrdiff_t i = 0; i < block->count; i++) {
+        if (piece_inside(b, block, piece, i) || !conv2d_inside(block->h[i] + piece->h, b->geometry.height)) continue;
+        float *row = b->scratch + i * FNN_GEMM_COLUMNS;
+        for (ptrdiff_t j = 0; j < piece->count; j++) row[j] = edge_column(b, block, piece, i, j);
+        block->columns[i] = row;
+    }
+}
+
+/* Copies a piece for all pixels to columns [at, at + count) of the scratch panel. Columns behind it may be
+ * overwritten, but none behind the row. */
+static void copy_piece(const struct backward_weight *b, const struct pixel_block *block, const struct piece *piece,
+                       ptrdiff_t at) {
+    for (ptrdiff_t j = 0; j < piece->count; j += FNN_LANES) {
+        const ptrdiff_t lanes = fnn_min(piece->count - j, FNN_LANES), room = fnn_min(FNN_GEMM_COLUMNS - at - j, FNN_LANES);
+        const float *x = b->args->x;
+        for (ptrdiff_t i = 0; i < block->count; i++) {
+            float *row = b->scratch + i * FNN_GEMM_COLUMNS + at + j;
+            if (piece_inside(b, block, piece, i)) {
+                vec_store_partial(row, vec_load_partial(x + (block->offset[i] + piece->offset + j), lanes), room);
+            } else {
+                for (ptrdiff_t lane = 0; lane < lanes; lane++) row[lane] = edge_column(b, block, piece, i, j + lane);
+            }
         }
-        block->columns[i] = columns;
     }
 }
 
@@ -132,11 +145,7 @@ static void copy_columns(const struct backward_weight *b, ptrdiff_t group, struc
     for (ptrdiff_t column = columns.begin; column < columns.end;) {
         ptrdiff_t count = fnn_min(b->run_columns - column % b->run_columns, columns.end - column);
         const struct piece piece = piece_at(b, group, column, count);
-        for (ptrdiff_t i = 0; i < block->count; i++) {
-            struct fnn_range inside = columns_inside(b, block, &piece, i);
-            const float *x = inside.end > 0 ? b->args->x + (block->offset[i] + piece.offset) : FNN_FUNCTION(gemm_zeros);
-            copy_piece(x, inside, count, column - columns.begin, b->scratch + i * FNN_GEMM_COLUMNS);
-        }
+        copy_piece(b, block, &piece, column - columns.begin);
         column += count;
     }
     for (ptrdiff_t i = 0; i < block->count; i++) block->columns[i] = b->scratch + i * FNN_GEMM_COLUMNS;

@@ -82,23 +82,35 @@ static void run_patches(const struct forward *f, const struct conv2d_product *pr
     conv2d_multiply_panels(product, panels, true, true, 0, tile);
 }
 
-/* Points run t of a tile at filter row r of its patches; those over an end of the image are copied to `copies`. */
-static void point_at_filter_row(const struct forward *f, const struct conv2d_origins *origins, ptrdiff_t r, ptrdiff_t t,
-                                float *copies, struct gemm_tile *tile) {
+/* The rows of a tile whose filter rows look over the left or right end of the image. */
+struct edge_rows {
+    ptrdiff_t count, index[FNN_GEMM_ROWS];
+};
+
+static void find_edge_rows(const struct conv2d_geometry *g, const struct conv2d_origins *origins, ptrdiff_t rows,
+                           struct edge_rows *edges) {
+    edges->count = 0;
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        edges->index[edges->count] = i;
+        edges->count += origins->w[i] < 0 || origins->w[i] > g->width - g->kernel_width;
+    }
+}
+
+/* Points run t of a tile at filter row r of its patches; those at the edges are copied to `copies`. */
+static void point_at_filter_row(const struct forward *f, const struct conv2d_origins *origins,
+                                const struct edge_rows *edges, ptrdiff_t r, ptrdiff_t t, float *copies,
+                                struct gemm_tile *tile) {
     const struct conv2d_geometry *g = &f->geometry;
-    const ptrdiff_t dh = r * g->dilation_h, last = g->width - g->kernel_width;
+    const ptrdiff_t dh = r * g->dilation_h, offset = dh * g->width * g->channels;
     for (ptrdiff_t i = 0; i < tile->row_count; i++) {
-        const ptrdiff_t h = origins->h[i] + dh, w = origins->w[i], offset = origins->offset[i] + dh * g->width * g->channels;
-        const float *row = FNN_FUNCTION(gemm_zeros);
-        if (conv2d_inside(h, g->height)) {
-            if (w >= 0 && w <= last) {
-                row = f->args->x + offset;
-            } else {
-                copy_filter_row(f, h, w, offset, copies + i * tile->depth);
-                row = copies + i * tile->depth;
-            }
-        }
-        tile->rows[t][i] = row;
+        bool inside = conv2d_inside(origins->h[i] + dh, g->height);
+        tile->rows[t][i] = inside ? f->args->x + (origins->offset[i] + offset) : FNN_FUNCTION(gemm_zeros);
+    }
+    for (ptrdiff_t e = 0; e < edges->count; e++) {
+        ptrdiff_t i = edges->index[e], h = origins->h[i] + dh;
+        if (!conv2d_inside(h, g->height)) continue;
+        copy_filter_row(f, h, origins->w[i], origins->offset[i] + offset, copies + e * tile->depth);
+        tile->rows[t][i] = copies + e * tile->depth;
     }
 }
 
@@ -106,12 +118,14 @@ static void point_at_filter_row(const struct forward *f, const struct conv2d_ori
 static void run_filter_rows(const struct forward *f, const struct conv2d_product *product,
                             const struct conv2d_origins *origins, struct fnn_range panels, struct gemm_tile *tile) {
     const ptrdiff_t filter_rows = f->geometry.kernel_height;
+    struct edge_rows edges;
+    find_edge_rows(&f->geometry, origins, tile->row_count, &edges);
     tile->depth = f->geometry.kernel_width * f->group_channels;
     for (ptrdiff_t r = 0; r < filter_rows; r += tile->runs) {
         tile->runs = fnn_min(filter_rows - r, GEMM_RUNS);
         for (ptrdiff_t t = 0; t < tile->runs; t++) {
             tile->step[t] = (r + t) * tile->depth;
-            point_at_filter_row(f, origins, r + t, t, f->patches + t * FNN_GEMM_ROWS * tile->depth, tile);
+            point_at_filter_row(f, origins, &edges, r + t, t, f->patches + t * FNN_GEMM_ROWS * tile->depth, tile);
         }
         conv2d_multiply_panels(product, panels, r == 0, r + tile->runs == filter_rows, 0, tile);
     }

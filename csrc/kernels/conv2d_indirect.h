@@ -62,15 +62,17 @@ static inline void conv2d_find_origins(const struct conv2d_window *window, ptrdi
                                        ptrdiff_t stride_h, ptrdiff_t stride_w, ptrdiff_t pad_top, ptrdiff_t pad_left,
                                        ptrdiff_t pixel, ptrdiff_t count, struct conv2d_origins *origins) {
     ptrdiff_t q = pixel % out_width, p = pixel / out_width % out_height, n = pixel / out_width / out_height;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        ptrdiff_t h = p * stride_h - pad_top, w = q * stride_w - pad_left;
-        origins->h[i] = h;
-        origins->w[i] = w;
-        origins->offset[i] = ((n * window->height + h) * window->width + w) * window->channels;
-        if (++q == out_width) {
-            q = 0;
-            if (++p == out_height) p = 0, n++;
+    for (ptrdiff_t i = 0; i < count;) { /* a row of the image, or what the tile has of it */
+        const ptrdiff_t end = fnn_min(i + out_width - q, count), h = p * stride_h - pad_top, shift = q - i;
+        const ptrdiff_t row = (n * window->height + h) * window->width;
+        for (; i < end; i++) {
+            ptrdiff_t w = (i + shift) * stride_w - pad_left;
+            origins->h[i] = h;
+            origins->w[i] = w;
+            origins->offset[i] = (row + w) * window->channels;
         }
+        q = 0;
+        if (++p == out_height) p = 0, n++;
     }
 }
 
