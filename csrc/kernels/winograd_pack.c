@@ -1,0 +1,40 @@
+/* Packs 3x3 filters for winograd_forward: U of winograd.h, for each plane an operand in the panels of gemm.h.
+ *
+ * source K,3,3,C (the weight parameter), packed is overwritten. planes = (tile + 2)^2.
+ *   winograd_pack_weight:          [plane][panel of k][c][width], planes * roundup(K, lanes) * C floats
+ *   winograd_pack_weight_backward: [plane][panel of c][k][width], planes * roundup(C, lanes) * K floats; taps in reverse order,
+ *                                  so that winograd_forward on dy gives the gradient of the input
+ * Columns that do not exist are zeros. packed may not alias source. Parallel over (panel, block of depths).
+ * Error: that of U in winograd.h.
+ */
+#include "winograd_weight.h"
+
+/* `columns` columns, `depth` steps. */
+FNN_INLINE void pack(const float *source, enum winograd_form form, int m, ptrdiff_t columns, ptrdiff_t depth, float *packed,
+                     const struct fnn_team *team) {
+    const struct winograd_weight weight = winograd_weight(source, form, columns, depth, 0);
+    const ptrdiff_t plane_stride = gemm_packed_size(columns, depth), blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
+    struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        const ptrdiff_t panel = i / blocks, d = i % blocks * WINOGRAD_DEPTH;
+        const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel);
+        const struct fnn_range steps = {d, fnn_min(d + WINOGRAD_DEPTH, depth)};
+        winograd_transform_panel(&weight, m, first, count, steps, plane_stride,
+                                 packed + first * depth + d * gemm_width(count));
+    }
+}
+
+void FNN_FUNCTION(winograd_pack_weight)(const struct fnn_winograd_pack_weight_args *args, const struct fnn_team *team) {
+    if (args->tile == 4)
+        pack(args->source, WINOGRAD_FILTERS, 4, args->out_channels, args->channels, args->packed, team);
+    else
+        pack(args->source, WINOGRAD_FILTERS, 2, args->out_channels, args->channels, args->packed, team);
+}
+
+void FNN_FUNCTION(winograd_pack_weight_backward)(const struct fnn_winograd_pack_weight_backward_args *args,
+                                                 const struct fnn_team *team) {
+    if (args->tile == 4)
+        pack(args->source, WINOGRAD_ROTATED, 4, args->channels, args->out_channels, args->packed, team);
+    else
+        pack(args->source, WINOGRAD_ROTATED, 2, args->channels, args->out_channels, args->packed, team);
+}
