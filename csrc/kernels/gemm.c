@@ -18,24 +18,35 @@ ALWAYS_INLINE void load_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS
     }
 }
 
+/* `steps` steps of the sum, a constant: each row pointer is fetched once for all of them. */
+ALWAYS_INLINE void multiply_steps(const float *const *a, ptrdiff_t d, const float *b, int steps,
+                                  vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+    vec column[FNN_GEMM_VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < steps * vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int step = 0; step < steps; step++) {
+            vec row = vec_set1(a[i][d + step]);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[step * vectors + v], sum[i][v]);
+        }
+    }
+}
+
 ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
                             int vectors) {
+    const int steps = FNN_GEMM_VECTORS / vectors; /* narrow panels leave registers for several */
+    const ptrdiff_t width = vectors * FNN_LANES;
     for (ptrdiff_t t = 0; t < tile->runs; t++) {
-        const float *a[FNN_GEMM_ROWS];
+        const float *a[FNN_GEMM_ROWS], *b = tile->panel + tile->step[t] * width;
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) a[i] = tile->rows[t][i];
-        const float *b = tile->panel + tile->step[t] * vectors * FNN_LANES;
-        for (ptrdiff_t d = 0; d < tile->depth; d++, b += vectors * FNN_LANES) {
-            vec column[FNN_GEMM_VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
-#pragma GCC unroll 16
-            for (int i = 0; i < rows; i++) {
-                vec row = vec_set1(a[i][d]);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
-            }
-        }
+        ptrdiff_t d = 0;
+        for (; d + steps <= tile->depth; d += steps, b += steps * width) multiply_steps(a, d, b, steps, sum, rows, vectors);
+        if (steps > 1)
+            for (; d < tile->depth; d++, b += width) multiply_steps(a, d, b, 1, sum, rows, vectors);
     }
 }
 
