@@ -13,10 +13,10 @@ from .pooling import (
     max_pool1d,
     max_pool2d,
 )
-from .shape import flatten, unflatten
+from .shape import cat, flatten, unflatten
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "conv1d", "conv2d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "cat", "conv1d", "conv2d",
     "cross_entropy", "dropout", "dropout1d", "dropout2d", "flatten", "linear", "log_softmax", "max_pool1d",
     "max_pool2d", "relu", "softmax", "unflatten",
 ]  # fmt: skip

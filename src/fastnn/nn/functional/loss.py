@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...graph import Shape, Tensor
+from .activation import log_softmax
 from .eager import eager
 from .sizes import one_of, real
 
@@ -92,15 +93,29 @@ def cross_entropy(
     one_of(reduction, "reduction", "mean", "sum", "none")
     if not 0.0 <= real(label_smoothing, "label_smoothing") <= 1.0:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
-    indices = _check_target(input, target, weight)
+    if not _check_target(input, target, weight):
+        return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     scores = _rows(input)
-    rows = target.reshape(_labels_shape(scores.shape) if indices else scores.shape)
-    if indices:
-        _limit_labels(target, scores.shape[1], int(ignore_index))
-    operands = [scores, rows] if weight is None else [scores, rows, weight]
-    options = {"ignore_index": int(ignore_index)} if indices else {}
+    rows = target.reshape(_labels_shape(scores.shape))
+    _limit_labels(target, scores.shape[1], int(ignore_index))
     loss, *_ = input.graph.record(
-        "cross_entropy" if indices else "soft_cross_entropy", *operands,
-        reduction=reduction, label_smoothing=float(label_smoothing), **options,
+        "cross_entropy", scores, rows, *([] if weight is None else [weight]),
+        ignore_index=int(ignore_index), label_smoothing=float(label_smoothing), reduction=reduction,
     )  # fmt: skip
     return loss.reshape(_labels_shape(input.shape)) if reduction == "none" else loss
+
+
+def _soft_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
+) -> Tensor:
+    """Cross-entropy with target probabilities, composed of other operations."""
+    axis = 0 if input.ndim == 1 else 1
+    classes = input.shape[axis]
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + label_smoothing / classes
+    if weight is not None:
+        target = target * weight.reshape(classes, *[1] * (input.ndim - axis - 1))
+    rows = -(target * log_softmax(input, axis)).sum(axis)
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" else rows.sum()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from ...graph import _axis
+from ...graph import Tensor, _axis
+from ...trace import Compiled
 from .eager import eager
 
 
@@ -39,3 +41,29 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     elif known != extent or -1 in sizes:
         raise ValueError(f"unflatten: axis {dim} of {input.shape} has {extent} elements, which are not {sizes}")
     return input.reshape(*input.shape[:axis], *sizes, *input.shape[axis + 1 :])
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """Tensors one behind the other along axis `dim`; their other extents must be equal (ValueError otherwise).
+
+    >>> import numpy as np
+    >>> cat([np.zeros((2, 3, 4, 4)), np.zeros((2, 1, 4, 4))], dim=1).shape
+    (2, 4, 4, 4)
+    """
+    if isinstance(tensors, Tensor) or not tensors:
+        raise TypeError("cat takes a sequence of at least one tensor")
+    if any(isinstance(tensor, Tensor) for tensor in tensors):
+        graph = next(tensor.graph for tensor in tensors if isinstance(tensor, Tensor))
+        return _cat(*(t if isinstance(t, Tensor) else graph.constant(t) for t in tensors), dim=dim)
+    return _compiled_cat(int(dim))(*tensors)[0]
+
+
+def _cat(*tensors: Tensor, dim: int) -> Tensor:
+    if len(tensors) == 1:
+        return tensors[0]
+    return tensors[0].graph.record("cat", *tensors, axis=_axis(dim, tensors[0].ndim))  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=16)
+def _compiled_cat(dim: int) -> Compiled:
+    return Compiled(lambda graph, *tensors: (_cat(*tensors, dim=dim),))
