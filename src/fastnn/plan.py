@@ -49,10 +49,7 @@ class Step:
     node: Node
     position: int
     prologue: bool
-
-    @property
-    def serial(self) -> bool:
-        return self.work < SERIAL_WORK
+    serial: bool
 
 
 @dataclass
@@ -65,11 +62,12 @@ class Facts:
     gemm_rows: int
     gemm_columns: int
     convolution: str = "auto"
+    serial_work: float = SERIAL_WORK
 
 
-def facts_of(isa: str, threads: int, convolution: str = "auto") -> Facts:
+def facts_of(isa: str, threads: int, convolution: str = "auto", serial_work: float = SERIAL_WORK) -> Facts:
     facts = _core.ISAS[isa]
-    return Facts(isa, threads, facts["lanes"], facts["gemm_rows"], facts["gemm_columns"], convolution)
+    return Facts(isa, threads, facts["lanes"], facts["gemm_rows"], facts["gemm_columns"], convolution, serial_work)
 
 
 class Lowering:
@@ -124,7 +122,8 @@ class Lowering:
     def step(self, kernel: str, work: float, **arguments: Any) -> None:
         """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
         team is worth its while, never a bit of the result."""
-        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue))
+        serial = work < self.facts.serial_work
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, serial))
 
     def prepared(self, tensor: Tensor, key: Any, size: int, kernel: str, work: float, **arguments: Any) -> Reference:
         """Another form of a tensor (weights packed for a kernel), made once per plan, or once per change of the

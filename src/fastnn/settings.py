@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from operator import index
 
 from . import _core
-from .plan import Facts, facts_of
+from .plan import SERIAL_WORK, Facts, facts_of
 
 CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd")
 
@@ -36,6 +36,7 @@ def _default_isa() -> str:
 
 _isa: ContextVar[str] = ContextVar("fastnn_isa", default=_default_isa())
 _convolution: ContextVar[str] = ContextVar("fastnn_convolution", default="auto")
+_serial_work: ContextVar[float] = ContextVar("fastnn_serial_work", default=SERIAL_WORK)
 
 
 def current_isa() -> str:
@@ -78,6 +79,22 @@ def conv_algorithm(name: str) -> Iterator[None]:
         _convolution.reset(token)
 
 
+@contextmanager
+def serial_below(nanoseconds: float) -> Iterator[None]:
+    """Lets steps of less than this estimated work run on one thread inside the block; 0: every step is shared.
+
+    The default suits normal use. Results do not depend on it; tests use it to run small shapes on a whole team.
+
+    >>> with serial_below(0):
+    ...     pass
+    """
+    token = _serial_work.set(float(nanoseconds))
+    try:
+        yield
+    finally:
+        _serial_work.reset(token)
+
+
 def get_num_threads() -> int:
     """How many threads a call made now uses."""
     return int(_core.get_num_threads())
@@ -97,9 +114,9 @@ def set_num_threads(threads: int) -> None:
 
 def current_facts() -> Facts:
     """What a plan made now is compiled for."""
-    return facts_of(_isa.get(), _core.get_num_threads(), _convolution.get())
+    return facts_of(_isa.get(), _core.get_num_threads(), _convolution.get(), _serial_work.get())
 
 
-def settings_key() -> tuple[str, int, str]:
+def settings_key() -> tuple[str, int, str, float]:
     """Changes when a plan made now would differ from one made before."""
-    return _isa.get(), _core.get_num_threads(), _convolution.get()
+    return _isa.get(), _core.get_num_threads(), _convolution.get(), _serial_work.get()

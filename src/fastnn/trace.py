@@ -101,7 +101,7 @@ class Compiled:
         plan = self._found.get(key)
         if plan is None:
             plan = self._trace(shapes)
-            self._found[key] = plan
+            self._found[(*shapes, *settings_key(), structure_clock.now)] = plan  # tracing may tick the clock
             while len(self._found) > PLANS_KEPT:
                 self._found.popitem(last=False)
         return plan

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from .. import __version__
 
-COMMANDS = ("bench", "info", "train")
+COMMANDS = ("bench", "info", "selftest", "train")
 """The subcommands: modules of this package."""
 
 

@@ -1,0 +1,198 @@
+"""What the self-test computes: each function forward and backward on small awkward shapes, beside the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import nn, reference
+from ..nn import functional as F
+from ..random import default_stream
+from ..train import Trainer
+from ..transforms import vjp
+from ..variable import Array
+from .runner import Check, Figure
+
+
+def _double(arrays: Sequence[Array]) -> list[Array]:
+    return [np.asarray(a, np.float64) if a.dtype.kind == "f" else a for a in arrays]
+
+
+def _normal(generator: np.random.Generator, *shape: int) -> Array:
+    return generator.standard_normal(shape).astype(np.float32)
+
+
+def _function(
+    name: str, shapes: Sequence[tuple[int, ...]], roundings: float, backward: tuple[int, ...], **options: Any
+) -> Check:
+    """F.<name> against reference.<name>, and its pullback against reference.<name>_backward, which takes the arrays
+    numbered in `backward` behind dy."""
+
+    def check(generator: np.random.Generator) -> list[Figure]:
+        arrays = [_normal(generator, *shape) for shape in shapes]
+        y, pullback = vjp(getattr(F, name), *arrays, **options)
+        dy = _normal(generator, *y.shape)
+        exact = _double(arrays)
+        expected = getattr(reference, name)(*exact, **options)
+        gradients = getattr(reference, f"{name}_backward")(np.float64(dy), *(exact[i] for i in backward), **options)
+        gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+        figures = [Figure("result", y, expected, roundings)]
+        for i, (got, wanted) in enumerate(zip(pullback(dy), gradients, strict=True)):
+            figures.append(Figure(f"gradient {i}", got, wanted, roundings + 4 * math.sqrt(got.size + y.size)))
+        return figures
+
+    return check
+
+
+def _convolution(
+    x: tuple[int, ...], channels: int, kernel: int, **options: Any
+) -> Check:
+    groups = options.get("groups", 1)
+    weight = (channels, x[1] // groups, kernel, kernel)
+    depth = weight[1] * kernel * kernel
+    return _function("conv2d", [x, weight, (channels,)], depth + 4, (0, 1), **options)
+
+
+def _batch_norm(shape: tuple[int, ...], training: bool) -> Check:
+    def check(generator: np.random.Generator) -> list[Figure]:
+        channels = shape[1]
+        layer = nn.BatchNorm2d(channels).train(training)
+        state = {
+            "weight": _normal(generator, channels),
+            "bias": _normal(generator, channels),
+            "running_mean": _normal(generator, channels),
+            "running_var": 0.5 + generator.random(channels, np.float32),
+        }
+        layer.load_state_dict({**state, "num_batches_tracked": np.int64(0)})
+        mean, variance, weight, bias = _double([state[k] for k in ("running_mean", "running_var", "weight", "bias")])
+        x = 3 + _normal(generator, *shape)
+        y, pullback = vjp(layer, x)
+        dy = _normal(generator, *shape)
+        expected = reference.batch_norm(np.float64(x), mean, variance, weight, bias, training=training)
+        dx, *_ = reference.batch_norm_backward(np.float64(dy), np.float64(x), mean, variance, weight, training)
+        moved = layer.state_dict()
+        return [
+            Figure("result", y, expected.output, 64),
+            Figure("gradient 0", pullback(dy)[0], dx, 128),
+            Figure("running mean", moved["running_mean"], expected.running_mean, 16),
+            Figure("running variance", moved["running_var"], expected.running_var, 64),
+        ]
+
+    return check
+
+
+def _dropout(shape: tuple[int, ...], name: str) -> Check:
+    def check(generator: np.random.Generator) -> list[Figure]:
+        x, dy = _normal(generator, *shape), _normal(generator, *shape)
+        stream = default_stream()
+        step = stream.step + 1
+        y, pullback = vjp(getattr(F, name), x, p=0.3, layer=5)
+        options: dict[str, Any] = {"seed": stream.seed, "layer": 5, "step": step}
+        stream.step = step - 1  # the next number of threads draws the same masks
+        function, backward = getattr(reference, name), getattr(reference, f"{name}_backward")
+        return [
+            Figure("result", y, function(np.float64(x), 0.3, **options), 4),
+            Figure("gradient 0", pullback(dy)[0], backward(np.float64(dy), 0.3, **options), 4),
+        ]
+
+    return check
+
+
+def _cross_entropy(shape: tuple[int, int], **options: Any) -> Check:
+    def check(generator: np.random.Generator) -> list[Figure]:
+        x, target = _normal(generator, *shape), generator.integers(0, shape[1], shape[0])
+        exact = np.float64(x)
+        y, pullback = vjp(F.cross_entropy, x, target=target, **options)
+        expected = reference.cross_entropy(exact, target, **options)
+        gradient = reference.cross_entropy_backward(np.float64(1), exact, target, **options)
+        return [Figure("result", y, expected, 64), Figure("gradient 0", pullback(np.float32(1))[0], gradient, 64)]
+
+    return check
+
+
+def _folded(generator: np.random.Generator) -> list[Figure]:
+    """Inference of convolution, batch norm, residual addition and ReLU, from an array that lies N,C,H,W."""
+    channels = 20
+    body = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()).eval()
+    state = {name: _normal(generator, *value.shape) for name, value in body.state_dict().items()}
+    state["1.running_var"] = np.abs(state["1.running_var"]) + np.float32(0.5)
+    body.load_state_dict(state)
+    x = _normal(generator, 2, channels, 7, 9)
+    names = ("0.weight", "0.bias", "1.running_mean", "1.running_var", "1.weight", "1.bias")
+    weight, bias, mean, variance, gamma, beta = _double([state[name] for name in names])
+    y = reference.conv2d(np.float64(x), weight, bias, padding=1)
+    expected = reference.relu(reference.batch_norm(y, mean, variance, gamma, beta).output)
+    scale = float(np.abs(gamma / np.sqrt(variance)).max() * np.abs(y).max())
+    return [Figure("result", body(x), expected, 9 * channels + 8, scale)]
+
+
+def _optimizer(name: str, **options: Any) -> Check:
+    """Three training steps of a linear layer, the update in one call, against the reference's update rule."""
+
+    def check(generator: np.random.Generator) -> list[Figure]:
+        from .. import optim
+
+        layer = nn.Linear(7, 5)
+        layer.load_state_dict({"weight": _normal(generator, 5, 7), "bias": _normal(generator, 5)})
+        trainer = Trainer(layer, nn.CrossEntropyLoss(), getattr(optim, name)(**options))
+        parameters = {key: np.float64(value) for key, value in layer.state_dict().items()}
+        states: dict[str, Any] = dict.fromkeys(parameters)
+        update = getattr(reference, f"{name.lower()}_step")
+        for _ in range(3):
+            x, target = _normal(generator, 11, 7), generator.integers(0, 5, 11)
+            trainer.step(x, target)
+            exact = np.float64(x)
+            scores = reference.linear(exact, parameters["weight"], parameters["bias"])
+            dy = reference.cross_entropy_backward(np.float64(1), scores, target)
+            _, weight, bias = reference.linear_backward(dy, exact, parameters["weight"])
+            for key, gradient in (("weight", weight), ("bias", bias)):
+                parameters[key], states[key] = update(parameters[key], gradient, states[key], **options)
+        return [Figure(key, layer.state_dict()[key], value, 64) for key, value in parameters.items()]
+
+    return check
+
+
+def _max_pool_indices(generator: np.random.Generator) -> list[Figure]:
+    x = _normal(generator, 2, 5, 9, 11)
+    y, indices = F.max_pool2d(x, 3, 2, 1, return_indices=True)
+    expected, positions = reference.max_pool2d(np.float64(x), 3, 2, 1, return_indices=True)
+    return [Figure("result", y, expected, 1), Figure("indices", indices, positions, 0)]
+
+
+IMAGE = (3, 5, 9, 11)
+
+CHECKS: dict[str, Check] = {
+    "conv2d": _convolution((2, 19, 9, 10), 37, 3, padding=1),
+    "conv2d strided": _convolution((2, 19, 9, 10), 37, 3, stride=2, padding=1),
+    "conv2d dilated": _convolution((1, 9, 13, 11), 7, 3, dilation=2, padding=2),
+    "conv2d 1x1": _convolution((2, 33, 7, 5), 18, 1),
+    "conv2d few channels": _convolution((2, 3, 17, 19), 10, 5, stride=2, padding=2),
+    "conv2d grouped": _convolution((2, 12, 8, 7), 18, 3, groups=3),
+    "conv2d depthwise": _convolution((2, 21, 9, 8), 21, 3, padding=1, groups=21),
+    "conv2d depthwise strided": _convolution((2, 21, 9, 8), 21, 3, stride=2, padding=1, groups=21),
+    "linear": _function("linear", [(33, 70), (41, 70), (41,)], 74, (0, 1)),
+    "linear, few rows": _function("linear", [(3, 301), (45, 301), (45,)], 305, (0, 1)),
+    "batch norm, training": _batch_norm((4, 19, 5, 7), True),
+    "batch norm, inference": _batch_norm((4, 19, 5, 7), False),
+    "inference, folded": _folded,
+    "relu": _function("relu", [IMAGE], 1, (0,)),
+    "max pool": _function("max_pool2d", [IMAGE], 1, (0,), kernel_size=3, stride=2, padding=1),
+    "max pool indices": _max_pool_indices,
+    "average pool": _function("avg_pool2d", [IMAGE], 16, (0,), kernel_size=3, stride=2, padding=1),
+    "adaptive average pool": _function("adaptive_avg_pool2d", [IMAGE], 128, (0,), output_size=(4, 3)),
+    "global average pool": _function("adaptive_avg_pool2d", [IMAGE], 128, (0,), output_size=1),
+    "dropout": _dropout((7, 1037), "dropout"),
+    "dropout of channels": _dropout((3, 37, 4, 5), "dropout2d"),
+    "softmax": _function("softmax", [(9, 37)], 64, (0,), dim=-1),
+    "log softmax": _function("log_softmax", [(9, 37)], 64, (0,), dim=-1),
+    "cross entropy": _cross_entropy((13, 29)),
+    "cross entropy, smoothed": _cross_entropy((13, 29), label_smoothing=0.1, ignore_index=3),
+    "flatten": _function("flatten", [IMAGE], 1, (0,), start_dim=1),
+    "SGD": _optimizer("SGD", lr=0.1, momentum=0.9, weight_decay=0.01),
+    "Adam": _optimizer("Adam", lr=0.01),
+    "AdamW": _optimizer("AdamW", lr=0.01),
+}
+"""Every check by name: called with a generator of random numbers, it gives native and expected arrays."""
