@@ -89,36 +89,41 @@ static void average_forward(const struct pool *pool, const float *x, float *y, c
     }
 }
 
-FNN_INLINE void add_share(const float *dy, float share, float *dx, ptrdiff_t channels, bool first) {
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        ptrdiff_t n = lanes_left(channels - c);
-        vec gradient = vec_mul(load_lanes(dy + c, n), vec_set1(share));
-        if (!first) gradient = vec_add(load_lanes(dx + c, n), gradient);
-        store_lanes(dx + c, gradient, n);
-    }
+/* dx += share * dy for the elements of one window in one row of the image; those from `fresh` on are set instead. */
+FNN_INLINE void spread_window(const float *dy, float share, float *dx, ptrdiff_t channels, struct fnn_range columns,
+                              ptrdiff_t fresh) {
+    for (ptrdiff_t w = columns.begin; w < columns.end; w++)
+        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+            ptrdiff_t i = w * channels + c, n = lanes_left(channels - c);
+            vec gradient = vec_mul(load_lanes(dy + c, n), vec_set1(share));
+            if (w < fresh) gradient = vec_add(load_lanes(dx + i, n), gradient);
+            store_lanes(dx + i, gradient, n);
+        }
 }
 
+/* Each row of the image gathers from the windows that hold it; its elements before `written` have their first term. */
 static void average_backward(const struct pool *pool, const float *dy, float *dx, const struct fnn_team *team) {
     ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
     ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
     struct fnn_range range = fnn_share(pool->batch * height, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t image = i / height;
+        ptrdiff_t image = i / height, written = 0;
         struct fnn_range rows = pool_holders(&pool->vertical, i % height);
-        for (ptrdiff_t w = 0; w < width; w++) {
-            struct fnn_range columns = pool_holders(&pool->horizontal, w);
-            float *to = dx + (i * width + w) * channels;
-            bool first = true;
-            for (ptrdiff_t p = rows.begin; p < rows.end; p++)
-                for (ptrdiff_t q = columns.begin; q < columns.end; q++) {
-                    ptrdiff_t extent = pool_extent(&pool->vertical, p) * pool_extent(&pool->horizontal, q);
-                    float share = 1.0f / (float)(pool->divisor ? pool->divisor : extent);
-                    add_share(dy + ((image * out_height + p) * out_width + q) * channels, share, to, channels, first);
-                    first = false;
-                }
-            if (first)
-                for (ptrdiff_t c = 0; c < channels; c++) to[c] = 0.0f;
+        float *row = dx + i * width * channels;
+        for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
+            for (ptrdiff_t q = 0; q < out_width; q++) {
+                struct fnn_range columns = pool_window(&pool->horizontal, q);
+                ptrdiff_t extent = pool_extent(&pool->vertical, p) * pool_extent(&pool->horizontal, q);
+                float share = 1.0f / (float)(pool->divisor ? pool->divisor : extent);
+                written = clear_to(row, channels, written, columns.begin);
+                ptrdiff_t fresh = fnn_max(columns.begin, fnn_min(written, columns.end));
+                spread_window(dy + ((image * out_height + p) * out_width + q) * channels, share, row, channels, columns,
+                              fresh);
+                written = fnn_max(written, columns.end);
+            }
+            written = clear_to(row, channels, written, width);
         }
+        clear_to(row, channels, written, width);
     }
 }
 

@@ -2,6 +2,8 @@
 #ifndef FASTNN_KERNELS_WINDOW_H
 #define FASTNN_KERNELS_WINDOW_H
 
+#include <string.h>
+
 #include "kernel.h"
 
 struct window_axis {
@@ -30,6 +32,13 @@ static inline ptrdiff_t window_tap(const struct window_axis *axis, ptrdiff_t p, 
     ptrdiff_t distance = h + axis->pad - p * axis->stride;
     if (axis->dilation == 1) return distance;
     return distance % axis->dilation ? -1 : distance / axis->dilation;
+}
+
+/* Sets the elements `from` to `to` of a row of pixels to 0 and returns `to`, or `from` if there are none. */
+static inline ptrdiff_t clear_to(float *row, ptrdiff_t channels, ptrdiff_t from, ptrdiff_t to) {
+    if (to <= from) return from;
+    memset(row + from * channels, 0, (size_t)((to - from) * channels) * sizeof(float));
+    return to;
 }
 
 #endif

@@ -81,9 +81,9 @@ static inline ivec ivec_select(mask m, ivec a, ivec b) {
 /* The low halves of the 64-bit products; *high receives the high halves. */
 static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
     __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
-    __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), _mm256_srli_epi64((__m256i)b, 32));
-    *high = (ivec)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
-    return (ivec)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+    __m256i odd = _mm256_mul_epu32(_mm256_shuffle_epi32((__m256i)a, 0xf5), _mm256_shuffle_epi32((__m256i)b, 0xf5));
+    *high = (ivec)_mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa); /* not shifts: another port */
+    return (ivec)_mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
 }
 static inline ivec ivec_from_vec(vec a) { return (ivec)_mm256_cvtps_epi32(a); }
 

@@ -73,8 +73,8 @@ static inline ivec ivec_select(mask m, ivec a, ivec b) {
 static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
     __m512i even = _mm512_mul_epu32((__m512i)a, (__m512i)b);
     __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
-    *high = (ivec)_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
-    return (ivec)_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
+    *high = (ivec)_mm512_mask_shuffle_epi32(odd, 0x5555, even, (_MM_PERM_ENUM)0xf5); /* not shifts: another port */
+    return (ivec)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, (_MM_PERM_ENUM)0xa0);
 }
 static inline ivec ivec_from_vec(vec a) { return (ivec)_mm512_cvtps_epi32(a); }
 
