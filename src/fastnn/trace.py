@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,6 +86,7 @@ class Compiled:
         self._build = build
         self._integers = tuple(integers)
         self._repeatable = repeatable
+        self._lock = threading.RLock()
         self._found: OrderedDict[Any, Plan] = OrderedDict()  # by shapes and clock: no trace needed
         self._plans: OrderedDict[Any, Plan] = OrderedDict()  # by what the graph computes
 
@@ -100,10 +102,11 @@ class Compiled:
         key = (*shapes, *settings_key(), structure_clock.now)
         plan = self._found.get(key)
         if plan is None:
-            plan = self._trace(shapes)
-            self._found[(*shapes, *settings_key(), structure_clock.now)] = plan  # tracing may tick the clock
-            while len(self._found) > PLANS_KEPT:
-                self._found.popitem(last=False)
+            with self._lock:
+                plan = self._trace(shapes)
+                self._found[(*shapes, *settings_key(), structure_clock.now)] = plan  # tracing may tick the clock
+                while len(self._found) > PLANS_KEPT:
+                    self._found.popitem(last=False)
         return plan
 
     def _trace(self, shapes: Sequence[tuple[Any, ...]]) -> Plan:

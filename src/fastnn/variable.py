@@ -80,6 +80,10 @@ class Variable:
         self.changed = 0
         self.assign(values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has memory of its own, and its view looks at it."""
+        return Variable, (np.array(self._view), self.dtype)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return self._view.shape

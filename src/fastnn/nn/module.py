@@ -101,6 +101,10 @@ class Module:
         arguments = self._compile().arguments([np.broadcast_to(np.float32(0), tuple(shape)) for shape in shapes])
         return self._compile().plan([a.key for a in arguments])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy (copy.deepcopy) takes along: everything but compiled plans."""
+        return {**self.__dict__, "_compiled": None, "_vjp": None}
+
     # -- attributes
 
     def __setattr__(self, name: str, value: Any) -> None:
