@@ -79,10 +79,10 @@ def test_show_config_is_info(capsys: Capture) -> None:
 
 def test_train_digits_prints_and_saves(tmp_path: Path, capsys: Capture) -> None:
     pytest.importorskip("sklearn")
-    options = "--epochs 2 --batch-size 128 --lr 0.004 --seed 3 --threads 1".split()
+    options = ["--epochs", "2", "--batch-size", "128", "--lr", "0.004", "--seed", "3", "--threads", "1"]
     assert main(["train", "digits", *options, "--save", str(tmp_path / "weights")]) == 0
     captured = capsys.readouterr()
-    assert len(re.findall(r"^epoch \d/2  loss \d+\.\d{4}  accuracy 0\.\d{4}  \d+ images/s$", captured.err, re.M)) == 2
+    assert len(re.findall(r"^epoch \d/2  loss \d+\.\d{4}  accuracy 0\.\d{4}  \d+ images/s$", captured.err, re.MULTILINE)) == 2
     lines = captured.out.splitlines()
     assert lines[0].startswith("1437 images to train with, 360 to test with; 1 threads,")
     accuracy = re.fullmatch(r"test accuracy: ([01]\.\d{3})", lines[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -315,6 +316,6 @@ def test_cosine_decay_stays_at_its_end() -> None:
     schedule = optim.CosineDecay(2.0, total=10, warmup=4, final=0.5)
     rates = [schedule(step) for step in range(14)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0
-    assert all(a > b for a, b in zip(rates[4:10], rates[5:11], strict=True)) and rates[10:] == [0.5] * 4
+    assert all(a > b for a, b in pairwise(rates[4:11])) and rates[10:] == [0.5] * 4
 
 

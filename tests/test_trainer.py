@@ -219,7 +219,7 @@ def test_batches_in_order() -> None:
 def test_shuffled_batches_hold_each_sample_once_an_epoch() -> None:
     batches = seen_batches(epochs=2)
     assert [len(batch) for batch in batches] == [4, 4, 2] * 2
-    first, second = sum(batches[:3], []), sum(batches[3:], [])
+    first, second = ([sample for batch in epoch for sample in batch] for epoch in (batches[:3], batches[3:]))
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second and first != list(range(10))
     assert seen_batches(epochs=2) == batches

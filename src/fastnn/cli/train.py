@@ -108,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"time: {seconds:.2f} s for {arguments.epochs} epochs, {images * arguments.epochs / seconds:.0f} images/s")
     if arguments.save:
         path = arguments.save if arguments.save.suffix == ".npz" else Path(f"{arguments.save}.npz")
-        np.savez(path, **model.state_dict())
+        np.savez(path, **model.state_dict())  # type: ignore[arg-type]  # a name could be allow_pickle, says mypy
         print(f"weights: {path}")
     print(f"test accuracy: {confusion.result():.3f}")
     return 0

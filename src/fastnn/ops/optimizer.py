@@ -20,7 +20,9 @@ class _Update(Op):
 
     has_effects = True
 
-    def infer(self, *inputs: Tensor, states: int, **attributes: Any) -> tuple[Spec, ...]:
+    def infer(  # type: ignore[override]
+        self, *inputs: Tensor, states: int, **attributes: Any
+    ) -> tuple[Spec, ...]:
         group = 2 + states
         if len(inputs) % group:
             raise ValueError(f"{self.name}: {len(inputs)} tensors are no list of parameter, gradient and {states} states")

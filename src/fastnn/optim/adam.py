@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from .group import flag, not_negative, pair_of_fractions
+from .group import Rule, flag, not_negative, pair_of_fractions
 from .optimizer import Optimizer
 
 
@@ -34,7 +34,7 @@ class Adam(Optimizer):
 
     operation = "adam_update"
     decoupled: ClassVar[bool] = False
-    rules = {
+    rules: ClassVar[Mapping[str, Rule]] = {
         **Optimizer.rules, "betas": pair_of_fractions, "eps": not_negative, "weight_decay": not_negative,
         "amsgrad": flag, "maximize": flag,
     }  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from .group import flag, not_negative, number
+from .group import Rule, flag, not_negative, number
 from .optimizer import Optimizer
 
 
@@ -31,7 +31,7 @@ class SGD(Optimizer):
     """
 
     operation = "sgd_update"
-    rules = {
+    rules: ClassVar[Mapping[str, Rule]] = {
         **Optimizer.rules, "momentum": not_negative, "dampening": number, "weight_decay": not_negative,
         "nesterov": flag, "maximize": flag,
     }  # fmt: skip

@@ -16,7 +16,7 @@ class Metric:
     `output` is what the model returned, `target` the y given; both are NumPy arrays.
     """
 
-    name = "metric"
+    name: str = "metric"
 
     def reset(self) -> None:
         """Forgets all batches."""
@@ -42,7 +42,7 @@ class Mean(Metric):
 
     def __init__(self, function: Callable[[Array, Array], float], name: str | None = None) -> None:
         self._function = function
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.reset()
 
     def reset(self) -> None:
