@@ -17,7 +17,8 @@ def lies_in_logical_order(shape: Shape) -> bool:
 def _lower_transpose(x: Tensor, y: Tensor, batch: int, rows: int, columns: int, steps: Lowering) -> None:
     """y[n, j, i] = x[n, i, j] for i in rows, j in columns."""
     work = elements(x) / FLOATS_PER_NANOSECOND * 2
-    steps.step("transpose", work, x=steps.pointer(x), y=steps.pointer(y), batch=batch, rows=rows, columns=columns)
+    kernel = "transpose" if x.dtype == "float32" else "transpose_int64"
+    steps.step(kernel, work, x=steps.pointer(x), y=steps.pointer(y), batch=batch, rows=rows, columns=columns)
 
 
 @register
@@ -44,6 +45,8 @@ class Reshape(Op):
     name = "reshape"
 
     def infer(self, x: Tensor, shape: Shape) -> Spec:  # type: ignore[override]
+        if x.dtype not in ("float32", "int64"):
+            raise TypeError(f"reshape works on float32 and int64 tensors, got {x.dtype}")
         return Spec(shape, x.dtype)
 
     def is_view(self, node: Node) -> bool:

@@ -1,7 +1,7 @@
 """Dropout in its forms, with masks that are functions of (seed, layer, step, element) and are never stored.
 
-The elements of a tensor are counted in memory order of the channels-last tensor: N,H,W,C for 4-D input, N,L,C for
-3-D, the plain order for every other rank. A dropped element is exactly 0, whatever x was. p = 0 changes nothing,
+The elements of a tensor are counted in memory order: N,H,W,C for 4-D input (N,C,H,W), which lies channels-last, the
+plain order for every other rank. A dropped element is exactly 0, whatever x was. p = 0 changes nothing,
 p = 1 drops all. The backward functions take the arguments of the forward call (without x) and multiply dy by the
 same factors.
 Source: Srivastava et al. 2014 (dropout and Gaussian); Tompson et al. 2015 (whole channels); Klambauer et al. 2017.
@@ -21,11 +21,11 @@ _SELU_NEGATIVE_LIMIT = -1.7580993408473766
 
 
 def _in_memory_order(values: Array, shape: tuple[int, ...]) -> Array:
-    """Give a flat list the logical `shape`, its order being that of channels-last memory."""
-    if len(shape) not in (3, 4):
+    """Give a flat list the logical `shape`, its order being that of memory."""
+    if len(shape) != 4:
         return values.reshape(shape)
-    n, c, *spatial = shape
-    return np.moveaxis(values.reshape(n, *spatial, c), -1, 1)
+    n, c, h, w = shape
+    return np.moveaxis(values.reshape(n, h, w, c), -1, 1)
 
 
 def dropout_mask(
