@@ -208,15 +208,14 @@ static void run_chunk(const struct backward_weight *b, ptrdiff_t unit, struct fn
         dbias = dbias ? dw + out_channels * b->columns : NULL;
     }
     struct fnn_range pixels = {chunk * b->pixels / chunks, (chunk + 1) * b->pixels / chunks};
+    const ptrdiff_t count = pixels.end - pixels.begin;
+    const ptrdiff_t blocks = fnn_max(fnn_ceil_div(count, CONV2D_PIXEL_BLOCK), 1); /* without pixels: a sum of zero */
     struct pixel_block block;
-    bool first = true;
-    do { /* at least once: a chunk without pixels is a sum of zero */
-        block.first = pixels.begin;
-        block.count = fnn_min(pixels.end - pixels.begin, CONV2D_PIXEL_BLOCK);
-        add_block(b, group, rows, panels, first, &block, dw, dbias);
-        first = false;
-        pixels.begin += block.count;
-    } while (pixels.begin < pixels.end);
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        block.first = pixels.begin + i * count / blocks;
+        block.count = pixels.begin + (i + 1) * count / blocks - block.first;
+        add_block(b, group, rows, panels, i == 0, &block, dw, dbias);
+    }
 }
 
 /* total[i] = sum of the chunks' parts [chunk][stride], in order. */

@@ -6,9 +6,11 @@ static inline __attribute__((always_inline)) void run_tile(const struct gemm_out
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        __builtin_prefetch(tile->y + i * tile->y_stride, 1);
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
+        for (int v = 0; v < vectors; v++) {
+            __builtin_prefetch(tile->y + i * tile->y_stride + v * FNN_LANES, 1);
+            sum[i][v] = vec_zero();
+        }
     }
     const float *a = tile->a;
     for (ptrdiff_t d = 0; d < tile->depth; d++, a += tile->a_stride) {
