@@ -15,26 +15,8 @@
 /* Every kernel of kernels.def has this prototype; a definition that differs does not compile. */
 #define FNN_KERNEL(name, fields) \
     void FNN_FUNCTION(name)(const struct fnn_##name##_args *args, const struct fnn_team *team);
-#define FNN_IN(type, name)
-#define FNN_IN_OPTIONAL(type, name)
-#define FNN_OUT(type, name)
-#define FNN_OUT_OPTIONAL(type, name)
-#define FNN_UPDATE(type, name)
-#define FNN_SIZE(name)
-#define FNN_WORD(name)
-#define FNN_REAL(name)
-#define FNN_TABLE(name)
 #include "../kernels.def"
 #undef FNN_KERNEL
-#undef FNN_IN
-#undef FNN_IN_OPTIONAL
-#undef FNN_OUT
-#undef FNN_OUT_OPTIONAL
-#undef FNN_UPDATE
-#undef FNN_SIZE
-#undef FNN_WORD
-#undef FNN_REAL
-#undef FNN_TABLE
 
 struct fnn_range {
     ptrdiff_t begin, end;

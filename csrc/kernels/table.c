@@ -1,15 +1,6 @@
 /* This ISA's kernels as one table, in the order of kernels.def. */
 #include "kernel.h"
 
-#define FNN_IN(type, name)
-#define FNN_IN_OPTIONAL(type, name)
-#define FNN_OUT(type, name)
-#define FNN_OUT_OPTIONAL(type, name)
-#define FNN_UPDATE(type, name)
-#define FNN_SIZE(name)
-#define FNN_WORD(name)
-#define FNN_REAL(name)
-#define FNN_TABLE(name)
 
 /* One adapter a kernel, so that each is called through a pointer of its own true type. */
 #define FNN_KERNEL(name, fields) \
