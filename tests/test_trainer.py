@@ -10,7 +10,7 @@ import pytest
 
 import fastnn as fnn
 import fastnn.nn.functional as F
-from fastnn import nn, optim
+from fastnn import nn, optim, reference
 from fastnn.train import Callback, LambdaCallback
 from fastnn.variable import Array
 
@@ -146,6 +146,31 @@ def test_losses_depend_on_the_seed_alone() -> None:
     assert losses_of(make_trainer(seed=2)) != expected
 
 
+def test_masks_follow_seed_layer_step_and_element() -> None:
+    """The trainer's k-th step draws step k of its seed's stream, however the steps are spread over fits."""
+    model = nn.Sequential(nn.Linear(9, 9), nn.Dropout(0.5))
+    model[0].weight.data, model[0].bias.data = np.eye(9), np.zeros(9)
+    outputs: list[Array] = []
+
+    def note(output: Array, target: Array) -> float:
+        outputs.append(output)
+        return 0.0
+
+    trainer = fnn.Trainer(model, lambda output, target: output.sum(), optim.SGD(lr=0.0), [note], seed=2**63 + 11)
+    x, y = np.ones((8, 9)), np.zeros(8)
+    trainer.fit(x, y, 2, 4, progress=False)
+    trainer.step(x[:4], y[:4])
+    trainer.fit(x, y, 1, 4, progress=False)
+    expected = [
+        2.0 * reference.dropout_mask((4, 9), 0.5, seed=2**63 + 11, layer=model[1].layer, step=k) for k in (1, 2, 3, 4, 6, 7)
+    ]
+    assert same(outputs, expected)
+
+
+def test_the_order_of_samples_depends_on_the_seed() -> None:
+    assert seen_batches(seed=1) == seen_batches(seed=1) != seen_batches(seed=2)
+
+
 def test_without_a_seed_manual_seed_counts() -> None:
     def run(seed: int) -> list[float]:
         fnn.manual_seed(seed)
@@ -195,7 +220,7 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
 
 
 
-def seen_batches(**options: Any) -> list[list[float]]:
+def seen_batches(seed: int = 9, **options: Any) -> list[list[float]]:
     seen: list[list[float]] = []
 
     def metric(output: Array, target: Array) -> float:
@@ -205,7 +230,7 @@ def seen_batches(**options: Any) -> list[list[float]]:
 
     model = nn.Sequential(nn.Linear(1, 1))
     model[0].weight.data, model[0].bias.data = [[1.0]], [0.0]
-    trainer = fnn.Trainer(model, lambda output, target: output.sum(), optim.SGD(lr=0.0), [metric], seed=9)
+    trainer = fnn.Trainer(model, lambda output, target: output.sum(), optim.SGD(lr=0.0), [metric], seed=seed)
     x = np.arange(10.0)[:, None]
     trainer.fit(x, 2 * x[:, 0], batch_size=4, progress=False, **options)
     return seen

@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_agreement import flip  # noqa: E402
+from torch_agreement import flip
 
-import fastnn as fnn  # noqa: E402
-from fastnn import nn, optim  # noqa: E402
-from fastnn.trace import Compiled  # noqa: E402
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.trace import Compiled
 
 SHAPES = [(5, 3, 3, 2), (37,), (7, 11)]
 CONFIGURATIONS = range(40)

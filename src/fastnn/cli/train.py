@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = make_digits_model()
     steps = arguments.epochs * -(-images // arguments.batch_size)
     schedule = CosineDecay(arguments.lr, total=max(steps, 2), warmup=steps // 10)
-    trainer = Trainer(model, nn.CrossEntropyLoss(), AdamW(lr=schedule, weight_decay=0.05), ["accuracy"])
+    loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+    trainer = Trainer(model, loss, AdamW(lr=schedule, weight_decay=0.05), ["accuracy"])
     start = time.perf_counter()
     trainer.fit(
         digits.x_train, digits.y_train, arguments.epochs, arguments.batch_size,
