@@ -11,7 +11,7 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, optim
-from fastnn.train import Callback, CSVLogger, EarlyStopping, LambdaCallback, TerminateOnNaN
+from fastnn.train import Callback, CSVLogger, EarlyStopping, LambdaCallback, ReduceLROnPlateau, TerminateOnNaN
 
 EVENTS = ["on_train_begin", "on_epoch_begin", "on_batch_begin", "on_batch_end", "on_epoch_end", "on_train_end"]
 
@@ -120,6 +120,39 @@ def test_early_stopping_refuses_what_makes_no_sense() -> None:
             EarlyStopping(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no figure 'val_loss' to monitor; there are loss, accuracy"):
         fit(EarlyStopping())
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "rates"),
+    [
+        ([3, 2, 2, 2, 2], {"patience": 2}, [1, 1, 1, 0.5, 0.5]),
+        ([3, 2, 2, 2, 2], {"patience": 0}, [1, 1, 0.5, 0.25, 0.125]),
+        ([3, 2, 2, 1, 1], {"patience": 1}, [1, 1, 0.5, 0.5, 0.25]),
+        ([3, 3, 3, 3, 3], {"patience": 1, "cooldown": 2}, [1, 0.5, 0.5, 0.5, 0.25]),
+        ([3, 3, 3, 3, 3], {"patience": 1, "min_lr": 0.3}, [1, 0.5, 0.3, 0.3, 0.3]),
+        ([3, 3, 3, 3, 3], {"patience": 1, "min_lr": 2}, [1, 1, 1, 1, 1]),
+        ([1, 2, 3, 3, 3], {"patience": 1, "mode": "max"}, [1, 1, 1, 0.5, 0.25]),
+        ([3, 2.9, 2.8, 2.7, 2.6], {"patience": 1, "min_delta": 0.25}, [1, 0.5, 0.25, 0.25, 0.125]),
+    ],
+)
+def test_reduced_learning_rates(values: list[float], options: dict[str, Any], rates: list[float]) -> None:
+    found: list[float] = []
+
+    def give(epoch: int, logs: dict[str, float]) -> None:
+        logs["figure"] = values[epoch]
+
+    reduce = ReduceLROnPlateau("figure", factor=0.5, **options)
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: found.append(note.trainer.optimizer.learning_rate()))
+    fit(LambdaCallback(on_epoch_end=give), reduce, note, epochs=len(values), lr=1.0)
+    assert found == rates
+
+
+def test_reducing_refuses_what_makes_no_sense() -> None:
+    for options in ({"factor": 1.0}, {"factor": 0}, {"patience": -1}, {"cooldown": -1}, {"min_lr": -1}):
+        with pytest.raises(ValueError):
+            ReduceLROnPlateau(**options)
+    with pytest.raises(ValueError, match="it follows a schedule"):
+        fit(ReduceLROnPlateau(), lr=lambda step: 0.1)  # type: ignore[arg-type]
 
 
 def test_nan_ends_a_training() -> None:

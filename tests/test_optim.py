@@ -296,7 +296,7 @@ def test_a_schedule_survives_loading() -> None:
     step = make_step(first, parameters)
     step([np.ones(2)])
     second.load_state_dict(first.state_dict())
-    assert second.learning_rate() == schedule(1)
+    assert second.param_groups[0]["lr"] is schedule and second.learning_rate() == schedule(1)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, optim, reference
 from fastnn.train import Callback, LambdaCallback
+from fastnn.train.batches import Batches
 from fastnn.variable import Array
 
 
@@ -395,7 +396,18 @@ def test_wrong_parts_are_refused() -> None:
 
 def test_a_loss_that_is_not_finite_is_named_by_epoch_and_step() -> None:
     x, y = make_data()
-    x[-1] = np.nan
     trainer = make_trainer(dropout=0.0)
-    with pytest.warns(RuntimeWarning, match=r"the loss is nan in epoch 1, batch 3 \(training step 3\)"):
+    x[-9] = np.nan
+    with pytest.warns(RuntimeWarning) as warned:
         trainer.fit(x, y, 1, 8, progress=False, shuffle=False)
+    (message,) = [str(warning.message) for warning in warned]
+    assert message.startswith("the loss is nan in epoch 1, batch 2 (training step 2)")
+
+
+def test_batches_of_channels_last_images_stay_channels_last() -> None:
+    x = np.ascontiguousarray(make_data()[0].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    order = np.random.default_rng(0).permutation(23)
+    for batch, _ in Batches(x, np.zeros(23), 8).shuffled(order):
+        assert batch.transpose(0, 2, 3, 1).flags.c_contiguous
+        assert np.array_equal(batch, x[order[: len(batch)]])
+        order = order[len(batch) :]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .batches import checked_count
+
 if TYPE_CHECKING:
     from ..variable import Array
     from .trainer import Trainer
@@ -118,10 +120,8 @@ class EarlyStopping(Callback):
         self, monitor: str = "val_loss", min_delta: float = 0.0, patience: int = 0, mode: str = "auto",
         restore_best_weights: bool = True,
     ) -> None:  # fmt: skip
-        if isinstance(patience, bool) or not isinstance(patience, int) or patience < 0:
-            raise ValueError(f"patience is a number of epochs, got {patience!r}")
         self._monitor = Monitor(monitor, min_delta, mode)
-        self.patience = patience
+        self.patience = checked_count("patience", patience, 0)
         self.restore_best_weights = restore_best_weights
         self.stopped_epoch: int | None = None
         self.best_epoch: int | None = None
@@ -154,6 +154,59 @@ class EarlyStopping(Callback):
         if self._weights is not None:
             self.trainer.model.load_state_dict(self._weights)
             self._weights = None
+
+
+class ReduceLROnPlateau(Callback):
+    """Lowers the learning rate when a figure no longer gets better.
+
+    Parameters
+    ----------
+    monitor, min_delta, mode : as for EarlyStopping.
+    factor : what the learning rates of all groups are multiplied by, above 0 and below 1.
+    patience : epochs without improvement after which they are (0 and 1 both at the first).
+    cooldown : epochs after that in which none are counted.
+    min_lr : lowest learning rate.
+
+    The optimizer's learning rates must be numbers, not schedules (ValueError).
+
+    >>> ReduceLROnPlateau(factor=0.5).factor
+    0.5
+    """
+
+    def __init__(
+        self, monitor: str = "val_loss", factor: float = 0.1, patience: int = 10, mode: str = "auto",
+        min_delta: float = 1e-4, cooldown: int = 0, min_lr: float = 0.0,
+    ) -> None:  # fmt: skip
+        if not 0 < factor < 1:
+            raise ValueError(f"factor must lie between 0 and 1, got {factor}")
+        if not (math.isfinite(min_lr) and min_lr >= 0):
+            raise ValueError(f"min_lr must be finite and at least 0, got {min_lr}")
+        self._monitor = Monitor(monitor, min_delta, mode)
+        self.factor = factor
+        self.patience = checked_count("patience", patience, 0)
+        self.cooldown = checked_count("cooldown", cooldown, 0)
+        self.min_lr = min_lr
+        self._waited = self._cooling = 0
+
+    def on_train_begin(self, logs: Logs) -> None:
+        self._monitor.reset()
+        self._waited = self._cooling = 0
+        if any(callable(group["lr"]) for group in self.trainer.optimizer.param_groups):
+            raise ValueError("ReduceLROnPlateau cannot change the learning rate: it follows a schedule")
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        better = self._monitor.improved(logs)
+        if self._cooling > 0:
+            self._cooling -= 1
+            self._waited = 0
+        elif better:
+            self._waited = 0
+        else:
+            self._waited += 1
+            if self._waited >= self.patience:
+                self._waited, self._cooling = 0, self.cooldown
+                for group in self.trainer.optimizer.param_groups:
+                    group["lr"] = max(group["lr"] * self.factor, min(self.min_lr, group["lr"]))
 
 
 class TerminateOnNaN(Callback):
