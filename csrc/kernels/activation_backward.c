@@ -1,0 +1,134 @@
+/* Activations backward: dx = dy * f'(x), from x or y as activation.h says. dy, saved, dx (count); dx may be dy or saved.
+ *
+ * |dx - exact| <= 16 eps |dy| * max(1, |f'|), eps = 2^-24 (GELU_TANH, MISH, SILU: 16 (1 + |x|) where that is larger), the error of
+ * y itself not counted where y is what was saved. Where f is flat, dx is 0, whatever dy was. Parallel over blocks. */
+#include "activation.h"
+
+typedef vec gradient_function(const struct activation *p, vec dy, vec saved);
+
+FNN_INLINE vec one_minus(vec a) { return vec_sub(vec_set1(1.0f), a); }
+
+FNN_INLINE vec hardtanh(const struct activation *p, vec dy, vec x) {
+    mask inside = mask_and(vec_less(p->a, x), vec_less(x, p->b));
+    return vec_select(inside, dy, vec_zero());
+}
+
+FNN_INLINE vec leaky_relu(const struct activation *p, vec dy, vec x) {
+    return vec_select(vec_less(vec_zero(), x), dy, vec_mul(p->a, dy));
+}
+
+FNN_INLINE vec elu(const struct activation *p, vec dy, vec x) {
+    vec slope = vec_mul(vec_mul(p->a, p->c), vec_exp(vec_mul(p->c, vec_min(vec_zero(), x))));
+    return vec_mul(vec_mul(p->b, dy), vec_select(vec_less(vec_zero(), x), vec_set1(1.0f), slope));
+}
+
+FNN_INLINE vec sigmoid(const struct activation *p, vec dy, vec y) {
+    (void)p;
+    return vec_mul(vec_mul(dy, y), one_minus(y));
+}
+
+FNN_INLINE vec hyperbolic_tangent(const struct activation *p, vec dy, vec y) {
+    (void)p;
+    return vec_mul(dy, vec_fnma(y, y, vec_set1(1.0f)));
+}
+
+FNN_INLINE vec logsigmoid(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    return vec_mul(dy, vec_sigmoid(vec_neg(x)));
+}
+
+FNN_INLINE vec softplus(const struct activation *p, vec dy, vec x) {
+    vec scaled = vec_mul(p->a, x);
+    return vec_select(vec_less(p->b, scaled), dy, vec_mul(dy, vec_sigmoid(scaled)));
+}
+
+FNN_INLINE vec softsign(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    vec root = vec_add(vec_set1(1.0f), vec_abs(x));
+    return vec_div(dy, vec_mul(root, root));
+}
+
+/* s * (1 + x * (1 - s)) */
+FNN_INLINE vec silu(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    vec s = vec_sigmoid(x);
+    return vec_mul(dy, vec_mul(s, vec_fma(x, one_minus(s), vec_set1(1.0f))));
+}
+
+/* t + x * 4e(1 + e) / (m + 2)^2, with e = exp(x), m = e(e + 2), t = m / (m + 2) */
+FNN_INLINE vec mish(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    vec e = mish_exponential(x), m = mish_term(e), inverse = vec_div(vec_set1(1.0f), vec_add(m, vec_set1(2.0f)));
+    vec slope = vec_mul(vec_mul(vec_set1(4.0f), vec_fma(e, e, e)), vec_mul(inverse, inverse));
+    return vec_mul(dy, vec_fma(x, slope, vec_mul(m, inverse)));
+}
+
+/* P(x) + x * exp(-x^2 / 2) / sqrt(2 pi) */
+FNN_INLINE vec gelu(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    vec density = vec_mul(vec_set1(0.398942280f), vec_exp(vec_mul(vec_set1(-0.5f), vec_mul(x, x))));
+    return vec_mul(dy, vec_fma(x, density, vec_normal_cdf(x)));
+}
+
+/* s * (1 + x * u' * (1 - s)), u' = sqrt(8/pi) * (1 + 3 * 0.044715 x^2) */
+FNN_INLINE vec gelu_tanh(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    vec s = vec_sigmoid(gelu_tanh_argument(x));
+    vec du = vec_mul(vec_set1(1.59576912f), vec_fma(vec_set1(0.134145f), vec_mul(x, x), vec_set1(1.0f)));
+    return vec_mul(dy, vec_mul(s, vec_fma(vec_mul(x, du), one_minus(s), vec_set1(1.0f))));
+}
+
+FNN_INLINE vec hardsigmoid(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    mask inside = vec_less(vec_abs(x), vec_set1(3.0f));
+    return vec_select(inside, vec_div(dy, vec_set1(6.0f)), vec_zero());
+}
+
+FNN_INLINE vec hardswish(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    const vec three = vec_set1(3.0f);
+    vec slope = vec_add(vec_div(x, three), vec_set1(0.5f));
+    vec dx = vec_select(vec_less(x, three), vec_mul(dy, slope), dy);
+    return vec_select(vec_less_equal(x, vec_neg(three)), vec_zero(), dx);
+}
+
+FNN_INLINE vec exponential(const struct activation *p, vec dy, vec y) {
+    (void)p;
+    return vec_mul(dy, y);
+}
+
+FNN_INLINE vec logarithm(const struct activation *p, vec dy, vec x) {
+    (void)p;
+    return vec_div(dy, x);
+}
+
+FNN_INLINE void map(gradient_function *function, const struct fnn_activation_backward_args *args,
+                    const struct fnn_team *team) {
+    const struct activation parameters = activation_of(args->a, args->b, args->c);
+    struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+        ptrdiff_t n = lanes_left(range.end - i);
+        store_lanes(args->dx + i, function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n)), n);
+    }
+}
+
+void FNN_FUNCTION(activation_backward)(const struct fnn_activation_backward_args *args, const struct fnn_team *team) {
+    switch ((enum activation_code)args->code) {
+    case HARDTANH: map(hardtanh, args, team); return;
+    case LEAKY_RELU: map(leaky_relu, args, team); return;
+    case ELU: map(elu, args, team); return;
+    case SIGMOID: map(sigmoid, args, team); return;
+    case TANH: map(hyperbolic_tangent, args, team); return;
+    case LOGSIGMOID: map(logsigmoid, args, team); return;
+    case SOFTPLUS: map(softplus, args, team); return;
+    case SOFTSIGN: map(softsign, args, team); return;
+    case SILU: map(silu, args, team); return;
+    case MISH: map(mish, args, team); return;
+    case GELU: map(gelu, args, team); return;
+    case GELU_TANH: map(gelu_tanh, args, team); return;
+    case HARDSIGMOID: map(hardsigmoid, args, team); return;
+    case HARDSWISH: map(hardswish, args, team); return;
+    case EXPONENTIAL: map(exponential, args, team); return;
+    case LOGARITHM: map(logarithm, args, team); return;
+    }
+}
