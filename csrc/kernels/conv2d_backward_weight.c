@@ -11,7 +11,8 @@
  * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw). dy is read in place. A
  * run of columns, those that lie side by side in x, is a filter row (S*C; dilation_w = 1, G = 1) or a tap (C/G). Where a run is
  * whole vectors, panels start with runs and patches are read in place, but for those over an end of the image; else
- * patches are copied panel by panel. Each chunk is summed in blocks of 192 pixels, blocks and then chunks in order.
+ * patches are copied panel by panel. Each chunk is summed in equal blocks of at most 192
+ * pixels, blocks and then chunks in order.
  *
  * Parallel over (group, chunk, block of output channels, panel of columns).
  * Error bound: gamma_D * sum |dy||x|, D = 192 + blocks in a chunk + chunks (scalar: 2*192 + ...).
