@@ -51,7 +51,7 @@ ACTIVATIONS = {
     "softsign": Activation(7, (0, 0, 0), reference.softsign, reference.softsign_backward, (), 1.5),
     "silu": Activation(8, (0, 0, 0), reference.silu, reference.silu_backward, (), 3.5),
     "mish": Activation(9, (0, 0, 0), reference.mish, reference.mish_backward, (), 5),
-    "gelu": Activation(10, (0, 0, 0), reference.gelu, reference.gelu_backward, (), 7),
+    "gelu": Activation(10, (0, 0, 0), reference.gelu, reference.gelu_backward, (), 7.5),
     "gelu_tanh": Activation(11, (0, 0, 0), reference.gelu, reference.gelu_backward, ("tanh",), 4),
     "hardsigmoid": Activation(12, (0, 0, 0), reference.hardsigmoid, reference.hardsigmoid_backward, (), 2, UNIT),
     "hardswish": Activation(13, (0, 0, 0), reference.hardswish, reference.hardswish_backward, (), 2, 2 * UNIT),

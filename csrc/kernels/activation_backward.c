@@ -66,8 +66,8 @@ FNN_INLINE vec mish(const struct activation *p, vec dy, vec x) {
 /* P(x) + x * exp(-x^2 / 2) / sqrt(2 pi) */
 FNN_INLINE vec gelu(const struct activation *p, vec dy, vec x) {
     (void)p;
-    vec density = vec_mul(vec_set1(0.398942280f), vec_exp(vec_mul(vec_set1(-0.5f), vec_mul(x, x))));
-    return vec_mul(dy, vec_fma(x, density, vec_normal_cdf(x)));
+    vec bell, below = vec_normal_cdf(x, &bell);
+    return vec_mul(dy, vec_fma(x, vec_mul(vec_set1(0.398942280f), bell), below));
 }
 
 /* s * (1 + x * u' * (1 - s)), u' = sqrt(8/pi) * (1 + 3 * 0.044715 x^2) */
