@@ -112,8 +112,7 @@ class Module:
             raise AttributeError(f"{type(self).__name__}: call super().__init__() before assigning {name!r}")
         for kind, members in self._registries():
             if isinstance(value, kind):
-                self._remove(name)
-                members[name] = value
+                self._register(members, name, value)
                 break
         else:
             members = next((m for _, m in self._registries() if name in m), None)
@@ -130,10 +129,17 @@ class Module:
         own = self.__dict__
         return ((Buffer, own["_buffers"]), (Parameter, own["_parameters"]), (Module, own["_modules"]))
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str, but_from: OrderedDict[str, Any] | None = None) -> None:
         self.__dict__.pop(name, None)
         for _, members in self._registries():
-            members.pop(name, None)
+            if members is not but_from:
+                members.pop(name, None)
+
+    def _register(self, members: OrderedDict[str, Any], name: str, value: Any) -> None:
+        """Puts a value under a name into a registry; one that replaces another takes its place in the order."""
+        self._remove(name, but_from=members)
+        members[name] = value
+        structure_clock.tick()
 
     def __getattr__(self, name: str) -> Any:
         for registry in ("_parameters", "_buffers", "_modules"):
@@ -153,23 +159,17 @@ class Module:
 
     def register_buffer(self, name: str, value: Buffer | None) -> None:
         """Adds state that is not trained."""
-        self._remove(name)
-        self._buffers[name] = value
-        structure_clock.tick()
+        self._register(self._buffers, name, value)
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Adds a parameter; None reserves the name."""
-        self._remove(name)
-        self._parameters[name] = value
-        structure_clock.tick()
+        self._register(self._parameters, name, value)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a child under a name that need not be an identifier."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module")
-        self._remove(name)
-        self._modules[name] = module
-        structure_clock.tick()
+        self._register(self._modules, name, module)
 
     register_module = add_module
 
@@ -195,11 +195,15 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The modules that this one holds directly."""
-        return ((name, child) for name, child in self._modules.items() if child is not None)
+        """The modules that this one holds directly, each once, with their names."""
+        seen: set[int] = set()
+        for name, child in self._modules.items():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                yield name, child
 
     def children(self) -> Iterator[Module]:
-        """The modules that this one holds directly."""
+        """The modules that this one holds directly, each once."""
         return (child for _, child in self.named_children())
 
     def _named_members(self, registry: str, unique: bool) -> Iterator[tuple[str, Any]]:
@@ -264,13 +268,14 @@ class Module:
 
     # -- state
 
-    def _state(self) -> OrderedDict[str, Parameter]:
+    def _state(self, prefix: str = "") -> OrderedDict[str, Parameter]:
+        """Parameters and buffers by dotted name; what two layers share stands under both names."""
         state: OrderedDict[str, Parameter] = OrderedDict()
-        for prefix, module in self.named_modules():
-            for registry in (module._parameters, module._buffers):
-                for name, value in registry.items():
-                    if value is not None:
-                        state[f"{prefix}.{name}" if prefix else name] = value
+        for members in (self._parameters, self._buffers):
+            state.update((prefix + name, value) for name, value in members.items() if value is not None)
+        for name, child in self._modules.items():
+            if child is not None:
+                state.update(child._state(f"{prefix}{name}."))
         return state
 
     def state_dict(self) -> OrderedDict[str, Array]:

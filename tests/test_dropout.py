@@ -1,0 +1,138 @@
+"""Dropout: masks of the published stream, their rates and independence, and that inference has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from layer_check import SameBits, normal
+
+import fastnn as fnn
+import fastnn.nn.functional as F
+from fastnn import nn, reference
+from fastnn.trace import Compiled
+
+SHAPES = [(1,), (7, 13), (3, 5, 17), (2, 19, 5, 7), (3, 1, 9, 1), (2, 3, 2, 3, 5), (0, 4)]
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 1.0 - 2.0**-20])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_dropout_is_the_reference_to_the_bit(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], p: float
+) -> None:
+    x, dy = normal(rng, shape), normal(rng, shape)
+    stream = {"seed": 77, "layer": 5, "step": 1}
+
+    def run() -> tuple[Any, ...]:
+        fnn.manual_seed(77)
+        y, pullback = fnn.vjp(lambda t: F.dropout(t, p, layer=5), x)
+        return y, *pullback(dy)
+
+    y, dx = same_bits(run)
+    np.testing.assert_array_equal(y, reference.dropout(x, p, **stream))
+    np.testing.assert_array_equal(dx, reference.dropout_backward(dy, p, **stream))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected", "shape"),
+    [(F.dropout1d, reference.dropout1d, (3, 17, 5)), (F.dropout2d, reference.dropout2d, (3, 19, 5, 7)),
+     (F.dropout2d, reference.dropout2d, (2, 3, 1, 1)), (F.dropout2d, reference.dropout2d, (0, 3, 4, 4))],
+)  # fmt: skip
+def test_whole_channels(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, function: Callable[..., Any],
+    expected: Callable[..., Any], shape: tuple[int, ...],
+) -> None:  # fmt: skip
+    x, dy = normal(rng, shape), normal(rng, shape)
+    stream = {"seed": 3, "layer": 2, "step": 1}
+
+    def run() -> tuple[Any, ...]:
+        fnn.manual_seed(3)
+        y, pullback = fnn.vjp(lambda t: function(t, 0.4, layer=2), x)
+        return y, *pullback(dy)
+
+    y, dx = same_bits(run)
+    np.testing.assert_array_equal(y, expected(x, 0.4, **stream))
+    np.testing.assert_array_equal(dx, expected(dy, 0.4, **stream))
+
+
+def test_every_call_is_a_step_and_a_seed_starts_again() -> None:
+    layer = nn.Dropout(0.5)
+    x = np.ones((4, 100), np.float32)
+    fnn.manual_seed(5)
+    first, second = layer(x), layer(x)
+    assert not np.array_equal(first, second)
+    for step, y in enumerate((first, second), 1):
+        np.testing.assert_array_equal(y != 0, layer.mask(step, x.shape, seed=5))
+    fnn.manual_seed(5)
+    np.testing.assert_array_equal(layer(x), first)
+    np.testing.assert_array_equal(layer(x), second)
+
+
+def test_layers_have_streams_of_their_own() -> None:
+    fnn.manual_seed(1)
+    layers = [nn.Dropout(), nn.Dropout(), nn.Dropout2d(), nn.Dropout1d()]
+    assert [layer.layer for layer in layers] == [0, 1, 2, 3]
+    masks = [layer.mask(1, (1000, 1, 1, 1)) for layer in layers]
+    agreement = [(a == b).mean() for i, a in enumerate(masks) for b in masks[:i]]
+    assert max(agreement) < 0.6
+
+
+@pytest.mark.parametrize("p", [0.01, 0.2, 0.5, 0.9])
+def test_rate_mean_and_variance(p: float) -> None:
+    count = 400_000
+    y = F.dropout(np.ones(count, np.float32), p).astype(float)
+    assert abs((y == 0).mean() - p) < 5 * np.sqrt(p * (1 - p) / count)
+    assert abs(y.mean() - 1) < 5 * np.sqrt(p / (1 - p) / count)
+    assert abs(y.var() - p / (1 - p)) < 0.02 * (1 + p / (1 - p))
+    kept = (y != 0) - (1 - p)
+    for distance in (1, 2, 3, 4, 8, 16, 64, 1024):  # neighbours are independent
+        assert abs(np.mean(kept[distance:] * kept[:-distance])) < 5 * p * (1 - p) / np.sqrt(count)
+
+
+def test_the_ends_are_exact(isa: str) -> None:
+    x = np.array([1.5, np.inf, -np.inf, np.nan, 0.0], np.float32)
+    np.testing.assert_array_equal(F.dropout(x, 0.0), x)
+    np.testing.assert_array_equal(F.dropout(x, 1.0), np.zeros(5))
+    np.testing.assert_array_equal(F.dropout2d(x.reshape(1, 5, 1, 1), 1.0), np.zeros((1, 5, 1, 1)))
+    assert not np.signbit(F.dropout(-x[:1], 1.0)).any()
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.Dropout(0.0).train(), nn.Dropout2d(0.3)], ids=repr)
+def test_nothing_of_it_is_left_in_an_inference_plan(layer: nn.Module) -> None:
+    model = nn.Sequential(nn.ReLU(), layer, nn.ReLU())
+    model.eval()
+    assert [step.kernel for step in model.plan((2, 3, 4, 5)).steps] == ["relu_forward"] * 2
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
+    np.testing.assert_array_equal(layer.eval()(x), x)
+
+
+def test_no_mask_is_stored(rng: np.random.Generator) -> None:
+    def build(graph: Any, x: Any) -> Any:
+        y = F.dropout(x * 2.0, 0.5)
+        gradients = fnn.graph.differentiate(graph, {y: y}, [x])
+        return [gradients[x]]
+
+    plan = Compiled(build).plan([((64, 1000), "f", "memory")])
+    assert plan.peak_bytes <= 64 * 1000 * 4, "forward and backward share one array of the input's size"
+
+
+@pytest.mark.parametrize("make", [nn.Dropout, nn.Dropout1d, nn.Dropout2d])
+@pytest.mark.parametrize(("p", "error"), [(-0.1, ValueError), (1.1, ValueError), (float("nan"), ValueError), ("a", TypeError)])
+def test_probabilities_that_are_none(make: Callable[..., Any], p: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="p "):
+        make(p)
+    with pytest.raises(error, match="p "):
+        F.dropout(np.ones(3), p)
+
+
+def test_ranks_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"Dropout2d\(p=0.5, inplace=False\): the input must have the shape \(N,C,H,W\)"):
+        nn.Dropout2d()(np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"the input must have the shape \(N,C,L\)"):
+        nn.Dropout1d()(np.zeros((2, 3)))
+
+
+def test_repr() -> None:
+    assert repr(nn.Dropout(0.25)) == "Dropout(p=0.25, inplace=False)"

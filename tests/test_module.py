@@ -1,0 +1,330 @@
+"""Modules: parameters and their changes, state, modes, tracing, repr."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+from layer_check import normal
+
+import fastnn as fnn
+import fastnn.nn.functional as F
+from fastnn import nn
+
+
+class Block(nn.Module):
+    """A residual block with everything a module can hold."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            OrderedDict(conv=nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm=nn.BatchNorm2d(channels))
+        )
+        self.scale = nn.Parameter(np.ones((channels, 1, 1)))
+        self.offset = nn.Buffer(np.full((), 0.5))
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Any) -> Any:
+        return self.activation(self.body(x) * self.scale + x + self.offset)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 4, 3), Block(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+NAMES = [
+    "0.weight", "0.bias", "1.scale", "1.offset", "1.body.conv.weight", "1.body.norm.weight", "1.body.norm.bias",
+    "1.body.norm.running_mean", "1.body.norm.running_var", "1.body.norm.num_batches_tracked", "4.weight", "4.bias",
+]  # fmt: skip
+
+
+def test_names_and_shapes() -> None:
+    net = model()
+    state = net.state_dict()
+    assert list(state) == NAMES
+    buffers = [name for name, _ in net.named_buffers()]
+    assert buffers == [n for n in NAMES if "running" in n or "num_batches" in n or n.endswith("offset")]
+    assert [name for name, _ in net.named_parameters()] == [n for n in NAMES if n not in buffers]
+    assert state["1.body.conv.weight"].shape == (4, 4, 3, 3)
+    assert state["1.body.conv.weight"].flags.c_contiguous
+    assert state["1.body.norm.num_batches_tracked"].dtype == np.int64
+    assert [name for name, _ in net.named_modules()] == [
+        "", "0", "1", "1.body", "1.body.conv", "1.body.norm", "1.activation", "2", "3", "4",
+    ]  # fmt: skip
+    assert net.get_submodule("1.body.norm") is net[1].body[1]
+
+
+def test_state_goes_from_one_model_to_another(isa: str, rng: np.random.Generator) -> None:
+    x = normal(rng, (3, 2, 7, 8))
+    first, second = model(), model()
+    first(x)  # moves the running statistics
+    result = second.load_state_dict(first.state_dict())
+    assert result == ([], [])
+    np.testing.assert_array_equal(second.eval()(x), first.eval()(x))
+
+
+def test_state_is_a_copy(rng: np.random.Generator) -> None:
+    layer = nn.Linear(3, 2)
+    state = layer.state_dict()
+    state["weight"][:] = 7
+    assert not (layer.weight.data == 7).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda s: s.pop("0.bias"), KeyError, r"missing keys \['0.bias'\]"),
+        (lambda s: s.update(extra=np.zeros(3)), KeyError, r"unexpected keys \['extra'\]"),
+        (lambda s: s.update({"4.weight": np.zeros((4, 3))}), ValueError, r"4.weight: \(4, 3\) instead of \(3, 4\)"),
+        (lambda s: s.update({"4.bias": np.zeros(3, complex)}), TypeError, "4.bias has dtype complex128"),
+        (lambda s: s.update({"4.bias": np.array(["a", "b", "c"])}), TypeError, "4.bias has dtype"),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(change: Any, error: type[Exception], message: str) -> None:
+    net, other = model(), model()
+    before, state = net.state_dict(), other.state_dict()
+    change(state)
+    with pytest.raises(error, match=message):
+        net.load_state_dict(state)
+    for name, value in net.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_not_strict_loads_what_fits() -> None:
+    net, state = model(), model().state_dict()
+    del state["0.bias"]
+    state["extra"] = np.zeros(1)
+    result = net.load_state_dict(state, strict=False)
+    assert result.missing_keys == ["0.bias"]
+    assert result.unexpected_keys == ["extra"]
+    np.testing.assert_array_equal(net[0].weight.data, state["0.weight"])
+    with pytest.raises(ValueError, match="shapes differ"):
+        net.load_state_dict({"4.bias": np.zeros(4)}, strict=False)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, ">f4", np.int32])
+def test_states_of_other_dtypes(dtype: Any) -> None:
+    layer = nn.Linear(3, 2)
+    values = np.arange(6).reshape(2, 3).astype(dtype)
+    layer.load_state_dict({"weight": values, "bias": np.zeros(2, dtype)})
+    np.testing.assert_array_equal(layer.weight.data, values.astype(np.float32))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_change_of_a_weight_is_seen(isa: str, rng: np.random.Generator, training: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 17, 3, bias=False), nn.BatchNorm2d(17), nn.ReLU()).train(training)
+    x = normal(rng, (2, 2, 5, 6))
+    y = net(x)
+    weight = net[0].weight.data.copy()
+    net[0].weight.data = np.zeros_like(weight)
+    assert not np.array_equal(net(x), y)
+    net[0].weight.copy_(weight)
+    if training:
+        np.testing.assert_array_equal(net(x), y)
+        return
+    np.testing.assert_array_equal(net(x), y)
+    net[1].running_mean.data = np.ones(17)
+    net[1].load_state_dict({**net[1].state_dict(), "bias": np.full(17, 3.0)})
+    direct = F.relu(net[1](F.conv2d(x, weight)))
+    np.testing.assert_allclose(net(x), direct, rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_are_read_only() -> None:
+    layer = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="read-only"):
+        layer.weight.data[0, 0] = 1.0
+    with pytest.raises(ValueError, match=r"cannot assign an array of shape \(3, 2\) to a variable of shape \(2, 3\)"):
+        layer.weight.data = np.zeros((3, 2))
+    with pytest.raises(TypeError, match="cannot assign ndarray as 'weight': it is a registered Parameter"):
+        layer.weight = np.zeros((2, 3))
+    with pytest.raises(TypeError, match="dtype complex128"):
+        layer.weight.data = np.zeros((2, 3), complex)
+
+
+def test_a_layer_can_be_replaced(rng: np.random.Generator) -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    x = normal(rng, (4, 3))
+    assert net(x).shape == (4, 2)
+    net[0] = nn.Linear(3, 5)
+    assert net(x).shape == (4, 5)
+    del net[1]
+    assert len(net) == 1
+    net.append(nn.Flatten(0))
+    assert net(x).shape == (20,)
+    assert isinstance(net[:1], nn.Sequential)
+    assert net[-1] is net[1]
+
+
+def test_modes_reach_every_layer() -> None:
+    net = model()
+    assert net.eval() is net
+    assert not any(module.training for module in net.modules())
+    net.train()
+    assert all(module.training for module in net.modules())
+
+
+def test_shared_layers_count_once(rng: np.random.Generator) -> None:
+    layer = nn.Linear(3, 3)
+    net = nn.Sequential(layer, nn.ReLU(), layer)
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias"]
+    assert list(net.children()) == [layer, net[1]]
+    assert list(net.state_dict()) == ["0.weight", "0.bias", "2.weight", "2.bias"]  # as in PyTorch
+    net.load_state_dict(net.state_dict())
+    x = normal(rng, (2, 3))
+    np.testing.assert_array_equal(net(x), layer(F.relu(layer(x))))
+
+
+def test_parameters_that_are_not_trained_have_no_gradient(rng: np.random.Generator) -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    net[0].requires_grad_(False)
+    _, gradients = fnn.value_and_grad(net, nn.CrossEntropyLoss())(normal(rng, (5, 3)), np.zeros(5, np.int64))
+    assert sorted(gradients) == ["1.bias", "1.weight"]
+
+
+def test_module_list_and_dict(rng: np.random.Generator) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 2)])
+            self.heads = nn.ModuleDict({"a": nn.ReLU()})
+
+        def forward(self, x: Any) -> Any:
+            for layer in self.layers:
+                x = layer(x)
+            return self.heads["a"](x)
+
+    net = Net()
+    assert list(net.state_dict()) == ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"]
+    assert net(normal(rng, (4, 3))).shape == (4, 2)
+
+
+def test_several_inputs_and_outputs(isa: str, rng: np.random.Generator) -> None:
+    class Net(nn.Module):
+        def forward(self, a: Any, b: Any) -> Any:
+            return a + b, a * b, a
+
+    a, b = normal(rng, (2, 3, 4, 5)), normal(rng, (2, 3, 4, 5))
+    total, product, first = Net()(a, b)
+    np.testing.assert_array_equal(total, a + b)
+    np.testing.assert_array_equal(product, a * b)
+    np.testing.assert_array_equal(first, a)
+    assert not np.shares_memory(first, a)
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda x: x if x.sum() else -x, "a condition"),
+        (lambda x: [row for row in x], "iteration"),
+        (lambda x: float(x.sum()), r"float\(\)"),
+        (lambda x: np.exp(x), "a NumPy function|ufunc"),
+    ],
+)
+def test_control_flow_on_values_is_refused(use: Any, message: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return use(x)
+
+    with pytest.raises(TypeError, match=message):
+        Net()(np.zeros((2, 3)))
+
+
+def test_forward_must_return_tensors() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return 3
+
+    with pytest.raises(TypeError, match="Net.forward returned int, not a tensor"):
+        Net()(np.zeros(2))
+    with pytest.raises(NotImplementedError, match="does not define forward"):
+        nn.Module()(np.zeros(2))
+
+
+def test_assignment_before_init_is_refused() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.layer = nn.ReLU()
+
+    with pytest.raises(AttributeError, match=r"call super\(\).__init__\(\)"):
+        Net()
+
+
+@pytest.mark.parametrize("dtype", [complex, object, "U1", "M8[s]"])
+def test_inputs_that_are_no_numbers(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="fastnn works on real numbers; an array of dtype"):
+        nn.ReLU()(np.zeros((2, 3), dtype))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.Linear(4, 3), (2, 5), r"Linear\(in_features=4, .*\): expected 4 features on the last axis, got an input of shape \(2, 5\)"),
+        (nn.Linear(12, 3), (2, 3, 2, 2), r"expected 12 features .*; pass x.flatten\(1\)"),
+        (nn.Linear(4, 3), (), "expected 4 features"),
+        (nn.Conv2d(3, 4, 3), (2, 3, 5), r"Conv2d\(3, 4, .*\): the input must have the shape \(N,C,H,W\), got 3 axes in \(2, 3, 5\)"),
+        (nn.Conv2d(3, 4, 3), (2, 5, 8, 8), r"expected 3 channels on axis 1, got 5 in an input of shape \(2, 5, 8, 8\)$"),
+        (nn.Conv2d(3, 4, 3), (2, 8, 8, 3), r"looks like N,H,W,C; pass x.transpose\(0, 3, 1, 2\)"),
+        (nn.Conv2d(3, 4, 5), (2, 3, 4, 4), r"Conv2d\(3, 4, .*\): .*more than the padded image 4 x 4"),
+        (nn.Conv1d(3, 4, 3), (2, 3, 4, 4), r"Conv1d\(3, 4, .*\): the input must have the shape \(N,C,L\)"),
+        (nn.Conv1d(3, 4, 3), (2, 9, 3), r"looks like N,L,C; pass x.transpose\(0, 2, 1\)"),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_fit(layer: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        layer(np.zeros(shape, np.float32))
+
+
+def test_an_error_names_the_layer_inside_a_model() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(5)))
+    with pytest.raises(ValueError, match=r"^BatchNorm2d\(5, .*expected 5 channels on axis 1, got 4"):
+        net(np.zeros((1, 3, 5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, "stride must be at least 1, got 0"),
+        (lambda: nn.Conv2d(3, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
+        (lambda: nn.Conv2d(3, 4, 3, dilation=0), ValueError, "dilation must be at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=-1), ValueError, "padding must be at least 0"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "in_channels must be divisible by groups, got in_channels=3, groups=2"),
+        (lambda: nn.Conv2d(4, 3, 3, groups=2), ValueError, "out_channels must be divisible by groups"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=0), ValueError, "groups must be at least 1"),
+        (lambda: nn.Conv2d(3, 4, 3, stride=2, padding="same"), ValueError, 'padding="same" needs stride 1'),
+        (lambda: nn.Conv2d(3, 4, 3, padding="other"), ValueError, "padding must be 'same' or 'valid'"),
+        (lambda: nn.Conv2d(3, 4, 3, padding=((1, 2), 3)), ValueError, "padding per side must be"),
+        (lambda: nn.Conv2d(3, 4, 3, padding_mode="mirror"), ValueError, "padding_mode must be 'zeros'"),
+        (lambda: nn.Conv2d(0, 4, 3), ValueError, "in_channels must be at least 1"),
+        (lambda: nn.Conv1d(3, 4, (3, 3)), TypeError, "kernel_size must be an integer"),
+        (lambda: nn.Conv1d(3, 4, 3, stride=2, padding="same"), ValueError, 'padding="same" needs stride 1'),
+        (lambda: nn.Linear(2.5, 3), TypeError, "in_features must be an integer"),
+        (lambda: nn.Linear(3, 0), ValueError, "out_features must be at least 1"),
+        (lambda: nn.Sequential(3), TypeError, "int is not a Module"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_repr_is_pytorchs() -> None:
+    assert repr(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Sequential(nn.Linear(4, 2)))) == (
+        "Sequential(\n"
+        "  (0): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)\n"
+        "  (1): Sequential(\n"
+        "    (0): Linear(in_features=4, out_features=2, bias=True)\n"
+        "  )\n"
+        ")"
+    )
+    assert repr(nn.Conv2d(4, 8, (3, 1), 2, "valid", 2, 4)) == (
+        "Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding=valid, dilation=(2, 2), groups=4)"
+    )
+    assert repr(nn.Conv1d(2, 4, 3)) == "Conv1d(2, 4, kernel_size=(3,), stride=(1,))"
+
+
+def test_empty_batches(isa: str) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    for mode in (True, False):
+        assert net.train(mode)(np.zeros((0, 3, 8, 8), np.float32)).shape == (0, 2)
