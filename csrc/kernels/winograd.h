@@ -6,8 +6,9 @@
  *
  *   M[plane][tile][k] = sum over c of V[plane][tile][c] * U[plane][c][k],   V = B^T d B, U = G g G^T, Y = A^T M A
  *
- * In memory, a tile's planes stand together: V tile, plane, roundup(C, lanes); M tile, plane, columns. Between tiles there is one
- * vector more, so that rows of a plane do not fall on the same lines of a cache.
+ * In memory: V chunk, plane, tile, width: a chunk is 64 channels, width is 64, or C rounded up to lanes if that is less.
+ * U panel, plane, c, columns of the panel as in gemm.h. M tile, plane, columns. After each plane of V and U, and each tile of
+ * M, there is one line of a cache more, so that what is used together does not fall on the same lines.
  *
  * Error bound, with absolute values elementwise, gamma_n = n*u / (1 - n*u), u = 2^-24, barring underflow:
  *
@@ -32,9 +33,10 @@ enum winograd_form {
 };
 
 enum {
+    WINOGRAD_DEPTH = 64,         /* channels in a chunk */
     WINOGRAD_GROUP_COLUMNS = 64, /* output channels in a unit of work, a multiple of every FNN_GEMM_COLUMNS */
-    WINOGRAD_GROUP_TILES = 56,   /* tiles in a unit of work, at most */
-    WINOGRAD_DEPTH = 64          /* input channels for which U is made at a time */
+    WINOGRAD_GROUP_TILES = 70,   /* tiles in a unit of work, at most */
+    WINOGRAD_LINE = 16           /* floats */
 };
 
 struct winograd_shape {
@@ -52,9 +54,30 @@ static inline struct winograd_shape winograd_shape(ptrdiff_t tile, ptrdiff_t bat
     return shape;
 }
 
-/* Floats from a tile to the next when each plane has `width` floats. */
-static inline ptrdiff_t winograd_tile_stride(const struct winograd_shape *shape, ptrdiff_t width) {
-    return shape->planes * width + FNN_LANES;
+/* V of a block of tiles. */
+struct winograd_patches {
+    ptrdiff_t width, plane_stride, chunk_stride, size; /* floats */
+};
+
+static inline struct winograd_patches winograd_patches(const struct winograd_shape *shape, ptrdiff_t channels,
+                                                       ptrdiff_t block) {
+    struct winograd_patches patches = {.width = gemm_width(fnn_min(channels, WINOGRAD_DEPTH))};
+    patches.plane_stride = block * patches.width + WINOGRAD_LINE;
+    patches.chunk_stride = shape->planes * patches.plane_stride;
+    patches.size = fnn_ceil_div(channels, WINOGRAD_DEPTH) * patches.chunk_stride;
+    return patches;
+}
+
+/* M: floats from a tile to the next. */
+static inline ptrdiff_t winograd_tile_stride(const struct winograd_shape *shape, ptrdiff_t columns) {
+    return shape->planes * columns + WINOGRAD_LINE;
+}
+
+/* U of `depth` channels: floats from a plane to the next in a panel of the given width, and before column `first`, the first
+ * of a panel; that of roundup(K, FNN_GEMM_COLUMNS) is at least the size of all. */
+static inline ptrdiff_t winograd_plane_stride(ptrdiff_t depth, ptrdiff_t width) { return depth * width + WINOGRAD_LINE; }
+static inline ptrdiff_t winograd_panel_offset(ptrdiff_t planes, ptrdiff_t depth, ptrdiff_t first) {
+    return planes * (first / FNN_GEMM_COLUMNS) * winograd_plane_stride(depth, FNN_GEMM_COLUMNS);
 }
 
 struct winograd_tile {

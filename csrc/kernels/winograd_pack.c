@@ -1,9 +1,10 @@
-/* Packs 3x3 filters for winograd_forward: U of winograd.h, for each plane an operand in the panels of gemm.h.
+/* Packs 3x3 filters for winograd_forward: U of winograd.h.
  *
  * source K,3,3,C (the weight parameter), packed is overwritten. planes = (tile + 2)^2.
- *   winograd_pack_weight:          [plane][panel of k][c][width], planes * roundup(K, lanes) * C floats
- *   winograd_pack_weight_backward: [plane][panel of c][k][width], planes * roundup(C, lanes) * K floats; taps in reverse order,
- *                                  so that winograd_forward on dy gives the gradient of the input
+ *   winograd_pack_weight:          columns are the K output channels, depth is C
+ *   winograd_pack_weight_backward: columns are the C input channels, depth is K, and the taps are in reverse order, so that
+ *                                  winograd_forward on dy gives the gradient of the input
+ * packed: panel, plane, depth, width; planes * ceil(columns / gemm_columns) * (depth * gemm_columns + 16) floats at most.
  * Columns that do not exist are zeros. packed may not alias source. Parallel over (panel, block of depths).
  * Error: that of U in winograd.h.
  */
@@ -13,14 +14,15 @@
 FNN_INLINE void pack(const float *source, enum winograd_form form, int m, ptrdiff_t columns, ptrdiff_t depth, float *packed,
                      const struct fnn_team *team) {
     const struct winograd_weight weight = winograd_weight(source, form, columns, depth, 0);
-    const ptrdiff_t plane_stride = gemm_packed_size(columns, depth), blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
+    const ptrdiff_t planes = (m + 2) * (m + 2), blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
     struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         const ptrdiff_t panel = i / blocks, d = i % blocks * WINOGRAD_DEPTH;
         const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel);
         const struct fnn_range steps = {d, fnn_min(d + WINOGRAD_DEPTH, depth)};
-        winograd_transform_panel(&weight, m, first, count, steps, plane_stride,
-                                 packed + first * depth + d * gemm_width(count));
+        const ptrdiff_t width = gemm_width(count);
+        winograd_transform_panel(&weight, m, first, count, steps, winograd_plane_stride(depth, width),
+                                 packed + winograd_panel_offset(planes, depth, first) + d * width);
     }
 }
 

@@ -33,32 +33,41 @@ static inline void winograd_find_patch(const float *image, ptrdiff_t n, ptrdiff_
     }
 }
 
-/* Channels [c, c + lanes) of every pixel. `whole`: lanes is FNN_LANES. */
-FNN_INLINE void winograd_load_patch(const struct winograd_patch *patch, int size, bool interior, bool whole, ptrdiff_t c,
-                                    ptrdiff_t lanes, vec *pixels) {
+/* Channels [c, c + lanes) of column j: `size` pixels, one below the other. */
+FNN_INLINE void winograd_load_column(const struct winograd_patch *patch, int size, bool interior, int j, ptrdiff_t c,
+                                     ptrdiff_t lanes, vec *pixels) {
+    const float *column = patch->corner + j * patch->column_stride + c;
 #pragma GCC unroll 6
     for (int i = 0; i < size; i++) {
-#pragma GCC unroll 6
-        for (int j = 0; j < size; j++) {
-            const int at = i * size + j;
-            const float *from = interior ? patch->corner + i * patch->row_stride + j * patch->column_stride + c
-                                         : patch->pixel[at] + (c & patch->channel_mask[at]);
-            pixels[at] = whole ? vec_load(from) : vec_load_partial(from, lanes);
-        }
+        const int at = i * size + j;
+        const float *from = interior ? column + i * patch->row_stride : patch->pixel[at] + (c & patch->channel_mask[at]);
+        pixels[i] = load_lanes(from, lanes);
     }
 }
 
-/* V of one patch, all channels: v plane, stride. */
+/* v[plane*stride + c] = map of channel first + c of the patch, first applied to columns, then to rows. The loops
+ * over columns and rows stay loops: unrolled, their addresses spill. */
 FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int in, int out,
-                                         bool interior, struct fnn_range channels, ptrdiff_t stride, float *v) {
-    for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES) {
-        const ptrdiff_t lanes = lanes_left(channels.end - c);
-        vec pixels[WINOGRAD_PLANES], planes[WINOGRAD_PLANES];
-        if (lanes == FNN_LANES) winograd_load_patch(patch, in, interior, true, c, lanes, pixels);
-        else winograd_load_patch(patch, in, interior, false, c, lanes, pixels);
-        winograd_map_square(map, m, in, out, pixels, planes);
-#pragma GCC unroll 36
-        for (int p = 0; p < out * out; p++) vec_store(v + p * stride + c, planes[p]);
+                                         bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride, float *v) {
+    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+        const ptrdiff_t lanes = lanes_left(channels - c);
+#pragma GCC unroll 1
+        for (int j = 0; j < in; j++) {
+            vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
+            winograd_load_column(patch, in, interior, j, first + c, lanes, column);
+            map(m, column, mapped);
+#pragma GCC unroll 6
+            for (int i = 0; i < out; i++) half[i][j] = mapped[i];
+        }
+        float *to = v + c;
+#pragma GCC unroll 1
+        for (int i = 0; i < out; i++, to += out * stride) {
+            vec planes[WINOGRAD_PATCH];
+            map(m, half[i], planes);
+#pragma GCC unroll 6
+            for (int j = 0; j < out; j++) vec_store(to + j * stride, planes[j]);
+        }
     }
 }
 

@@ -24,7 +24,7 @@
 #include "lanes.h"
 
 enum {
-    WINOGRAD_PATCH = 6, /* the largest patch, in one direction */
+    WINOGRAD_PATCH = 6, /* pixels of the largest patch, in one direction */
     WINOGRAD_PLANES = WINOGRAD_PATCH * WINOGRAD_PATCH
 };
 
@@ -127,21 +127,5 @@ FNN_INLINE void winograd_filter_transposed(int m, const vec *u, vec *g) {
 }
 
 typedef void winograd_map(int m, const vec *from, vec *to);
-
-/* to = map(from) applied to columns, then to rows: from is `in` x `in`, to is `out` x `out`, both row by row. */
-FNN_INLINE void winograd_map_square(winograd_map map, int m, int in, int out, const vec *from, vec *to) {
-    vec half[WINOGRAD_PLANES];
-#pragma GCC unroll 6
-    for (int j = 0; j < in; j++) {
-        vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
-#pragma GCC unroll 6
-        for (int i = 0; i < in; i++) column[i] = from[i * in + j];
-        map(m, column, mapped);
-#pragma GCC unroll 6
-        for (int i = 0; i < out; i++) half[i * in + j] = mapped[i];
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < out; i++) map(m, half + i * in, to + i * out);
-}
 
 #endif

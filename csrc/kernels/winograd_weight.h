@@ -26,23 +26,23 @@ static inline struct winograd_weight winograd_weight(const float *source, enum w
     return weight;
 }
 
-/* U of one vector of columns at one depth: its planes at to, to + plane_stride, ... */
-FNN_INLINE void winograd_transform_filter(const vec *taps, int m, ptrdiff_t plane_stride, float *to) {
-    vec half[WINOGRAD_PATCH * 3];
+/* U of one vector of columns at one depth: its planes at to, to + plane_stride, ... taps: nine vectors, stride apart. */
+FNN_INLINE void winograd_transform_filter(const vec *taps, int stride, int m, ptrdiff_t plane_stride, float *to) {
+    vec half[WINOGRAD_PATCH][3];
 #pragma GCC unroll 3
     for (int s = 0; s < 3; s++) {
-        const vec column[3] = {taps[s], taps[3 + s], taps[6 + s]};
+        const vec column[3] = {taps[s * stride], taps[(3 + s) * stride], taps[(6 + s) * stride]};
         vec mapped[WINOGRAD_PATCH];
         winograd_filter(m, column, mapped);
 #pragma GCC unroll 6
-        for (int i = 0; i < m + 2; i++) half[i * 3 + s] = mapped[i];
+        for (int i = 0; i < m + 2; i++) half[i][s] = mapped[i];
     }
-#pragma GCC unroll 6
-    for (int i = 0; i < m + 2; i++) {
+#pragma GCC unroll 1
+    for (int i = 0; i < m + 2; i++, to += (m + 2) * plane_stride) {
         vec planes[WINOGRAD_PATCH];
-        winograd_filter(m, half + i * 3, planes);
+        winograd_filter(m, half[i], planes);
 #pragma GCC unroll 6
-        for (int j = 0; j < m + 2; j++) vec_store(to + (i * (m + 2) + j) * plane_stride, planes[j]);
+        for (int j = 0; j < m + 2; j++) vec_store(to + j * plane_stride, planes[j]);
     }
 }
 
@@ -51,28 +51,23 @@ FNN_INLINE void winograd_transform_filters(const struct winograd_weight *weight,
                                            ptrdiff_t columns, ptrdiff_t steps, ptrdiff_t width, ptrdiff_t plane_stride,
                                            float *to) {
     vec square[9][FNN_LANES];
+    const bool transposed = weight->depth_stride == 1;
+    const ptrdiff_t stride = transposed ? weight->column_stride : weight->depth_stride;
+    const ptrdiff_t rows = transposed ? columns : steps, lanes = transposed ? steps : columns;
     for (int tap = 0; tap < 9; tap++) {
         const float *from = corner + (weight->rotated ? 8 - tap : tap) * weight->tap_stride;
-        const bool transposed = weight->depth_stride == 1 && weight->column_stride != 1;
-        const ptrdiff_t stride = transposed ? weight->column_stride : weight->depth_stride;
-        const ptrdiff_t rows = transposed ? columns : steps, lanes = transposed ? steps : columns;
-#pragma GCC unroll 16
-        for (int i = 0; i < FNN_LANES; i++)
-            square[tap][i] = i < rows ? load_lanes(from + i * stride, lanes) : vec_zero();
+        for (ptrdiff_t i = 0; i < rows; i++) square[tap][i] = load_lanes(from + i * stride, lanes);
+        for (ptrdiff_t i = rows; i < FNN_LANES; i++) square[tap][i] = vec_zero();
         if (transposed) vec_transpose(square[tap]);
     }
-    for (ptrdiff_t d = 0; d < steps; d++) {
-        vec taps[9];
-#pragma GCC unroll 9
-        for (int tap = 0; tap < 9; tap++) taps[tap] = square[tap][d];
-        winograd_transform_filter(taps, m, plane_stride, to + d * width);
-    }
+    for (ptrdiff_t d = 0; d < steps; d++)
+        winograd_transform_filter(&square[0][d], FNN_LANES, m, plane_stride, to + d * width);
 }
 
 /* U of depths [depth.begin, depth.end) of the panel that begins at column `first`, `columns` of which exist:
- * to[plane][d - depth.begin][width]. */
-FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, ptrdiff_t first,
-                                         ptrdiff_t columns, struct fnn_range depth, ptrdiff_t plane_stride, float *to) {
+ * element (plane, d, column) at to[plane*plane_stride + (d - depth.begin)*width + column - first]. */
+FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, ptrdiff_t first, ptrdiff_t columns,
+                                         struct fnn_range depth, ptrdiff_t plane_stride, float *to) {
     const ptrdiff_t width = gemm_width(columns);
     const float *panel = weight->source + first * weight->panel_stride;
     for (ptrdiff_t j = 0; j < columns; j += FNN_LANES) {
