@@ -14,6 +14,8 @@ from fastnn import nn, optim, reference
 from fastnn.trace import Compiled
 from fastnn.variable import Array
 
+KERNELS = {"penalty_gradient", "rmsprop_step", "adagrad_step"}
+
 UNIT = 2.0**-24
 SHAPES = [(5, 3, 3, 2), (37,), (7, 11), (1,), (2, 1031)]
 
@@ -27,6 +29,18 @@ CASES: list[tuple[str, type[optim.Optimizer], Callable[..., Any], dict[str, Any]
     ("adam_decay", optim.Adam, reference.adam_step, {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}),
     ("amsgrad", optim.Adam, reference.adam_step, {"amsgrad": True, "betas": (0.5, 0.6)}),
     ("adamw", optim.AdamW, reference.adamw_step, {}),
+    ("rmsprop", optim.RMSprop, reference.rmsprop_step, {"alpha": 0.9}),
+    ("rmsprop_centered", optim.RMSprop, reference.rmsprop_step, {"alpha": 0.9, "centered": True, "weight_decay": 0.1}),
+    ("rmsprop_momentum", optim.RMSprop, reference.rmsprop_step, {"alpha": 0.8, "momentum": 0.7, "maximize": True}),
+    (
+        "rmsprop_both", optim.RMSprop, reference.rmsprop_step,
+        {"alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-2},
+    ),
+    ("adagrad", optim.Adagrad, reference.adagrad_step, {}),
+    (
+        "adagrad_all", optim.Adagrad, reference.adagrad_step,
+        {"lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.5, "eps": 1e-3, "maximize": True},
+    ),
     ("adamw_up", optim.AdamW, reference.adamw_step, {"weight_decay": 0.2, "amsgrad": True, "maximize": True}),
 ]
 
@@ -95,7 +109,7 @@ def test_sgd_is_exact_on_small_numbers(isa: str, threads: int, rng: np.random.Ge
         assert np.array_equal(parameter.data, value)
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad])
 def test_bits_do_not_depend_on_threads(kind: Any, isa: str, same_bits: Any) -> None:
     def run() -> list[Array]:
         rng = np.random.default_rng(3)
@@ -202,6 +216,10 @@ NAN = float("nan")
         (lambda: optim.Adam(betas=0.9), TypeError, "betas must be a pair"),
         (lambda: optim.AdamW(eps=-1e-8), ValueError, "eps must be at least 0"),
         (lambda: optim.AdamW(weight_decay=-1), ValueError, "weight_decay must be at least 0"),
+        (lambda: optim.RMSprop(alpha=1.0), ValueError, r"alpha must lie in \[0, 1\)"),
+        (lambda: optim.RMSprop(centered=0), TypeError, "centered must be True or False"),
+        (lambda: optim.Adagrad(lr_decay=-1), ValueError, "lr_decay must be at least 0"),
+        (lambda: optim.Adagrad(initial_accumulator_value=NAN), ValueError, "initial_accumulator_value must be finite"),
         (lambda: optim.SGD([]), ValueError, "empty list of parameters"),
         (lambda: optim.SGD(nn.Parameter([1.0])), TypeError, "iterable of Parameters"),
         (lambda: optim.SGD([np.ones(3)]), TypeError, "works on Parameters, not on ndarray"),
@@ -239,12 +257,25 @@ def test_defaults_are_pytorchs() -> None:
     }  # fmt: skip
     assert optim.Adam().defaults == adam
     assert optim.AdamW().defaults == {**adam, "weight_decay": 1e-2}
+    assert optim.RMSprop().defaults == {
+        "lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0, "momentum": 0, "centered": False, "maximize": False,
+        "l1": 0, "l2": 0,
+    }  # fmt: skip
+    assert optim.Adagrad().defaults == {
+        "lr": 1e-2, "lr_decay": 0, "weight_decay": 0, "initial_accumulator_value": 0, "eps": 1e-10, "maximize": False,
+        "l1": 0, "l2": 0,
+    }  # fmt: skip
     assert "momentum: 0.9" in repr(optim.SGD(momentum=0.9))
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
-def test_state_goes_on_where_it_was(kind: Any, rng: np.random.Generator) -> None:
-    settings = {"momentum": 0.9} if kind is optim.SGD else {"amsgrad": True}
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (optim.SGD, {"momentum": 0.9}), (optim.Adam, {"amsgrad": True}), (optim.AdamW, {}),
+        (optim.RMSprop, {"momentum": 0.9, "centered": True}), (optim.Adagrad, {"lr_decay": 0.5}),
+    ],
+)  # fmt: skip
+def test_state_goes_on_where_it_was(kind: Any, settings: dict[str, Any], rng: np.random.Generator) -> None:
     gradients = [make_gradients(rng) for _ in range(5)]
     ours = make_parameters(rng)
     start = [np.array(p.data) for p in ours]

@@ -16,7 +16,8 @@ from fastnn import nn, optim
 from fastnn.trace import Compiled
 
 SHAPES = [(5, 3, 3, 2), (37,), (7, 11)]
-CONFIGURATIONS = range(40)
+CONFIGURATIONS = range(200)
+KINDS = ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"]
 
 
 def random_settings(kind: str, rng: np.random.Generator) -> dict[str, Any]:
@@ -26,6 +27,15 @@ def random_settings(kind: str, rng: np.random.Generator) -> dict[str, Any]:
         settings["momentum"] = float(rng.uniform(0.1, 0.99)) if flip(rng) else 0.0
         settings["nesterov"] = bool(settings["momentum"]) and flip(rng)
         settings["dampening"] = 0.0 if settings["nesterov"] or flip(rng) else float(rng.uniform(0, 1))
+    elif kind == "RMSprop":
+        settings["alpha"] = float(rng.uniform(0.85, 0.999))
+        settings["momentum"] = float(rng.uniform(0.1, 0.99)) if flip(rng) else 0.0
+        settings["centered"] = flip(rng)
+        settings["eps"] = float(10 ** rng.uniform(-6, -2))
+    elif kind == "Adagrad":
+        settings["lr_decay"] = float(rng.uniform(0, 0.5))
+        settings["initial_accumulator_value"] = float(rng.uniform(0, 1)) if flip(rng) else 0.0
+        settings["eps"] = float(10 ** rng.uniform(-10, -2))
     else:
         settings["betas"] = (float(rng.uniform(0, 0.99)), float(rng.uniform(0.5, 0.9999)))
         settings["eps"] = float(10 ** rng.uniform(-10, -2))
@@ -67,7 +77,7 @@ class Pair:
             assert np.abs(ours.data - theirs.detach().numpy()).max() <= steps * 16 * 2.0**-24 * self.length
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_trajectories(kind: str) -> None:
     for seed in CONFIGURATIONS:
         rng = np.random.default_rng([seed, len(kind)])
@@ -77,7 +87,7 @@ def test_trajectories(kind: str) -> None:
         pair.check(6)
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_state_from_pytorch_goes_on_here(kind: str) -> None:
     rng = np.random.default_rng(len(kind))
     settings = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9, "dampening": 0.5} if kind == "SGD" else {})

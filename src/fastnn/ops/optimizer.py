@@ -35,13 +35,20 @@ class _Update(Op):
     def writes(self, node: Node) -> tuple[int, ...]:
         return tuple(i for i in range(len(node.inputs)) if i % (2 + node.states) != 1)
 
+    def _slots(self, node: Node) -> tuple[int, ...]:
+        """The places of a parameter's states in the table."""
+        return tuple(range(node.states))
+
     def _segments(self, node: Node, steps: Lowering) -> dict[str, Any]:
         """The table: parameter, gradient, three states (or null) and count for each parameter; and the run-time values."""
         group = 2 + node.states
         table: list[Any] = []
         for first in range(0, len(node.inputs), group):
-            pointers = [steps.pointer(tensor) for tensor in node.inputs[first : first + group]]
-            table += [*pointers, *[None] * (MOST_STATES - node.states), elements(node.inputs[first])]
+            parameter, gradient, *states = node.inputs[first : first + group]
+            places: list[Any] = [None] * MOST_STATES
+            for slot, state in zip(self._slots(node), states, strict=True):
+                places[slot] = steps.pointer(state)
+            table += [steps.pointer(parameter), steps.pointer(gradient), *places, elements(parameter)]
         return {
             "segments": table,
             "segment_count": len(node.inputs) // group,
@@ -90,6 +97,48 @@ class AdamUpdate(_Update):
             weight_decay=node.weight_decay,
             decoupled=int(node.decoupled),
             amsgrad=int(node.amsgrad),
+            maximize=int(node.maximize),
+        )
+
+
+@register
+class RMSpropUpdate(_Update):
+    """One step of RMSprop for a group of parameters; see optim.RMSprop. States: the mean square, the mean if centred, the
+    momentum buffer if there is momentum."""
+
+    name = "rmsprop_update"
+
+    def _slots(self, node: Node) -> tuple[int, ...]:
+        return (0, *((1,) if node.centered else ()), *((2,) if node.momentum else ()))
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "rmsprop_step",
+            self._work(node) * 2,
+            **self._segments(node, steps),
+            alpha=node.alpha,
+            eps=node.eps,
+            weight_decay=node.weight_decay,
+            momentum=node.momentum,
+            centered=int(node.centered),
+            maximize=int(node.maximize),
+        )
+
+
+@register
+class AdagradUpdate(_Update):
+    """One step of Adagrad for a group of parameters; see optim.Adagrad. State: the sum of squares."""
+
+    name = "adagrad_update"
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "adagrad_step",
+            self._work(node) * 2,
+            **self._segments(node, steps),
+            lr_decay=node.lr_decay,
+            eps=node.eps,
+            weight_decay=node.weight_decay,
             maximize=int(node.maximize),
         )
 

@@ -3,10 +3,11 @@
 from .adam import Adam, AdamW
 from .group import ParameterGroup
 from .optimizer import Optimizer
+from .scaled import Adagrad, RMSprop
 from .schedule import CosineDecay, ExponentialDecay, MultiStepDecay, OneCycle, StepDecay
 from .sgd import SGD
 
 __all__ = [
-    "SGD", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "MultiStepDecay", "OneCycle", "Optimizer",
-    "ParameterGroup", "StepDecay",
+    "SGD", "Adagrad", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "MultiStepDecay", "OneCycle", "Optimizer",
+    "ParameterGroup", "RMSprop", "StepDecay",
 ]
