@@ -78,6 +78,10 @@ class Op:
         """Inputs (variables) that the operation changes."""
         return ()
 
+    def flops(self, node: Node) -> float:
+        """Multiplications and additions, for operations that arithmetic limits; 0: memory limits it."""
+        return 0.0
+
     def lower(self, node: Node, steps: Any) -> None:
         """Adds the kernel calls to a plan (see plan.Lowering)."""
         raise NotImplementedError(self.name)

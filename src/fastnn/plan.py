@@ -51,6 +51,15 @@ class Step:
     prologue: bool
     serial: bool
 
+    flops: float
+    """Multiplications and additions, where arithmetic is what limits the step; else 0."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all memory that the step is given, each stretch once: what it must read or write at least."""
+        parts = {(id(r.storage), r.offset): r.size for a in self.arguments.values() for r in _references(a)}
+        return sum(parts.values())
+
 
 @dataclass
 class Facts:
@@ -123,7 +132,8 @@ class Lowering:
         """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
         team is worth its while, never a bit of the result."""
         serial = work < self.facts.serial_work
-        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, serial))
+        flops = self._node.op.flops(self._node)
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, serial, flops))
 
     def prepared(self, tensor: Tensor, key: Any, size: int, kernel: str, work: float, **arguments: Any) -> Reference:
         """Another form of a tensor (weights packed for a kernel), made once per plan, or once per change of the
@@ -136,6 +146,7 @@ class Lowering:
         self._prologue = self.is_fixed(tensor)
         reference = Reference(self._new_storage(size), 0, size)
         self.step(kernel, work, source=self.pointer(tensor), packed=reference, **arguments)
+        self.steps[-1].flops = 0.0
         self._prologue = before
         self._prepared[tensor, key] = reference
         return reference

@@ -29,8 +29,16 @@ def _workspace(steps: Lowering) -> Reference:
     return steps.workspace(4 * steps.facts.threads * SCRATCH_STEPS * steps.facts.gemm_columns)
 
 
+class _Product(Op):
+    """A product of matrices (N,C), (K,C) and (N,K), any two of which are inputs and the third the output."""
+
+    def flops(self, node: Node) -> float:
+        sizes = [float(np.prod(tensor.shape)) for tensor in (*node.inputs[:2], node.outputs[0])]
+        return 2.0 * float(np.sqrt(np.prod(sizes)))  # NC * CK * NK is the square of NCK
+
+
 @register
-class Linear(Op):
+class Linear(_Product):
     """y = activation(x weight^T + bias). `activation` (None, "relu", "relu6") is set by passes."""
 
     name = "linear"
@@ -81,7 +89,7 @@ class Linear(Op):
 
 
 @register
-class LinearBackwardData(Op):
+class LinearBackwardData(_Product):
     """dx = dy weight."""
 
     name = "linear_backward_data"
@@ -104,7 +112,7 @@ class LinearBackwardData(Op):
 
 
 @register
-class LinearBackwardWeight(Op):
+class LinearBackwardWeight(_Product):
     """dweight = dy^T x, and with `has_bias` dbias = the sum of dy over the batch."""
 
     name = "linear_backward_weight"

@@ -1,0 +1,102 @@
+"""Where the time of a plan goes: each step beside what the machine could do at most."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .benchmark.machine import Machine, measure_machine
+from .plan import Plan, Step
+from .trace import argument, check_limits, note_written, refresh_constants, runtime_values
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """One step of a run: what it is, how long it took, and the least work it can be."""
+
+    kernel: str
+    shape: tuple[int, ...]
+    seconds: float
+    flops: float
+    size: int
+    """Bytes of all tensors that it reads or writes, each once."""
+    serial: bool
+
+    def bound(self, machine: Machine) -> float:
+        """Seconds that the machine needs at least, by arithmetic or by memory traffic (the roofline)."""
+        share = 1.0 / machine.threads if self.serial else 1.0
+        return max(self.flops / (machine.gflops * share), self.size / machine.copy_gbs) * 1e-9
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The steps of one run of a plan; print it, or save it for chrome://tracing and Perfetto."""
+
+    steps: list[StepProfile]
+    machine: Machine
+
+    @property
+    def seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+    def __str__(self) -> str:
+        total = self.seconds or 1.0
+        lines = [f"{'kernel':32s} {'shape':22s} {'us':>9s} {'share':>6s} {'rate':>14s} {'roofline':>9s} {'bytes':>12s}"]
+        for step in self.steps:
+            seconds = max(step.seconds, 1e-9)
+            rate = f"{step.flops / seconds * 1e-9:7.1f} GFLOP/s" if step.flops else f"{step.size / seconds * 1e-9:7.1f} GB/s   "
+            lines.append(
+                f"{step.kernel:32s} {step.shape!s:22s} {step.seconds * 1e6:9.1f} {step.seconds / total:6.1%} {rate:>14s} "
+                f"{step.bound(self.machine) / seconds:9.0%} {step.size:12d}"
+            )
+        lines.append(f"{'total':55s} {total * 1e6:9.1f}   of {self.machine.gflops:.0f} GFLOP/s, {self.machine.copy_gbs:.0f} GB/s")
+        return "\n".join(lines)
+
+    def save_trace(self, path: str | Path) -> None:
+        """Writes the run in the Trace Event Format, one complete event a step, times in microseconds."""
+        events: list[dict[str, Any]] = []
+        now = 0.0
+        for step in self.steps:
+            details = {"shape": list(step.shape), "flops": step.flops, "bytes": step.size}
+            duration = step.seconds * 1e6
+            events.append({"name": step.kernel, "ph": "X", "pid": 1, "tid": 1, "ts": now, "dur": duration, "args": details})
+            now += duration
+        Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n")
+
+
+def _step_profile(step: Step, seconds: float) -> StepProfile:
+    shape = step.node.outputs[0].shape if step.node.outputs else ()
+    return StepProfile(step.kernel, shape, seconds, step.flops, step.size, step.serial)
+
+
+def profile(plan: Plan, *arrays: Any, machine: Machine | None = None) -> Profile:
+    """Runs a plan once on the given arrays with the clock read between the steps.
+
+    Parameters
+    ----------
+    plan : from `model.plan(...)`. Running a plan that changes variables changes them.
+    arrays : its inputs.
+    machine : the limits to compare with; measured if left out.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval()
+    >>> found = profile(model.plan((2, 8)), np.ones((2, 8)))
+    >>> [step.kernel for step in found.steps]
+    ['linear_forward']
+    """
+    machine = machine or measure_machine()
+    arguments = [argument(array, tensor.dtype == "int64") for array, tensor in zip(arrays, plan.inputs, strict=True)]
+    check_limits(plan, arguments)
+    values = runtime_values(plan, None)
+    refresh_constants(plan)
+    outputs = plan.allocate_outputs()
+    externals = (*(a.data for a in arguments), *outputs)
+    if not plan.written:
+        plan.program.run(externals, values)  # the first run touches fresh memory
+    seconds = plan.program.profile(externals, values)
+    note_written(plan)
+    steps = [step for step in plan.steps if not step.prologue]
+    return Profile([_step_profile(s, t) for s, t in zip(steps, seconds, strict=True)], machine)
