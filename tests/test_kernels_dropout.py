@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_runner import channels_first, channels_last, run_kernel, same_results
+from kernel_runner import UNIT, assert_within, channels_first, channels_last, run_kernel, same_results
 
 from fastnn import reference
 
-KERNELS = {"dropout", "dropout_channels"}
+KERNELS = {"dropout", "dropout_channels", "gaussian_dropout", "alpha_dropout"}
 
 SameBits = Callable[..., Any]
 PROBABILITIES = [0.0, 1e-10, 0.3, 0.5, 1.0 - 2.0**-34, 1.0]
@@ -62,3 +62,35 @@ def test_dropout_channels(
         ),
     )  # fmt: skip
     np.testing.assert_array_equal(channels_first(results["y"]), reference.dropout2d(x, p, **stream))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("count", [0, 1, 31, 64, 1021, 20011])
+def test_gaussian_dropout(isa: str, same_bits: SameBits, rng: np.random.Generator, count: int, p: float) -> None:
+    x = rng.standard_normal(count, np.float32)
+    stream = {"seed": 3, "layer": 2**31, "step": 8}
+    deviation = float(np.sqrt(p / (1 - p)))
+    outputs = {"y": ((count,), "f4")}
+    y = same_results(
+        same_bits, lambda: run_kernel("gaussian_dropout", outputs, x=x, count=count, deviation=deviation, **stream)
+    )["y"]
+    expected = reference.gaussian_dropout(x.astype(np.float64), p, **stream)
+    words = reference.random_bits(2 * count, **stream)[::2]
+    radius = np.sqrt(-2 * np.log((words + 1.0) * 2.0**-32))
+    assert_within(y, expected, 8 * UNIT * np.abs(x) * (1 + deviation * radius))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("count", [0, 1, 63, 5003])
+def test_alpha_dropout(isa: str, same_bits: SameBits, rng: np.random.Generator, count: int, p: float) -> None:
+    x = rng.standard_normal(count, np.float32)
+    stream = {"seed": 3, "layer": 5, "step": 8}
+    limit = -1.7580993408473766
+    scale = ((1 - p) * (1 + p * limit**2)) ** -0.5 if p < 1 else 0.0
+    numbers = {"probability": p, "scale": scale, "shift": -scale * limit * p, "dropped": scale * limit * (1 - p)}
+    outputs = {"y": ((count,), "f4")}
+    y = same_results(same_bits, lambda: run_kernel("alpha_dropout", outputs, x=x, count=count, **numbers, **stream))[
+        "y"
+    ]
+    expected = reference.alpha_dropout(x.astype(np.float64), p, True, **stream)
+    assert_within(y, expected, 4 * UNIT * (np.abs(scale * x) + 2))

@@ -11,12 +11,6 @@
 
 enum { BLOCK = 1024 }; /* a multiple of PHILOX_WORDS on every ISA */
 
-/* The least word that keeps an element. */
-static inline uint32_t keep_threshold(double probability) {
-    double threshold = probability * 4294967296.0;
-    return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
-}
-
 /* x, y (count) */
 void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);

@@ -19,6 +19,12 @@ static inline struct philox_stream philox_stream(uint64_t seed, uint64_t layer, 
     return (struct philox_stream){(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)step, (uint32_t)layer};
 }
 
+/* The least word that keeps an element which is dropped with the given probability (below 1). */
+static inline uint32_t keep_threshold(double probability) {
+    double threshold = probability * 4294967296.0;
+    return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
+}
+
 /* words[w] lane l = output word w for counter first + l. */
 FNN_INLINE void philox_counters(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
     const ivec multiplier0 = ivec_set1(0xD2511F53u), multiplier1 = ivec_set1(0xCD9E8D57u);

@@ -29,19 +29,11 @@ FNN_INLINE vec huber(const struct loss_settings *p, vec x, vec target, vec pos_w
     return vec_mul(p->b, vec_select(vec_less_equal(distance, p->a), square, line));
 }
 
-/* log(1 - x) for 0 <= x <= 1 */
-FNN_INLINE vec log_of_rest(vec x) {
-    const vec one = vec_set1(1.0f);
-    vec rest = vec_sub(one, x), lost = vec_sub(vec_sub(one, rest), x);
-    vec logarithm = vec_add(vec_log(rest), vec_div(lost, rest));
-    return vec_select(vec_less_equal(rest, vec_zero()), vec_set1(-__builtin_inff()), logarithm);
-}
-
 FNN_INLINE vec cross_entropy(const struct loss_settings *p, vec x, vec target, vec pos_weight) {
     (void)p, (void)pos_weight;
     const vec floor = vec_set1(-100.0f);
     vec hit = vec_mul(target, vec_max(floor, vec_log(x)));
-    vec miss = vec_mul(vec_sub(vec_set1(1.0f), target), vec_max(floor, log_of_rest(x)));
+    vec miss = vec_mul(vec_sub(vec_set1(1.0f), target), vec_max(floor, vec_log1m(x)));
     return vec_neg(vec_add(hit, miss));
 }
 

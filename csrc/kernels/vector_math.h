@@ -90,6 +90,14 @@ FNN_INLINE vec vec_log1p(vec u) {
     return vec_add(vec_log_positive(w), vec_div(lost, w));
 }
 
+/* log(1 - u) for 0 <= u <= 1, likewise; -inf for u = 1. */
+FNN_INLINE vec vec_log1m(vec u) {
+    const vec one = vec_set1(1.0f);
+    vec rest = vec_sub(one, u), lost = vec_sub(vec_sub(one, rest), u);
+    vec logarithm = vec_add(vec_log(rest), vec_div(lost, rest));
+    return vec_select(vec_less_equal(rest, vec_zero()), vec_set1(-__builtin_inff()), logarithm);
+}
+
 /* 1 / (1 + exp(-x)) */
 FNN_INLINE vec vec_sigmoid(vec x) {
     return vec_div(vec_set1(1.0f), vec_add(vec_set1(1.0f), vec_exp(vec_neg(x))));
