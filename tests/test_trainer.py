@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,41 @@ def test_an_optimizer_of_some_parameters_trains_these_alone() -> None:
     trainer.step(*make_data())
     changed = {name for name, value in model.named_parameters() if not np.array_equal(value.data, before[name])}
     assert changed == {"6.weight", "6.bias"}
+
+
+def test_a_group_added_by_hand_keeps_its_parameters() -> None:
+    model, optimizer = make_model(), optim.SGD(lr=0.0)
+    optimizer.add_param_group({"params": model[6].parameters(), "lr": 0.5})
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), optimizer)
+    before = trainer.model.state_dict()
+    trainer.step(*make_data())
+    changed = {name for name, value in trainer.model.named_parameters() if not np.array_equal(value.data, before[name])}
+    assert changed == {"6.weight", "6.bias"}
+    assert len(optimizer.parameters()) == len({id(p) for p in optimizer.parameters()}) == 6
+
+
+def test_each_size_of_batch_is_traced_once() -> None:
+    traces: list[tuple[int, ...]] = []
+
+    def loss(output: Any, target: Any) -> Any:
+        traces.append(output.shape)
+        return F.cross_entropy(output, target)
+
+    trainer = fnn.Trainer(make_model(), loss, optim.Adam(), ["accuracy"])
+    x, y = make_data()
+    trainer.fit(x, y, 3, 10, validation_data=(x, y), progress=False)
+    trainer.optimizer.param_groups[0]["lr"] = 0.5
+    trainer.fit(x, y, 2, 10, progress=False)
+    assert sorted(traces) == [(3, 3), (3, 3), (10, 3), (10, 3)]
+
+
+def test_trainers_in_threads_give_the_bits_of_one_by_one() -> None:
+    x, y = make_data()
+    expected = [[t.step(x, y) for _ in range(20)] for t in (make_trainer(1), make_trainer(2), make_trainer(3))]
+    trainers = [make_trainer(1), make_trainer(2), make_trainer(3)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda trainer: [trainer.step(x, y) for _ in range(20)], trainers))
+    assert found == expected
 
 
 def test_parameters_of_the_loss_are_trained_too() -> None:

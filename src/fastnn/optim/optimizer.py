@@ -60,7 +60,7 @@ class Optimizer:
         self.param_groups.append(ParameterGroup(settings, self.rules, self.check))
 
     def bind(self, model: Any, parameters: Iterable[Parameter]) -> None:
-        """Takes the model's parameters, if none were given to the optimizer itself."""
+        """Takes the model's parameters, but those of groups added by hand, if none were given at the start."""
         if not self._for_all:
             return
         if self._bound_to is not None and self._bound_to is not model:
@@ -68,7 +68,10 @@ class Optimizer:
                 f"this {type(self).__name__} already trains another model; make a new one, or give it its parameters"
             )
         self._bound_to = model
-        self.param_groups[0]["params"] = list(parameters)
+        others = {id(parameter) for group in self.param_groups[1:] for parameter in group["params"]}
+        chosen = [parameter for parameter in parameters if id(parameter) not in others]
+        if [id(p) for p in chosen] != [id(p) for p in self.param_groups[0]["params"]]:  # each assignment costs a trace
+            self.param_groups[0]["params"] = chosen
 
     def parameters(self) -> list[Parameter]:
         """The parameters of all groups, in order."""

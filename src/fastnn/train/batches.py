@@ -78,7 +78,7 @@ class Batches:
 
 
 def take(array: Array, chosen: Array) -> Array:
-    """array[chosen]; images that lie N,H,W,C in memory stay so.
+    """array[chosen]; images that lie N,H,W,C in memory stay so (NumPy promises no order for `array[chosen]` itself).
 
     >>> images = np.zeros((5, 8, 9, 3), np.float32).transpose(0, 3, 1, 2)
     >>> take(images, np.array([4, 1])).transpose(0, 2, 3, 1).flags.c_contiguous
