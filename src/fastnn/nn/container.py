@@ -77,9 +77,9 @@ class ModuleList(Module):
     2
     """
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
-        self.extend(modules)
+        self.extend(modules or ())
 
     __iter__ = Sequential.__iter__
     __len__ = Sequential.__len__

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...graph import Shape, Tensor
-from .activation import log_softmax
 from .eager import eager
 from .sizes import one_of, real
+from .softmax import log_softmax
 
 
 def _rows(input: Tensor) -> Tensor:
@@ -85,8 +85,8 @@ def cross_entropy(
     TypeError for indices given as floats.
 
     >>> import numpy as np
-    >>> float(cross_entropy(np.zeros((2, 4)), np.array([1, 3]))) == np.float32(np.log(4))
-    True
+    >>> round(float(cross_entropy(np.zeros((2, 4)), np.array([1, 3]))), 5)
+    1.38629
     """
     if size_average is not None or reduce is not None:
         raise ValueError("size_average and reduce are no longer supported; use reduction")
