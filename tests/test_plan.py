@@ -1,0 +1,158 @@
+"""The memory plan and what a plan says about itself: no two living storages overlap, every byte lies inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastnn as fnn
+from fastnn import _core, nn
+from fastnn.plan import ALIGNMENT, Plan, Reference, Storage, _assign_offsets, _references
+
+LIFETIMES = st.lists(
+    st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 12)), max_size=40
+)  # size, first node, further nodes
+
+
+def _check_places(storages: list[Storage], total: int) -> None:
+    for storage in storages:
+        assert storage.offset % ALIGNMENT == 0
+        assert 0 <= storage.offset
+        assert storage.offset + storage.size <= total
+    for i, a in enumerate(storages):
+        for b in storages[:i]:
+            together = a.first <= b.last and b.first <= a.last
+            apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
+            assert apart or not together or 0 in (a.size, b.size), (a, b)
+
+
+@settings(max_examples=2000, deadline=None)
+@given(LIFETIMES)
+def test_storages_that_live_together_lie_apart(lifetimes: list[tuple[int, int, int]]) -> None:
+    storages = [Storage(size, first=first, last=first + more) for size, first, more in lifetimes]
+    total = _assign_offsets(storages)
+    _check_places(storages, total)
+    aligned = [(s.size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT for s in storages]
+    assert total <= sum(aligned), "no worse than one after the other"
+    for position in range(45):
+        living = sum(s.size for s in storages if s.first <= position <= s.last)
+        assert total >= living, "no better than what lives at once"
+
+
+@settings(max_examples=200, deadline=None)
+@given(LIFETIMES)
+def test_the_plan_does_not_depend_on_when_it_is_made(lifetimes: list[tuple[int, int, int]]) -> None:
+    def places() -> list[int]:
+        storages = [Storage(size, first=first, last=first + more) for size, first, more in lifetimes]
+        _assign_offsets(storages)
+        return [s.offset for s in storages]
+
+    assert places() == places()
+
+
+def test_a_chain_of_equal_tensors_needs_two() -> None:
+    storages = [Storage(640, first=i, last=i + 1) for i in range(20)]
+    assert _assign_offsets(storages) == 2 * 640
+
+
+class Residual(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: fnn.Tensor) -> fnn.Tensor:
+        y = nn.functional.relu(self.norm(self.first(x)))
+        return nn.functional.relu(self.second(y) + x)
+
+
+def _models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    chain = [nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3), nn.Flatten(), nn.Linear(20, 7)]
+    return {
+        "chain": (nn.Sequential(*chain), (4, 3, 6, 6)),
+        "residual": (nn.Sequential(Residual(6), Residual(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 6, 9, 7)),
+        "perceptron": (nn.Sequential(nn.Linear(13, 50), nn.ReLU(), nn.Linear(50, 3)), (11, 13)),
+        "nothing": (nn.Sequential(), (2, 3)),
+    }
+
+
+def _used(plan: Plan) -> dict[int, list[int]]:
+    """For every storage of the arena: the steps that touch it."""
+    used: dict[int, list[int]] = {}
+    for i, step in enumerate(plan.steps):
+        for value in step.arguments.values():
+            for reference in _references(value):
+                used.setdefault(id(reference.storage), []).append(i)
+    return used
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", _models())
+def test_storages_of_real_plans(name: str, training: bool, isa: str) -> None:
+    model, shape = _models()[name]
+    plan = (model.train() if training else model.eval()).plan(shape)
+    storages: dict[int, Storage] = {}
+    sizes = {_core.ARENA: plan.arena_bytes, _core.CONSTANT: plan.constant_bytes}
+    for step in plan.steps:
+        for value in step.arguments.values():
+            for reference in _references(value):
+                assert isinstance(reference, Reference)
+                storage = reference.storage
+                assert 0 <= reference.offset <= reference.offset + reference.size <= storage.size
+                storages[id(storage)] = storage
+                if storage.space in sizes:
+                    assert storage.offset + storage.size <= sizes[storage.space]
+    used = _used(plan)
+    arena = [s for s in storages.values() if s.space == _core.ARENA]
+    for i, a in enumerate(arena):
+        for b in arena[:i]:
+            steps_a, steps_b = used[id(a)], used[id(b)]
+            together = min(steps_a) <= max(steps_b) and min(steps_b) <= max(steps_a)
+            apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
+            assert apart or not together or 0 in (a.size, b.size), (a, b)
+    assert plan.peak_bytes == plan.arena_bytes + plan.constant_bytes
+
+
+@pytest.mark.parametrize("name", _models())
+def test_a_plan_can_be_read(name: str) -> None:
+    model, shape = _models()[name]
+    plan = model.eval().plan(shape)
+    lines = str(plan).splitlines()
+    assert f"{len(plan.steps)} steps" in lines[0]
+    for step in plan.steps:
+        assert any(step.kernel in line for line in lines)
+
+
+def test_dropout_leaves_nothing_in_an_inference_plan() -> None:
+    plain = nn.Sequential(nn.ReLU(), nn.Flatten())
+    dropped = nn.Sequential(nn.Dropout(0.5), nn.ReLU(), nn.Dropout(0.1), nn.Flatten())
+    kernels = [step.kernel for step in dropped.eval().plan((3, 4, 5, 6)).steps]
+    assert kernels == [step.kernel for step in plain.eval().plan((3, 4, 5, 6)).steps]
+
+
+def test_plans_are_cached_and_bounded(rng: np.random.Generator) -> None:
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU())
+    assert model.plan((3, 5)) is model.plan((3, 5))
+    for rows in range(1, 60):
+        x = rng.standard_normal((rows, 5)).astype(np.float32)
+        assert model(x).shape == (rows, 4)
+
+
+def test_a_shape_beyond_all_memory_is_an_error() -> None:
+    model = nn.Sequential(nn.Linear(1, 1))
+    with pytest.raises((MemoryError, OverflowError, ValueError)):
+        model.plan((2**61, 1))
+
+
+def test_the_same_plan_gives_the_same_bits_again(isa: str, same_bits: object, rng: np.random.Generator) -> None:
+    model, shape = _models()["residual"]
+    x = rng.standard_normal(shape).astype(np.float32)
+    model.eval()
+    assert callable(same_bits)
+    first = same_bits(lambda: model(x))
+    assert all(model(x).tobytes() == first.tobytes() for _ in range(3))
