@@ -27,20 +27,22 @@ class Case:
 
 
 def convolution(
-    batch: int, channels: int, height: int, width: int, out: int, kernel: int, stride: int, padding: int, groups: int
-) -> Case:
-    """A Conv2d with bias, in the notation N, C, H, W, K, kernel, stride, padding, groups."""
-    rows = (height + 2 * padding - kernel) // stride + 1
-    columns = (width + 2 * padding - kernel) // stride + 1
+    batch: int, channels: int, height: int, width: int, out: int, kernel: int, stride: int, padding: int, groups: int,
+    dilation: int = 1, input_gradient: bool = True,
+) -> Case:  # fmt: skip
+    """A Conv2d with bias, in the notation N, C, H, W, K, kernel, stride, padding, groups, dilation."""
+    span = dilation * (kernel - 1) + 1
+    rows = (height + 2 * padding - span) // stride + 1
+    columns = (width + 2 * padding - span) // stride + 1
     flops = 2.0 * batch * out * rows * columns * (channels // groups) * kernel * kernel
-    grouped = f" g{groups}" if groups > 1 else ""
-    name = f"conv {batch}x{channels}x{height}x{width} {kernel}x{kernel} -> {out}{f' s{stride}' if stride > 1 else ''}{grouped}"
+    options = [f"{letter}{value}" for letter, value in (("s", stride), ("g", groups), ("d", dilation)) if value > 1]
+    name = " ".join([f"conv {batch}x{channels}x{height}x{width} {kernel}x{kernel} -> {out}", *options])
     return Case(
         name,
-        lambda nn: nn.Conv2d(channels, out, kernel, stride, padding, groups=groups),
+        lambda nn: nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups),
         (batch, channels, height, width),
         flops,
-        input_gradient=channels > 4,
+        input_gradient=input_gradient,
     )
 
 
@@ -48,6 +50,30 @@ def linear(batch: int, inputs: int, outputs: int) -> Case:
     """A Linear with bias."""
     name = f"linear {batch}x{inputs} -> {outputs}"
     return Case(name, lambda nn: nn.Linear(inputs, outputs), (batch, inputs), 2.0 * batch * inputs * outputs)
+
+
+def read_cases(text: str) -> list[Case]:
+    """Cases from lines `conv N C H W K kernel stride padding groups [dilation] [first]` and `linear N C K`.
+
+    `first` marks the first layer of a net: no gradient of its input is asked for. `#` begins a comment.
+
+    >>> [case.name for case in read_cases("linear 2 3 4   # small")]
+    ['linear 2x3 -> 4']
+    """
+    cases = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split("#")[0].split()
+        if not words:
+            continue
+        first = words[-1] == "first"
+        kind, sizes = words[0], [int(word) for word in words[1 : len(words) - first]]
+        if kind == "conv" and len(sizes) in (9, 10):
+            cases.append(convolution(*sizes, input_gradient=not first))
+        elif kind == "linear" and len(sizes) == 3 and not first:
+            cases.append(linear(*sizes))
+        else:
+            raise ValueError(f"line {number} is no case: {line!r}")
+    return cases
 
 
 IMAGE = (32, 64, 56, 56)
@@ -64,8 +90,8 @@ QUICK: tuple[Case, ...] = (
     convolution(16, 128, 28, 28, 128, 3, 1, 1, 1),
     convolution(16, 256, 14, 14, 256, 3, 1, 1, 1),
     convolution(16, 64, 56, 56, 256, 1, 1, 0, 1),
-    convolution(16, 3, 224, 224, 64, 7, 2, 3, 1),
-    convolution(64, 3, 32, 32, 16, 3, 1, 1, 1),
+    convolution(16, 3, 224, 224, 64, 7, 2, 3, 1, input_gradient=False),
+    convolution(64, 3, 32, 32, 16, 3, 1, 1, 1, input_gradient=False),
     convolution(16, 64, 56, 56, 128, 3, 2, 1, 1),
     convolution(16, 32, 112, 112, 32, 3, 1, 1, 32),
     linear(128, 784, 512),

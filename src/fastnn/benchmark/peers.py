@@ -33,7 +33,7 @@ def _torch_calls(case: Case, channels_last: bool) -> tuple[Call, Call]:
         with torch.no_grad():
             return layer(x)
 
-    leaf = x.detach().requires_grad_(case.input_gradient or not any(True for _ in layer.parameters()))
+    leaf = x.detach().requires_grad_(case.input_gradient)
     y = layer(leaf)
     wanted = [*([leaf] if leaf.requires_grad else []), *layer.parameters()]
     dy = torch.ones_like(y)

@@ -1,0 +1,59 @@
+"""Compares layers with PyTorch: both in one process, in turn, PyTorch in the better of its memory formats.
+
+    python benchmarks/compare.py shapes/typical.txt shapes/awkward.txt --fail-below 0.9 --json figures.json
+
+Needs `pip install '.[bench]'`. Prints time, rate, fraction of this machine's measured peak, thread scaling and the ratio
+PyTorch time / our time, forward and backward, and the geometric means. Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import geometric_mean
+
+import fastnn as fnn
+from fastnn.benchmark import kernels, peers
+from fastnn.benchmark.cases import QUICK, read_cases
+from fastnn.benchmark.machine import measure_machine
+
+
+def main() -> int:
+    """Measures, prints and writes; the exit status is 1 if a ratio lies below --fail-below."""
+    parser = argparse.ArgumentParser(description="Compare layers with PyTorch.")
+    parser.add_argument("shapes", nargs="*", type=Path, help="files of shapes (default: the layers of `fastnn bench`)")
+    parser.add_argument("--threads", type=int, default=fnn.get_num_threads())
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each figure")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name contains TEXT")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--fail-below", type=float, default=0.0, metavar="RATIO")
+    arguments = parser.parse_args()
+    fnn.set_num_threads(arguments.threads)
+    machine = measure_machine()
+    peers.set_threads(machine.threads)
+    print(f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s copying")
+    cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] if arguments.shapes else QUICK
+    cases = [case for case in cases if arguments.filter in case.name]
+    print(kernels.header("torch"))
+    rows = []
+    for row in kernels.measure(cases, machine, "torch", arguments.seconds):
+        print(kernels.line(row), flush=True)
+        rows.append(row)
+    for direction in ("forward", "backward"):
+        ratios = [row.ratio for row in rows if row.direction == direction and row.ratio is not None]
+        if ratios:
+            print(f"{direction}: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+    if arguments.json:
+        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    below = [row for row in rows if row.ratio is not None and row.ratio < arguments.fail_below]
+    for row in below:
+        print(f"below {arguments.fail_below}: {row.name} {row.direction} {row.ratio:.2f}")
+    return int(bool(below))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
