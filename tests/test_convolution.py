@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,11 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture(autouse=True)
-def shared_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even the smallest step runs on the whole team."""
+def direct_on_the_team(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
     monkeypatch.setattr("fastnn.plan.SERIAL_WORK", 0)
+    with fnn.conv_algorithm("direct"):
+        yield
 
 
 def attributes_of(geometry: tuple[Any, ...]) -> dict[str, Any]:

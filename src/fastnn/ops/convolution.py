@@ -1,7 +1,8 @@
 """Convolution of images, forward and backward.
 
-x (N,C,H,W), weight (K,C/G,R,S), bias (K,) -> y (N,K,P,Q). Padding is (top, bottom, left, right). Two algorithms: "direct" for
-every geometry, "depthwise" where each channel has one filter of its own.
+x (N,C,H,W), weight (K,C/G,R,S), bias (K,) -> y (N,K,P,Q). Padding is (top, bottom, left, right). Three algorithms: "direct" for
+every geometry, "depthwise" where each channel has one filter of its own, "winograd" for 3x3 filters (convolution_winograd.py;
+which one: convolution_algorithm.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
+from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
 
 FEW_CHANNELS = 32
 """CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel needs a workspace."""
@@ -81,6 +83,12 @@ class Geometry:
             "dilation_h": self.dilation[0], "dilation_w": self.dilation[1],
             "pad_top": self.padding[0], "pad_left": self.padding[2], "groups": self.groups,
         }  # fmt: skip
+
+    @property
+    def flops(self) -> float:
+        """Of the direct algorithm: what the result is worth, whatever algorithm makes it."""
+        n, k, p, q = self.y
+        return 2.0 * n * k * p * q * self.weight[1] * self.weight[2] * self.weight[3]
 
     def work(self, facts: Facts) -> float:
         """About the nanoseconds that one thread takes: half of the vectors' multiply-adds in two a nanosecond."""
@@ -178,6 +186,9 @@ class Convolution(Op):
             gradients[1:] = made if has_bias else [made] + [None] * (len(node.inputs) - 2)
         return gradients
 
+    def flops(self, node: Node) -> float:
+        return geometry_of(node.inputs[0].shape, node.inputs[1].shape, node.attributes).flops
+
     def in_place(self, node: Node) -> dict[int, int]:
         """The kernels read a residual where they write, as long as they make a sum in one go."""
         _, channels, rows, columns = node.inputs[1].shape
@@ -188,12 +199,15 @@ class Convolution(Op):
     def lower(self, node: Node, steps: Lowering) -> None:
         (x, weight), (y,) = node.inputs[:2], node.outputs
         g = geometry_of(x.shape, weight.shape, node.attributes)
+        activation = ACTIVATIONS[node.attributes.get("activation")]
+        if lower_forward(steps, g, x, weight, self.bias(node), self.residual(node), y, activation):
+            return
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),
             "bias": steps.pointer(self.bias(node)),
             "residual": steps.pointer(self.residual(node)),
             "y": steps.pointer(y),
-            "activation": ACTIVATIONS[node.attributes.get("activation")],
+            "activation": activation,
             **g.arguments,
         }
         if g.is_depthwise:
@@ -224,6 +238,9 @@ class ConvolutionBackwardData(Op):
     def infer(self, dy: Tensor, weight: Tensor, *residual: Tensor, shape: Shape, **attributes: Any) -> Spec:  # type: ignore[override]
         return Spec(shape)
 
+    def flops(self, node: Node) -> float:
+        return geometry_of(node.shape, node.inputs[1].shape, node.attributes).flops
+
     def in_place(self, node: Node) -> dict[int, int]:
         weight = node.inputs[1].shape
         small = weight[2] * weight[3] <= 64 and weight[0] // node.groups <= 1024
@@ -232,9 +249,12 @@ class ConvolutionBackwardData(Op):
     def lower(self, node: Node, steps: Lowering) -> None:
         (dy, weight), (dx,) = node.inputs[:2], node.outputs
         g = geometry_of(node.shape, weight.shape, node.attributes)
+        residual = node.inputs[2] if len(node.inputs) > 2 else None
+        if lower_backward_data(steps, g, dy, weight, residual, dx):
+            return
         arguments: dict[str, Any] = {
             "dy": steps.pointer(dy),
-            "residual": steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
+            "residual": steps.pointer(residual),
             "dx": steps.pointer(dx),
             **g.arguments,
         }
@@ -269,10 +289,15 @@ class ConvolutionBackwardWeight(Op):
     ) -> Spec | tuple[Spec, ...]:
         return (Spec(shape), Spec(shape[:1])) if has_bias else Spec(shape)
 
+    def flops(self, node: Node) -> float:
+        return geometry_of(node.inputs[0].shape, node.shape, node.attributes).flops
+
     def lower(self, node: Node, steps: Lowering) -> None:
         x, dy = node.inputs
         dw, dbias = (*node.outputs, None)[:2]
         g = geometry_of(x.shape, node.shape, node.attributes)
+        if lower_backward_weight(steps, g, x, dy, node.outputs[0], dbias):
+            return
         n, out_channels, out_height, out_width = g.y
         taps = g.weight[2] * g.weight[3]
         arguments: dict[str, Any] = {

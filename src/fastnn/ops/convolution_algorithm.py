@@ -1,0 +1,172 @@
+"""Which algorithm computes a convolution, and how it is cut: from the shape and the tables here.
+
+Winograd's algorithm makes tiles of 4x4 outputs from 36 products instead of 144, or tiles of 2x2 from 16 instead of 36, for 3x3
+filters with stride 1. What decides the bits of a result (algorithm, tile, blocks and parts of a weight gradient) depends on the
+shape alone; the rest may depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..plan import Facts
+
+PLANES = {4: 36, 2: 16}
+"""Products of one tile, by the tile's side."""
+
+DEPTH = 64
+"""WINOGRAD_DEPTH of csrc/kernels/winograd.h: channels in a chunk."""
+
+GROUP_COLUMNS = 64
+"""WINOGRAD_GROUP_COLUMNS: output channels in a unit of work."""
+
+GROUP_TILES = 70
+"""WINOGRAD_GROUP_TILES: tiles in a unit of work."""
+
+LINE = 16
+"""WINOGRAD_LINE: floats between planes."""
+
+MIN_CHANNELS = 8
+"""With fewer channels on either side, the transforms cost more than they save."""
+
+MIN_TILES = 12
+"""With fewer tiles, the transform of the filters costs more than it saves."""
+
+MAX_SHARE = 0.5
+"""Tiles that overhang a small image must still save half of the direct algorithm's products."""
+
+PACKED_BYTES = 3 << 20
+"""Larger transformed filters are made on the way, while they are in cache, instead of being read back from memory."""
+
+MIN_TILES_UNPACKED = 32
+"""But not where few tiles share one transform, and fixed weights can be packed beforehand."""
+
+PATCH_BYTES = 8 << 20
+"""Transformed patches that a team works on at a time."""
+
+PART_BYTES = 5 << 18
+"""Larger transformed weight gradients are summed by the whole team at once, instead of in a part for each thread."""
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _round_up(a: int, b: int) -> int:
+    return _ceil_div(a, b) * b
+
+
+@dataclass(frozen=True)
+class Product:
+    """A Winograd convolution as the forward kernel sees it; for the gradient of the input `channels` are those of dy."""
+
+    batch: int
+    height: int
+    width: int
+    """Of the result."""
+    channels: int
+    out_channels: int
+
+    def tiles(self, tile: int) -> int:
+        return self.batch * _ceil_div(self.height, tile) * _ceil_div(self.width, tile)
+
+    @property
+    def tile(self) -> int:
+        """4, or 2 where that does not take more products: it is the more accurate one."""
+        return 2 if self.tiles(2) * PLANES[2] <= self.tiles(4) * PLANES[4] else 4
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster than the direct algorithm, by measurement on AVX-512, AVX2 and scalar."""
+        direct = 9 * self.batch * self.height * self.width
+        return (
+            min(self.channels, self.out_channels) >= MIN_CHANNELS
+            and self.tiles(self.tile) >= MIN_TILES
+            and self.tiles(self.tile) * PLANES[self.tile] <= MAX_SHARE * direct
+        )
+
+    def filter_bytes(self) -> int:
+        return 4 * PLANES[self.tile] * self.channels * self.out_channels
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How winograd_forward cuts its work; see the header of csrc/kernels/winograd_forward.c."""
+
+    tile: int
+    block: int
+    shared: bool
+    packed: bool
+
+    def workspace(self, product: Product, facts: Facts) -> int:
+        """Floats."""
+        planes = PLANES[self.tile]
+        patches = patches_size(product.channels, self.tile, self.block, facts)
+        products = min(self.block, GROUP_TILES) * (planes * GROUP_COLUMNS + LINE)
+        filters = (
+            0 if self.packed else planes * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
+        )
+        each = products + filters
+        return patches + facts.threads * each if self.shared else facts.threads * (patches + each)
+
+
+def patches_size(channels: int, tile: int, block: int, facts: Facts) -> int:
+    """Floats of the transformed patches of a block of tiles (struct winograd_patches)."""
+    width = min(DEPTH, _round_up(channels, facts.lanes))
+    return PLANES[tile] * _ceil_div(channels, DEPTH) * (block * width + LINE)
+
+
+def packed_size(columns: int, depth: int, tile: int, facts: Facts) -> int:
+    """Floats of packed filters, at most."""
+    return PLANES[tile] * _ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
+
+
+def _even(tiles: int, most: int) -> int:
+    """The block of at most so many tiles that cuts them evenly."""
+    return max(_ceil_div(tiles, max(_ceil_div(tiles, most), 1)), 1)
+
+
+def schedule(product: Product, fixed: bool, facts: Facts) -> Schedule:
+    """`fixed`: the weights are, so that packing them costs nothing. The bits depend on the tile alone."""
+    tile = product.tile
+    tiles, filters = product.tiles(tile), product.filter_bytes()
+    packed = filters <= PACKED_BYTES or (fixed and tiles < MIN_TILES_UNPACKED)
+    for block in (28, 14):
+        if filters <= PACKED_BYTES and tiles >= 4 * facts.threads * block:
+            return Schedule(tile, block, shared=False, packed=True)
+    most = PATCH_BYTES // (4 * PLANES[tile] * product.channels) // GROUP_TILES * GROUP_TILES
+    return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, packed=packed)
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """How winograd_backward_weight cuts its work; all of it decides bits. See csrc/kernels/winograd_backward_weight.c."""
+
+    tile: int
+    block: int
+    shared: bool
+    parts: int
+
+    def workspace(self, product: Product, facts: Facts) -> int:
+        """Floats."""
+        columns, rows = _round_up(product.channels, facts.lanes), _round_up(product.out_channels, facts.lanes)
+        part = PLANES[self.tile] * product.out_channels * columns + rows
+        patches = (patches_size(n, self.tile, self.block, facts) for n in (product.channels, product.out_channels))
+        each = sum(patches) + self.block * rows
+        return self.parts * part + (each if self.shared else facts.threads * each)
+
+
+def weight_schedule(product: Product) -> WeightSchedule:
+    tile = product.tile
+    tiles = product.tiles(tile)
+    parts = min(8, tiles // 98)
+    if product.filter_bytes() <= PART_BYTES and parts >= 4:
+        return WeightSchedule(tile, 56, shared=False, parts=parts)
+    return WeightSchedule(tile, _even(tiles, 64), shared=True, parts=1)
+
+
+def uses_winograd(product: Product | None, facts: Facts) -> bool:
+    """`product` is None where Winograd's algorithm does not apply; otherwise the caller's wish counts, then the table."""
+    if product is None or facts.convolution == "direct":
+        return False
+    return facts.convolution == "winograd" or product.pays

@@ -1,0 +1,118 @@
+"""Kernel calls of Winograd convolutions (csrc/kernels/winograd_*.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..graph import Tensor
+from ..plan import Lowering
+from .convolution_algorithm import Product, packed_size, schedule, uses_winograd, weight_schedule
+
+if TYPE_CHECKING:
+    from .convolution import Geometry
+
+PACKED, FILTERS, ROTATED = 0, 1, 2
+"""enum winograd_form of csrc/kernels/winograd.h."""
+
+SHARE = 0.4
+"""Of the direct algorithm's time, about."""
+
+
+def _product(g: Geometry, backward: bool) -> Product | None:
+    """What the forward kernel computes, or None: 3x3 filters, stride 1, no dilation, one group, padding up to 2."""
+    plain = g.stride == g.dilation == (1, 1) and g.groups == 1 and g.weight[2:] == (3, 3) and max(g.padding) <= 2
+    if not plain:
+        return None
+    batch, channels, height, width = g.x if backward else g.y
+    depth = g.weight[0] if backward else g.weight[1]
+    return Product(batch, height, width, depth, channels)
+
+
+def _image_step(
+    steps: Lowering, g: Geometry, weight: Tensor, product: Product, backward: bool, arguments: dict[str, Any]
+) -> None:
+    cut = schedule(product, steps.is_fixed(weight), steps.facts)
+    filters: Any
+    if cut.packed:
+        name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
+        size = 4 * packed_size(product.out_channels, product.channels, cut.tile, steps.facts)
+        sizes = {"out_channels": g.weight[0], "channels": g.weight[1], "tile": cut.tile}
+        filters = steps.prepared(weight, (name, cut.tile), size, name, weight.spec.size / 4, **sizes)
+    else:
+        filters = steps.pointer(weight)
+    steps.step(
+        "winograd_forward",
+        g.work(steps.facts) * SHARE,
+        weight=filters,
+        weight_form=PACKED if cut.packed else ROTATED if backward else FILTERS,
+        workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
+        tile=cut.tile,
+        block=cut.block,
+        shared=int(cut.shared),
+        **arguments,
+    )
+
+
+def lower_forward(
+    steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
+    activation: int,
+) -> bool:  # fmt: skip
+    """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use."""
+    product = _product(g, backward=False)
+    if product is None or not uses_winograd(product, steps.facts):
+        return False
+    arguments: dict[str, Any] = {
+        "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
+        "activation": activation, **_sizes(g),
+    }  # fmt: skip
+    _image_step(steps, g, weight, product, False, arguments)
+    return True
+
+
+def lower_backward_data(
+    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, residual: Tensor | None, dx: Tensor
+) -> bool:
+    """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding 2 - padding."""
+    product = _product(g, backward=True)
+    if product is None or not uses_winograd(product, steps.facts):
+        return False
+    sizes = _sizes(g)
+    arguments: dict[str, Any] = {
+        "x": steps.pointer(dy), "bias": None, "residual": steps.pointer(residual), "y": steps.pointer(dx), "activation": 0,
+        "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
+        "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
+        "out_channels": sizes["channels"], "pad_top": 2 - sizes["pad_top"], "pad_left": 2 - sizes["pad_left"],
+    }  # fmt: skip
+    _image_step(steps, g, weight, product, True, arguments)
+    return True
+
+
+def lower_backward_weight(
+    steps: Lowering, g: Geometry, x: Tensor, dy: Tensor, dw: Tensor, dbias: Tensor | None
+) -> bool:
+    """Adds the step of dw and dbias, if this is the algorithm to use."""
+    product = _product(g, backward=False)
+    if product is None or not uses_winograd(product, steps.facts):
+        return False
+    cut = weight_schedule(product)
+    steps.step(
+        "winograd_backward_weight",
+        g.work(steps.facts) * SHARE,
+        x=steps.pointer(x),
+        dy=steps.pointer(dy),
+        dw=steps.pointer(dw),
+        dbias=steps.pointer(dbias),
+        workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
+        tile=cut.tile,
+        block=cut.block,
+        shared=int(cut.shared),
+        parts=cut.parts,
+        **_sizes(g),
+    )
+    return True
+
+
+def _sizes(g: Geometry) -> dict[str, int]:
+    """FNN_WINOGRAD_GEOMETRY of csrc/kernels.def."""
+    names = ("batch", "height", "width", "channels", "out_height", "out_width", "out_channels", "pad_top", "pad_left")
+    return {name: g.arguments[name] for name in names}

@@ -1,0 +1,310 @@
+"""Winograd convolution against the reference, within the bound its header states; every schedule gives the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_runner import UNIT, Array, assert_within, channels_first, channels_last, run_kernel, same_results
+
+import fastnn as fnn
+from fastnn import reference
+from fastnn.graph import Graph
+from fastnn.nn import functional as F
+from fastnn.ops.convolution_algorithm import (
+    MIN_TILES,
+    PLANES,
+    Product,
+    Schedule,
+    WeightSchedule,
+    packed_size,
+    schedule,
+    weight_schedule,
+)
+from fastnn.plan import compile_graph
+from fastnn.settings import current_facts
+
+KERNELS = {"winograd_pack_weight", "winograd_pack_weight_backward", "winograd_forward", "winograd_backward_weight"}
+
+PACKED, FILTERS, ROTATED, PANELS = range(4)
+
+SameBits = Callable[..., Any]
+
+# x (N,C,H,W), K, padding (top, bottom, left, right)
+SHAPES: dict[str, tuple[Any, ...]] = {
+    "several chunks": ((2, 67, 7, 9), 131, (1, 1, 1, 1)),
+    "no padding": ((1, 31, 13, 12), 37, (0, 0, 0, 0)),
+    "uneven padding": ((3, 5, 5, 11), 17, (2, 0, 1, 2)),
+    "whole vectors": ((1, 64, 9, 6), 64, (1, 1, 1, 1)),
+    "one channel": ((2, 1, 11, 13), 1, (2, 2, 2, 2)),
+    "one pixel": ((5, 13, 1, 1), 7, (1, 1, 1, 1)),
+    "a row": ((2, 16, 1, 13), 3, (1, 1, 0, 0)),
+    "smallest image": ((1, 2, 3, 3), 101, (0, 0, 0, 0)),
+    "more than 4096 channels": ((1, 4111, 2, 1), 2, (1, 1, 1, 1)),
+    "empty batch": ((0, 8, 6, 6), 9, (1, 1, 1, 1)),
+}
+
+
+def maps(tile: int) -> tuple[Array, Array, Array]:
+    """B^T, G and A^T of winograd_transform.h, in float64."""
+    if tile == 2:
+        input_map = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1.0]])
+        filter_map = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+        return input_map, filter_map, np.array([[1, 1, 1, 0], [0, 1, -1, 1.0]])
+    a, b = 0.75, 1.5
+    points = np.array([0, a, -a, b, -b])
+    rows = [[a * a * b * b, 0, -a * a - b * b, 0, 1, 0]]
+    rows += [[0, -p * other**2, -(other**2), p, 1, 0] for p, other in ((a, b), (-a, b), (b, a), (-b, a))]
+    input_map = np.array([*rows, [0, *rows[0][:5]]])
+    scale = (input_map[:5, :5] * points[:, None] ** np.arange(5)).sum(1)
+    filter_map = np.vstack([points[:, None] ** np.arange(3) / scale[:, None], [[0, 0, 1]]])
+    output_map = np.hstack([points ** np.arange(4)[:, None], [[0], [0], [0], [1]]])
+    return input_map, filter_map, output_map
+
+
+@pytest.mark.parametrize("tile", PLANES)
+def test_maps_are_an_algorithm(tile: int, rng: np.random.Generator) -> None:
+    input_map, filter_map, output_map = maps(tile)
+    d, g = rng.standard_normal((tile + 2, tile + 2)), rng.standard_normal((3, 3))
+    y = output_map @ ((filter_map @ g @ filter_map.T) * (input_map @ d @ input_map.T)) @ output_map.T
+    np.testing.assert_allclose(y, reference.conv2d(d[None, None], g[None, None])[0, 0], atol=1e-12)
+
+
+def output_shape(shape: tuple[Any, ...]) -> tuple[int, int, int, int]:
+    (n, _, height, width), k, (top, bottom, left, right) = shape
+    return n, k, height + top + bottom - 2, width + left + right - 2
+
+
+def patches(image: Array, padding: tuple[int, ...], out: tuple[int, ...], tile: int, size: int) -> Array:
+    """|image| (N,C,H,W) -> (N, tile rows, tile columns, C, size, size), zeros outside."""
+    rows, columns = -(-out[2] // tile), -(-out[3] // tile)
+    padded = np.zeros((*image.shape[:2], rows * tile + size + 4, columns * tile + size + 4))
+    top, left = padding[0], padding[2]
+    padded[:, :, top : top + image.shape[2], left : left + image.shape[3]] = np.abs(image)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))
+    return windows[:, :, : rows * tile : tile, : columns * tile : tile].transpose(0, 2, 3, 1, 4, 5)
+
+
+def forward_bound(x: Array, weight: Array, padding: tuple[int, ...], out: tuple[int, ...], tile: int) -> Array:
+    """winograd.h: gamma_n |A^T| [sum over c of (|G||g||G^T|) . (|B^T||d||B|)] |A|, n = C + 25."""
+    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile))
+    v = input_map @ patches(x, padding, out, tile, tile + 2) @ input_map.T
+    u = filter_map @ np.abs(weight.astype(np.float64)) @ filter_map.T
+    products = np.einsum("nhwcij,kcij->nhwkij", v, u, optimize=True)
+    y = (output_map @ products @ output_map.T).transpose(0, 3, 1, 4, 2, 5)
+    n, k, rows, _, columns, _ = y.shape
+    steps = (weight.shape[1] + 25) * UNIT
+    return y.reshape(n, k, rows * tile, columns * tile)[:, :, : out[2], : out[3]] * steps / (1 - steps)
+
+
+def weight_bound(x: Array, dy: Array, padding: tuple[int, ...], cut: WeightSchedule) -> Array:
+    """winograd_backward_weight.c: gamma_n |G^T| [sum over tiles of (|A||dY||A^T|) . (|B^T||X||B|)] |G|."""
+    tile = cut.tile
+    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile))
+    v = input_map @ patches(x, padding, dy.shape, tile, tile + 2) @ input_map.T
+    e = output_map.T @ patches(dy, (0, 0, 0, 0), dy.shape, tile, tile) @ output_map
+    products = np.einsum("nhwkij,nhwcij->kcij", e, v, optimize=True)
+    blocks = -(-v.shape[0] * v.shape[1] * v.shape[2] // cut.parts // cut.block) + 1
+    steps = (25 + cut.block + blocks + cut.parts) * UNIT
+    return filter_map.T @ products @ filter_map * steps / (1 - steps)
+
+
+def sizes(x: tuple[int, ...], out: tuple[int, ...], top: int, left: int) -> dict[str, int]:
+    return {
+        "batch": x[0], "channels": x[1], "height": x[2], "width": x[3],
+        "out_channels": out[1], "out_height": out[2], "out_width": out[3], "pad_top": top, "pad_left": left,
+    }  # fmt: skip
+
+
+def product_of(x: tuple[int, ...], out: tuple[int, ...]) -> Product:
+    return Product(x[0], out[2], out[3], x[1], out[1])
+
+
+def pack(weight: Array, tile: int, backward: bool) -> Array:
+    k, c = weight.shape[:2]
+    columns, depth = (c, k) if backward else (k, c)
+    outputs = {"packed": ((packed_size(columns, depth, tile, current_facts()),), "f4")}
+    name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
+    arguments = {"source": channels_last(weight), "out_channels": k, "channels": c, "tile": tile}
+    return run_kernel(name, outputs, **arguments)["packed"]
+
+
+def pack_panels(weight: Array) -> Array:
+    k, c = weight.shape[:2]
+    outputs = {"packed": ((-(-k // current_facts().lanes) * current_facts().lanes * 9 * c,), "f4")}
+    arguments = {"out_channels": k, "channels": c, "kernel_height": 3, "kernel_width": 3, "groups": 1}
+    return run_kernel("conv2d_pack_weight", outputs, source=channels_last(weight), **arguments)["packed"]
+
+
+def convolve(
+    x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, form: int, cut: Schedule, **epilogue: Any
+) -> dict[str, Array]:
+    facts = current_facts()
+    outputs = {
+        "y": ((out[0], out[2], out[3], out[1]), "f4"),
+        "workspace": ((cut.workspace(product_of(x.shape, out), facts),), "f4"),
+    }
+    arguments = {"activation": 0, "tile": cut.tile, "block": cut.block, "shared": int(cut.shared)}
+    arguments |= {"weight_form": form, **sizes(x.shape, out, *corner), **epilogue}
+    return run_kernel("winograd_forward", outputs, x=channels_last(x), weight=filters, **arguments)
+
+
+def normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def schedules(tile: int) -> list[Schedule]:
+    return [Schedule(tile, 70, False, True), Schedule(tile, 3, False, True), Schedule(tile, 97, True, True)]
+
+
+@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_forward(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = SHAPES[name]
+    out = output_shape(SHAPES[name])
+    x, weight = normal(rng, *x_shape), normal(rng, k, x_shape[1], 3, 3)
+    results = []
+    for cut in schedules(tile):
+        run = lambda cut=cut: convolve(x, out, padding[::2], pack(weight, tile, False), PACKED, cut)
+        results.append(same_results(same_bits, run, "workspace")["y"])
+    unpacked = Schedule(tile, 5, True, False)
+    for filters, form in ((channels_last(weight), FILTERS), (pack_panels(weight), PANELS)):
+        results.append(convolve(x, out, padding[::2], filters, form, unpacked)["y"])
+    for result in results[1:]:
+        np.testing.assert_array_equal(result, results[0])
+    exact = reference.conv2d(np.float64(x), np.float64(weight), padding=(padding[:2], padding[2:]))
+    assert_within(channels_first(results[0]), exact, forward_bound(x, weight, padding, out, tile))
+
+
+@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_backward_data(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = SHAPES[name]
+    out = output_shape(SHAPES[name])
+    dy, weight = normal(rng, *out), normal(rng, k, x_shape[1], 3, 3)
+    corner = (2 - padding[0], 2 - padding[2])
+    packed = Schedule(tile, 11, False, True)
+    run = lambda: convolve(dy, x_shape, corner, pack(weight, tile, True), PACKED, packed)
+    dx = same_results(same_bits, run, "workspace")["y"]
+    rotated = convolve(dy, x_shape, corner, channels_last(weight), ROTATED, Schedule(tile, 75, True, False))
+    np.testing.assert_array_equal(rotated["y"], dx)
+    x = np.zeros(x_shape)
+    exact, _, _ = reference.conv2d_backward(np.float64(dy), x, np.float64(weight), padding=(padding[:2], padding[2:]))
+    turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    bound = forward_bound(dy, turned, (corner[0], 0, corner[1], 0), x_shape, tile)
+    assert_within(channels_first(dx), exact, bound)
+
+
+@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize("name", SHAPES)
+def test_backward_weight(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = SHAPES[name]
+    out = output_shape(SHAPES[name])
+    x, dy = normal(rng, *x_shape), normal(rng, *out)
+    weight = np.zeros((k, x_shape[1], 3, 3))
+    _, exact, exact_bias = reference.conv2d_backward(
+        np.float64(dy), np.float64(x), weight, padding=(padding[:2], padding[2:])
+    )
+    for cut in (WeightSchedule(tile, 7, False, 3), WeightSchedule(tile, 19, True, 1)):
+
+        def run(cut: WeightSchedule = cut) -> dict[str, Array]:
+            workspace = cut.workspace(product_of(x_shape, out), current_facts())
+            outputs = {"dw": ((k, 3, 3, x_shape[1]), "f4"), "dbias": ((k,), "f4"), "workspace": ((workspace,), "f4")}
+            arguments = {"tile": cut.tile, "block": cut.block, "shared": int(cut.shared), "parts": cut.parts}
+            arguments |= sizes(x_shape, out, padding[0], padding[2])
+            return run_kernel(
+                "winograd_backward_weight", outputs, x=channels_last(x), dy=channels_last(dy), **arguments
+            )
+
+        results = same_results(same_bits, run, "workspace")
+        assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, cut))
+        steps = (16 + out[0] * out[2] * out[3] + cut.parts) * UNIT
+        assert_within(results["dbias"], exact_bias, steps * np.abs(np.float64(dy)).sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize("activation", range(3))
+def test_epilogue(activation: int, isa: str, rng: np.random.Generator) -> None:
+    """Bias, residual and activation are one rounding each on the plain result."""
+    x, weight, bias, residual = (normal(rng, *s) for s in ((2, 19, 6, 7), (21, 19, 3, 3), (21,), (2, 6, 7, 21)))
+    out, cut, packed = (2, 21, 6, 7), Schedule(4, 70, False, True), pack(weight, 4, False)
+    plain = convolve(x, out, (1, 1), packed, PACKED, cut)["y"]
+    options = {"bias": bias, "residual": residual, "activation": activation}
+    y = convolve(x, out, (1, 1), packed, PACKED, cut, **options)["y"]
+    expected = plain + bias + residual
+    expected = [expected, np.maximum(expected, 0), np.clip(expected, 0, 6)][activation]
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("tile", PLANES)
+def test_random_data(tile: int, isa: str, rng: np.random.Generator) -> None:
+    """What the bound does not tell: the error on random data is some 1e-6 of the largest output."""
+    x, weight = normal(rng, 2, 64, 16, 16), normal(rng, 32, 64, 3, 3)
+    y = convolve(x, (2, 32, 16, 16), (1, 1), channels_last(weight), FILTERS, Schedule(tile, 40, True, False))["y"]
+    exact = reference.conv2d(np.float64(x), np.float64(weight), padding=1)
+    assert np.abs(channels_first(y) - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_random_geometries(isa: str, rng: np.random.Generator) -> None:
+    """The operation, with Winograd's algorithm wherever it applies, forward and backward."""
+    for _ in range(25):
+        n, c, k = (int(v) for v in (rng.integers(0, 4), rng.integers(1, 40), rng.integers(1, 40)))
+        padding = tuple(int(v) for v in rng.integers(0, 3, 4))
+        height = int(rng.integers(max(3 - padding[0] - padding[1], 1), 14))
+        width = int(rng.integers(max(3 - padding[2] - padding[3], 1), 14))
+        shape = ((n, c, height, width), k, padding)
+        x, weight, bias = normal(rng, *shape[0]), normal(rng, k, c, 3, 3), normal(rng, k)
+        dy = normal(rng, *output_shape(shape))
+        sides = (padding[:2], padding[2:])
+        with fnn.conv_algorithm("winograd"):
+            y, pullback = fnn.vjp(lambda *a, sides=sides: F.conv2d(*a, padding=sides), x, weight, bias)
+            results = (y, *pullback(dy))
+        doubles = [np.float64(a) for a in (x, weight, bias, dy)]
+        gradients = reference.conv2d_backward(doubles[3], *doubles[:2], padding=sides)
+        expected = (reference.conv2d(*doubles[:3], padding=sides), *gradients)
+        for result, exact in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, exact, rtol=0, atol=1e-5 * max(np.abs(exact).max(initial=0), 1))
+
+
+def kernels_of(x: tuple[int, ...], k: int, algorithm: str = "auto", **attributes: Any) -> set[str]:
+    graph = Graph()
+    options = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, **attributes}
+    image, weight = graph.input(x), graph.input((k, x[1] // options["groups"], 3, 3))
+    graph.outputs = [graph.record("conv2d", image, weight, **options)]
+    with fnn.conv_algorithm(algorithm):
+        return {step.kernel for step in compile_graph(graph, current_facts()).steps}
+
+
+def test_choice() -> None:
+    assert "winograd_forward" in kernels_of((16, 64, 56, 56), 64)
+    assert "winograd_forward" in kernels_of((16, 512, 7, 7), 512)
+    assert "winograd_forward" in kernels_of((1, 64, 56, 56), 64)
+    assert "conv2d_forward" in kernels_of((16, 64, 56, 56), 64, "direct")
+    assert "conv2d_forward" in kernels_of((16, 3, 32, 32), 64)  # few channels
+    assert "conv2d_forward" in kernels_of((1, 512, 7, 7), 512)  # few tiles
+    assert "conv2d_forward" in kernels_of((16, 64, 1, 1), 64)  # most of a tile would be waste
+    assert "winograd_forward" in kernels_of((1, 3, 1, 1), 2, "winograd")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"stride": (1, 2)}, {"dilation": (2, 1)}, {"groups": 2}, {"padding": (3, 1, 1, 1)}],
+)
+def test_falls_back_where_it_does_not_apply(attributes: dict[str, Any]) -> None:
+    assert kernels_of((2, 32, 20, 20), 32, "winograd", **attributes).isdisjoint(KERNELS)
+
+
+def test_tables() -> None:
+    """Tiles of two for images that tiles of four overhang; parts of a weight gradient do not depend on threads."""
+    assert [Product(1, n, n, 64, 64).tile for n in (1, 2, 3, 4, 5, 6, 7, 8, 14, 56)] == [2, 2, 4, 4, 2, 2, 4, 4, 4, 4]
+    assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES
+    facts = current_facts()
+    for batch in (1, 16):
+        product = Product(batch, 56, 56, 64, 64)
+        assert schedule(product, True, facts).packed
+        assert weight_schedule(product).shared == (batch == 1)
+    large = Product(16, 7, 7, 512, 512)
+    assert not schedule(large, False, facts).packed
+    assert schedule(large, False, facts).shared
+    assert weight_schedule(large).parts == 1
