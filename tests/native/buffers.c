@@ -49,7 +49,7 @@ struct buffer make_buffer(const char *name, const char *type, const char *kind, 
     if (count < 0) give_up("%s would have %td elements", name, count);
     strcpy(buffer.name, name);
     strcpy(buffer.type, type);
-    size_t size = element_size(type), shift = off_alignment ? size : 0;
+    size_t size = element_size(type), shift = !off_alignment ? 0 : size < 4 ? 4 : size; /* bytes may hold wider indices */
     buffer.bytes = (size_t)count * size;
     buffer.memory = malloc(buffer.bytes + shift > 0 ? buffer.bytes + shift : 1);
     if (!buffer.memory) give_up("no memory for %s", name);
