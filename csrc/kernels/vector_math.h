@@ -3,12 +3,12 @@
  *
  *   vec_exp         1.01 / 0.98    overflow gives infinity; exp(-inf) = 0
  *   vec_log         0.81 / 0.82    log(0) = -inf, log of a negative number is NaN, log(inf) = inf
- *   vec_expm1       1.43 / 1.57    arguments up to 88
- *   vec_log1p       1.21 / 1.21    arguments from 0 to 1, NaN gives anything
+ *   vec_expm1       1.44 / 1.57    arguments up to 88
+ *   vec_log1p       1.25 / 1.25    arguments from 0 to 1, NaN gives anything
  *   vec_sigmoid     2.50 / 2.50
- *   vec_tanh        2.40 / 2.40
- *   vec_softplus    1.83 / 1.83
- *   vec_normal_cdf  5.7 / 5.9      worst around 0, where P = 1/2
+ *   vec_tanh        2.42 / 2.42
+ *   vec_softplus    1.97 / 1.97
+ *   vec_normal_cdf  5.9 / 6.0
  *
  * Else NaN gives NaN. exp, log: polynomials of the Cephes library's reduction intervals (S. Moshier, "Methods and Programs for
  * Mathematical Functions", 1989), coefficients rounded to float32. */
