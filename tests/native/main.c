@@ -99,7 +99,8 @@ static void compare(const struct trial *expected, const struct trial *got, enum 
 
 static void check_written(const struct trial *trial) {
     for (int i = 0; i < trial->buffer_count; i++) {
-        const char *wrong = trial->buffers[i].comparison == COMPARE_NOT ? NULL : unwritten(&trial->buffers[i]);
+        const bool complete = trial->buffers[i].comparison == COMPARE_ALL; /* packed panels may have gaps */
+        const char *wrong = complete ? unwritten(&trial->buffers[i]) : NULL;
         if (wrong) fail(trial, wrong);
     }
 }
