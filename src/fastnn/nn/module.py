@@ -288,18 +288,17 @@ class Module:
         Parameters
         ----------
         state_dict : arrays (NumPy, PyTorch tensors or anything array-like) by name, as `state_dict()` gives them.
-        strict : whether a missing or unexpected key is an error (KeyError lists them all).
+        strict : whether a missing or unexpected key is an error (ValueError lists them all).
 
         Raises
         ------
-        KeyError : keys are missing or unexpected, and strict.
-        ValueError : shapes differ; the message lists each with both shapes.
+        ValueError : keys are missing or unexpected, and strict; shapes differ. The message lists all of them.
         """
         own = self._state()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
-            raise KeyError(f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
+            raise ValueError(f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
                            "nothing was changed (strict=False loads what fits)")
         arrays = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
         wrong = [f"{name}: {a.shape} instead of {own[name].shape}" for name, a in arrays.items() if a.shape != own[name].shape]

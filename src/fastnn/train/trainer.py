@@ -275,7 +275,7 @@ class Trainer:
         self.optimizer.load_state_dict(state_dict["optimizer"])
         try:
             self.model.load_state_dict(state_dict["model"])
-        except (KeyError, TypeError, ValueError):
+        except (TypeError, ValueError):
             self.optimizer.load_state_dict(before)
             raise
         self.seed, self.steps, self.epochs = seed, steps, epochs
