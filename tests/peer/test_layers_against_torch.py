@@ -124,6 +124,29 @@ def options_of(**choices: Any) -> Callable[[np.random.Generator], Configuration]
     return make
 
 
+def layer_norm(rng: np.random.Generator) -> Configuration:
+    shape = tuple(sizes(rng, int(rng.integers(1, 6)), 1, 7))
+    axes = int(rng.integers(1, len(shape) + 1))
+    normalized = (*shape[-axes:-1], max(shape[-1], 2))
+    options = {"normalized_shape": normalized, "elementwise_affine": flip(rng), "bias": flip(rng)}
+    return {**options, "eps": float(rng.choice([1e-5, 1e-2]))}, (*shape[:-1], normalized[-1])
+
+
+def group_norm(rng: np.random.Generator) -> Configuration:
+    groups = sizes(rng, 1, 1, 5)[0]
+    channels = groups * sizes(rng, 1, 2, 6)[0]
+    options = {"num_groups": groups, "num_channels": channels, "affine": flip(rng)}
+    return options, (*sizes(rng, 1), channels, *sizes(rng, int(rng.integers(0, 4)), 1, 7))
+
+
+def instance_norm(axes: int) -> Callable[[np.random.Generator], Configuration]:
+    def make(rng: np.random.Generator) -> Configuration:
+        shape = (*sizes(rng, 2), *sizes(rng, axes, 2, 9))
+        return {"num_features": shape[1], "affine": flip(rng)}, shape
+
+    return make
+
+
 def prelu(rng: np.random.Generator) -> Configuration:
     shape = any_shape(rng)[1]
     channels = shape[1] if len(shape) > 1 else 1
@@ -143,6 +166,10 @@ LAYERS: dict[str, Callable[[np.random.Generator], Configuration]] = {
     "Linear": linear,
     "BatchNorm1d": batch_norm(2, 3),
     "BatchNorm2d": batch_norm(4),
+    "LayerNorm": layer_norm,
+    "GroupNorm": group_norm,
+    "InstanceNorm1d": instance_norm(1),
+    "InstanceNorm2d": instance_norm(2),
     "MaxPool1d": pool(1, "max"),
     "MaxPool2d": pool(2, "max"),
     "AvgPool1d": pool(1, "average"),
@@ -279,6 +306,40 @@ def test_cross_entropy(soft: bool) -> None:
         assert_close(ours(x, target), expected.detach().numpy(), f"{what}: loss")
         y, pullback = fnn.vjp(lambda t, ours=ours, target=target: ours(t, target), x)
         assert_close(y, expected.detach().numpy(), what)
+        dy = rng.standard_normal(y.shape)
+        expected.backward(torch.tensor(dy))
+        assert_close(pullback(dy)[0], tensor.grad.numpy(), f"{what}: gradient")
+
+
+ELEMENTWISE_LOSSES: dict[str, dict[str, Any]] = {
+    "MSELoss": {},
+    "L1Loss": {},
+    "SmoothL1Loss": {"beta": (0.1, 2)},
+    "HuberLoss": {"delta": (0.1, 2)},
+    "BCELoss": {},
+    "BCEWithLogitsLoss": {},
+    "KLDivLoss": {"log_target": [False, True]},
+}
+
+
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss")
+@pytest.mark.parametrize("name", ELEMENTWISE_LOSSES)
+def test_elementwise_losses(name: str) -> None:
+    for number in range(CONFIGURATIONS):
+        rng = seeded(name, number)
+        options, shape = options_of(**ELEMENTWISE_LOSSES[name])(rng)
+        options["reduction"] = str(rng.choice(["mean", "sum", "none"]))
+        x, target = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+        if name.startswith("BCE") or name == "KLDivLoss":
+            target = rng.uniform(0.0, 1.0, shape).astype(np.float32)
+            x = rng.uniform(0.01, 0.99, shape).astype(np.float32) if name == "BCELoss" else x
+        tensor = torch.tensor(x.astype(np.float64), requires_grad=True)
+        expected = getattr(torch.nn, name)(**options)(tensor, torch.tensor(target.astype(np.float64)))
+        ours = getattr(nn, name)(**options)
+        y, pullback = fnn.vjp(lambda t, ours=ours, target=target: ours(t, target), x)
+        what = f"{name} {number}: {options} on {shape}"
+        terms = float(np.abs(x).sum() + np.abs(target).sum())
+        assert_close(y, expected.detach().numpy(), what, terms)
         dy = rng.standard_normal(y.shape)
         expected.backward(torch.tensor(dy))
         assert_close(pullback(dy)[0], tensor.grad.numpy(), f"{what}: gradient")

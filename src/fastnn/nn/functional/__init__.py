@@ -22,6 +22,16 @@ from .activation import (
 )
 from .convolution import conv1d, conv2d, linear
 from .dropout import dropout, dropout1d, dropout2d
+from .elementwise_loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from .group_normalization import group_norm, instance_norm, layer_norm
 from .loss import cross_entropy
 from .normalization import batch_norm
 from .pooling import (
@@ -36,8 +46,10 @@ from .shape import cat, flatten, unflatten
 from .softmax import glu, log_softmax, softmax
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "cat", "celu", "conv1d",
-    "conv2d", "cross_entropy", "dropout", "dropout1d", "dropout2d", "elu", "flatten", "gelu", "glu", "hardsigmoid",
-    "hardswish", "hardtanh", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "mish",
-    "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unflatten",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "avg_pool1d", "avg_pool2d", "batch_norm", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "cat", "celu", "conv1d", "conv2d", "cross_entropy", "dropout", "dropout1d",
+    "dropout2d", "elu", "flatten", "gelu", "glu", "group_norm", "hardsigmoid", "hardswish", "hardtanh", "huber_loss",
+    "instance_norm", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
+    "max_pool1d", "max_pool2d", "mish", "mse_loss", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
+    "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh", "unflatten",
 ]  # fmt: skip

@@ -64,7 +64,7 @@ def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     raise ValueError(f"class probabilities must have the scores' shape {input.shape}, got {target.shape}")
 
 
-@eager("input", "target", "weight")
+@eager("input", "target", "weight", integers=("target",))
 def cross_entropy(
     input: Any, target: Any, weight: Any = None, size_average: None = None, ignore_index: int = -100,
     reduce: None = None, reduction: str = "mean", label_smoothing: float = 0.0,

@@ -1,0 +1,135 @@
+"""Layers that normalise each sample by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import functional as F
+from .functional.sizes import check_channels, check_rank, positive_integer, real
+from .module import Module
+from .parameter import Parameter
+
+
+class LayerNorm(Module):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last axes, see `functional.layer_norm`.
+
+    normalized_shape : the extents of those axes. Attributes: weight, bias of that shape, or None.
+    Source: Ba, Kiros and Hinton, "Layer normalization", 2016.
+
+    >>> import numpy as np
+    >>> LayerNorm(2)(np.array([[1.0, 3.0]])).round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True
+    ) -> None:
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.normalized_shape = tuple(positive_integer(n, "normalized_shape") for n in shape)
+        self.eps = real(eps, "eps", 0.0)
+        self.elementwise_affine = bool(elementwise_affine)
+        self.weight = Parameter(np.ones(self.normalized_shape)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(self.normalized_shape)) if elementwise_affine and bias else None
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class GroupNorm(Module):
+    """Normalisation of (N,C,...) over groups of channels of each sample, see `functional.group_norm`.
+
+    num_groups : must divide num_channels, C. Attributes: weight, bias (C), or None.
+    Source: Wu and He, "Group normalization", ECCV 2018.
+
+    >>> import numpy as np
+    >>> GroupNorm(2, 4)(np.array([[1.0, 3.0, 5.0, 5.0]])).round(3)
+    array([[-1.,  1.,  0.,  0.]], dtype=float32)
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__()
+        self.num_groups = positive_integer(num_groups, "num_groups")
+        self.num_channels = positive_integer(num_channels, "num_channels")
+        if num_channels % num_groups:
+            raise ValueError(f"num_channels must be divisible by num_groups, got {num_channels} and {num_groups}")
+        self.eps = real(eps, "eps", 0.0)
+        self.affine = bool(affine)
+        self.weight = Parameter(np.ones(num_channels)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels)) if affine else None
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        if x.ndim < 2:
+            raise ValueError(f"the input must have the shape (N,C,...), got {x.shape}")
+        check_channels(x.shape, self.num_channels)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class _InstanceNorm(Module):
+    """What the instance normalisations of any number of axes share."""
+
+    ranks: tuple[int, ...]
+    form: str
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if track_running_stats:
+            raise ValueError("instance normalisation works with the sample's own statistics; track_running_stats must be False")
+        self.num_features = positive_integer(num_features, "num_features")
+        self.eps = real(eps, "eps", 0.0)
+        self.momentum = momentum
+        self.affine = bool(affine)
+        self.track_running_stats = False
+        self.weight = Parameter(np.ones(num_features)) if affine else None
+        self.bias = Parameter(np.zeros(num_features)) if affine else None
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        check_rank(x, self.ranks, self.form)
+        check_channels(x.shape, self.num_features)
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalisation of each channel of each image (N,C,H,W), see `functional.instance_norm`.
+
+    num_features : C. affine : whether there are weight and bias (C). Running statistics are not kept
+    (track_running_stats=True is refused; momentum, which is theirs, has no effect).
+    Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016.
+
+    >>> import numpy as np
+    >>> InstanceNorm2d(2)(np.ones((1, 2, 3, 3))).max().item()
+    0.0
+    """
+
+    ranks = (4,)
+    form = "(N,C,H,W)"
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalisation of each channel of each sequence (N,C,L); parameters as InstanceNorm2d.
+
+    >>> import numpy as np
+    >>> InstanceNorm1d(1)(np.array([[[1.0, 3.0]]])).round(3)
+    array([[[-1.,  1.]]], dtype=float32)
+    """
+
+    ranks = (3,)
+    form = "(N,C,L)"

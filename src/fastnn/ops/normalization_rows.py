@@ -1,0 +1,87 @@
+"""Layer normalisation of the rows of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..graph import Node, Op, Spec, Tensor, register
+from ..plan import Lowering
+from .elementwise import FLOATS_PER_NANOSECOND, elements
+
+Names = tuple[str, ...]
+
+
+@register
+class LayerNorm(Op):
+    """y (rows, columns) and the statistics (3, rows) of x; `given` names the inputs behind x: some of weight, bias."""
+
+    name = "layer_norm"
+
+    def infer(self, x: Tensor, *inputs: Tensor, given: Names, eps: float) -> tuple[Spec, Spec]:  # type: ignore[override]
+        for name, tensor in zip(given, inputs, strict=True):
+            if tensor.shape != x.shape[1:]:
+                raise ValueError(f"{name} must have shape {x.shape[1:]}, got {tensor.shape}")
+        return x.spec, Spec((3, x.shape[0]))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        dy = dys[0]
+        if dy is None:
+            return [None] * len(node.inputs)
+        named = dict(zip(node.given, node.inputs[1:], strict=True))
+        wanted = tuple(n for n, need in zip(("x", *node.given), needed, strict=True) if need)
+        weight = [named["weight"]] if "weight" in named else []
+        recorded = dy.graph.record("layer_norm_backward", dy, node.inputs[0], node.outputs[1], *weight, wanted=wanted)
+        gradients = dict(zip(wanted, recorded, strict=True))
+        return [gradients.get(name) for name in ("x", *node.given)]
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {0: 0}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x, (y, statistics) = node.inputs[0], node.outputs
+        named = dict(zip(node.given, node.inputs[1:], strict=True))
+        steps.step(
+            "layer_norm_forward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            x=steps.pointer(x),
+            weight=steps.pointer(named.get("weight")),
+            bias=steps.pointer(named.get("bias")),
+            y=steps.pointer(y),
+            statistics=steps.pointer(statistics),
+            rows=x.shape[0],
+            columns=x.shape[1],
+            eps=node.eps,
+        )
+
+
+@register
+class LayerNormBackward(Op):
+    """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if there is one."""
+
+    name = "layer_norm_backward"
+
+    def infer(self, dy: Tensor, x: Tensor, *_: Tensor, wanted: Names) -> tuple[Spec, ...]:  # type: ignore[override]
+        return tuple(x.spec if name == "x" else Spec(x.shape[1:]) for name in wanted)
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {node.wanted.index("x"): 0} if "x" in node.wanted else {}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        dy, x, statistics, *weight = node.inputs
+        rows, columns = x.shape
+        gradients: dict[str, Any] = {n: steps.pointer(t) for n, t in zip(node.wanted, node.outputs, strict=True)}
+        steps.step(
+            "layer_norm_backward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            dy=steps.pointer(dy),
+            x=steps.pointer(x),
+            statistics=steps.pointer(statistics),
+            weight=steps.pointer(weight[0] if weight else None),
+            dx=gradients.get("x"),
+            dweight=gradients.get("weight"),
+            dbias=gradients.get("bias"),
+            workspace=steps.workspace(2 * min(64, -(-rows // 8)) * columns * 4),
+            rows=rows,
+            columns=columns,
+        )
