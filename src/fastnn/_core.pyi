@@ -1,0 +1,70 @@
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import numpy.typing as npt
+
+Value: TypeAlias = int | float | Pointer | Runtime | None
+
+
+KERNELS: Final[dict[str, tuple[tuple[str, str, str], ...]]]
+ISAS: Final[dict[str, dict[str, int]]]
+TEAM_BACKEND: Final[str]
+ARENA: Final[int]
+CONSTANT: Final[int]
+STATIC: Final[int]
+EXTERNAL: Final[int]
+
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def thread_limits(cgroup_root: str = "/sys/fs/cgroup", process_cgroup: str = "/proc/self/cgroup") -> dict[str, int]: ...
+def window_positions(
+    size: int, kernel: int, stride: int, dilation: int, pad_before: int, pad_after: int, ceil_mode: bool = False
+) -> int: ...
+def tensor_bytes(shape: Sequence[int], item_bytes: int = 4) -> int: ...
+
+class Pointer:
+    space: Final[int]
+    index: Final[int]
+    offset: Final[int]
+    size: Final[int]
+    def __init__(self, space: int, index: int, offset: int, size: int) -> None: ...
+
+class Runtime:
+    index: Final[int]
+    def __init__(self, index: int) -> None: ...
+
+class Memory:
+    size: Final[int]
+    def __init__(self, size: int) -> None: ...
+
+class Instance: ...
+
+class Program:
+    step_count: Final[int]
+    prologue: Final[int]
+    arena_bytes: Final[int]
+    constant_bytes: Final[int]
+    value_count: Final[int]
+    def __init__(
+        self,
+        isa: str,
+        steps: list[Any],
+        statics: tuple[npt.NDArray[Any], ...],
+        external_sizes: Sequence[int],
+        arena_bytes: int,
+        constant_bytes: int = 0,
+        prologue: int = 0,
+        value_count: int = 0,
+    ) -> None: ...
+    def refresh(self) -> None: ...
+    def run(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> None: ...
+    def begin(self) -> Instance: ...
+    def run_part(
+        self,
+        instance: Instance,
+        first: int,
+        last: int,
+        externals: tuple[npt.NDArray[Any], ...],
+        values: tuple[Any, ...] = (),
+    ) -> None: ...
+    def profile(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> list[float]: ...
