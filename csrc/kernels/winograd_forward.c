@@ -16,6 +16,7 @@
  * an element runs over c in order whatever the block, the weight form and the team: the bits depend on `tile` alone.
  * Error bound: winograd.h.
  */
+#include "winograd_gemm.h"
 #include "winograd_patch.h"
 #include "winograd_weight.h"
 
@@ -73,36 +74,30 @@ struct steps {
     ptrdiff_t first, runs, depth;
 };
 
-/* Asks for the rows of V that come next: at 64 steps a product, they would else arrive late. */
-static inline void prefetch(const float *next, ptrdiff_t count) {
-    for (ptrdiff_t i = 0; i < count; i += WINOGRAD_LINE) __builtin_prefetch(next + i);
-}
-
-/* M += V U for one plane and one panel, whose channels begin with those of the steps. */
+/* M += V U for one plane and one panel, whose channels begin with those of the steps; panel_stride: to that of the next plane. */
 static void multiply_panel(const struct forward *f, const struct unit *unit, const struct steps *steps, ptrdiff_t plane,
-                           const float *panel, ptrdiff_t column, struct gemm_tile *tile) {
+                           const float *panel, ptrdiff_t panel_stride, ptrdiff_t column) {
     const ptrdiff_t count = unit->tiles.end - unit->tiles.begin, parts = fnn_ceil_div(count, FNN_GEMM_ROWS);
     const struct winograd_patches *layout = &f->layout;
-    tile->runs = steps->runs;
-    tile->depth = steps->depth;
-    tile->panel = panel;
-    tile->columns = fnn_min(unit->width - column, FNN_GEMM_COLUMNS);
-    tile->accumulate = steps->first > 0;
+    struct winograd_gemm tile = {
+        .u = panel,
+        .row_stride = layout->width,
+        .run_stride = layout->chunk_stride,
+        .m_stride = unit->stride,
+        .columns = fnn_min(unit->width - column, FNN_GEMM_COLUMNS),
+        .runs = steps->runs,
+        .depth = steps->depth,
+        .accumulate = steps->first > 0,
+    };
+    tile.next_u_step = fnn_ceil_div(tile.columns, parts);
     for (ptrdiff_t part = 0; part < parts; part++) {
         const ptrdiff_t begin = part * count / parts;
-        const float *row = unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride +
-                           begin * layout->width;
-        tile->row_count = (part + 1) * count / parts - begin;
-        tile->y = f->products + begin * unit->stride + plane * unit->width + column;
-        for (ptrdiff_t t = 0; t < steps->runs; t++) {
-            tile->step[t] = t * WINOGRAD_DEPTH;
-            for (ptrdiff_t i = 0; i < tile->row_count; i++)
-                tile->rows[t][i] = row + t * layout->chunk_stride + i * layout->width;
-        }
-        for (ptrdiff_t i = 0; i < tile->row_count; i++) tile->offset[i] = i * unit->stride;
-        if (column == 0 && f->form != WINOGRAD_PACKED)
-            prefetch(row + tile->row_count * layout->width, tile->row_count * layout->width);
-        FNN_FUNCTION(gemm_tile)(tile);
+        tile.rows = (part + 1) * count / parts - begin;
+        tile.v = unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride + begin * layout->width;
+        tile.m = f->products + begin * unit->stride + plane * unit->width + column;
+        tile.next_v = tile.v + layout->plane_stride;
+        tile.next_u = panel + panel_stride + part * steps->runs * steps->depth * tile.next_u_step;
+        FNN_FUNCTION(winograd_gemm)(&tile);
     }
 }
 
@@ -123,10 +118,9 @@ FNN_INLINE void transform_filters(const struct forward *f, int m, const struct u
 static void multiply(const struct forward *f, const struct unit *unit) {
     const bool packed = f->form == WINOGRAD_PACKED;
     const ptrdiff_t whole = f->channels / WINOGRAD_DEPTH, chunks = fnn_ceil_div(f->channels, WINOGRAD_DEPTH);
-    struct gemm_tile tile = {.activation = FNN_ACTIVATION_NONE};
     for (struct steps steps = {0}; steps.first < chunks; steps.first += steps.runs) {
         const ptrdiff_t c = steps.first * WINOGRAD_DEPTH;
-        steps.runs = packed ? fnn_max(fnn_min(whole - steps.first, GEMM_RUNS), 1) : 1;
+        steps.runs = packed ? fnn_max(whole - steps.first, 1) : 1;
         steps.depth = fnn_min(f->channels - c, WINOGRAD_DEPTH);
         if (!packed) f->stages->transform_filters(f, unit, steps.first);
         const float *filters = packed ? f->args->weight : f->filters;
@@ -134,9 +128,10 @@ static void multiply(const struct forward *f, const struct unit *unit) {
         for (ptrdiff_t p = 0; p < f->shape.planes; p++) {
             for (ptrdiff_t j = 0; j < unit->columns; j += FNN_GEMM_COLUMNS) {
                 const ptrdiff_t width = fnn_min(unit->width - j, FNN_GEMM_COLUMNS);
-                const float *panel = filters + winograd_panel_offset(f->shape.planes, depth, first + j) +
-                                     p * winograd_plane_stride(depth, width) + (packed ? c * width : 0);
-                multiply_panel(f, unit, &steps, p, panel, j, &tile);
+                const ptrdiff_t stride = winograd_plane_stride(depth, width);
+                const float *panel = filters + winograd_panel_offset(f->shape.planes, depth, first + j) + p * stride +
+                                     (packed ? c * width : 0);
+                multiply_panel(f, unit, &steps, p, panel, stride, j);
             }
         }
     }

@@ -35,11 +35,13 @@ MIN_TILES = 12
 MAX_SHARE = 0.5
 """Tiles that overhang a small image must still save half of the direct algorithm's products."""
 
-PACKED_BYTES = 3 << 20
-"""Larger transformed filters are made on the way, while they are in cache, instead of being read back from memory."""
+PACKED_BYTES = 12 << 20
+"""Larger transformed filters, if they change with every step, are made on the way, while they are in cache: writing them to
+memory takes as long as the products save."""
 
-MIN_TILES_UNPACKED = 32
-"""But not where few tiles share one transform, and fixed weights can be packed beforehand."""
+OWN_BYTES = 3 << 20
+"""Transformed filters up to this size stay in cache: each thread works on blocks of tiles of its own. Larger ones are
+walked through by the whole team, as seldom as possible."""
 
 PATCH_BYTES = 8 << 20
 """Transformed patches that a team works on at a time."""
@@ -130,9 +132,9 @@ def schedule(product: Product, fixed: bool, facts: Facts) -> Schedule:
     """`fixed`: the weights are, so that packing them costs nothing. The bits depend on the tile alone."""
     tile = product.tile
     tiles, filters = product.tiles(tile), product.filter_bytes()
-    packed = filters <= PACKED_BYTES or (fixed and tiles < MIN_TILES_UNPACKED)
+    packed = fixed or filters <= PACKED_BYTES
     for block in (28, 14):
-        if filters <= PACKED_BYTES and tiles >= 4 * facts.threads * block:
+        if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
             return Schedule(tile, block, shared=False, packed=True)
     most = PATCH_BYTES // (4 * PLANES[tile] * product.channels) // GROUP_TILES * GROUP_TILES
     return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, packed=packed)
