@@ -4,218 +4,277 @@
  *   dbias[k]    = sum over n, p, q of dy[n,p,q,k]
  *
  * x N,H,W,C   dy N,P,Q,K   dw K,R,S,C/G, overwritten   dbias K, overwritten, or null. No aliasing.
- * chunks: into how many parts the N*P*Q pixels are cut, >= 1; chosen from the shape alone, because it decides the order of the
- * sum. workspace: chunks * (K*R*S*(C/G) + K) floats if chunks > 1, then for each thread of the team
- * CONV2D_PIXEL_BLOCK (192) * gemm_columns floats.
+ * chunks: into how many parts the N*P output rows are cut, >= 1; chosen from the shape alone, because it decides the order
+ * of the sum. transposed: 1 makes dw with its rows and columns swapped, for filters of which a row makes bad vectors (few
+ * channels, 3*C = 9 floats say) and many output channels; only if C/G <= CONV2D_CHANNEL_BLOCK.
+ * workspace: if chunks > 1 or transposed, chunks * (K*R*S*(C/G) + K) floats; then for each thread of the team
+ * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * (min(roundup(K/G, lanes), CONV2D_ROW_BLOCK) + lanes) floats,
+ * with block_rows and strip_row as in plan_blocks.
  *
- * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw). dy is read in place. A
- * run of columns, those that lie side by side in x, is a filter row (S*C; dilation_w = 1, G = 1) or a tap (C/G). Where a run is
- * whole vectors, panels start with runs and patches are read in place, but for those over an end of the image; else
- * patches are copied panel by panel. Each chunk is summed in equal blocks of at most 192
- * pixels, blocks and then chunks in order.
+ * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw), or, transposed, of
+ * patches by dy. Patches lie in strips (conv2d_strip.h) of at most CONV2D_CHANNEL_BLOCK channels, a block of output rows at a
+ * time. A run of columns, those that lie side by side in a strip, is a filter row (S*C; all channels, dilation_w = 1) or a
+ * tap; a slice is the part of a run that fits the register tile. dy is read in place, or, where its pixels lie so far apart
+ * that they meet in the same sets of the cache, copied. Each chunk is summed in equal blocks of at most CONV2D_PIXEL_BLOCK
+ * pixels (at least one row, or an equal part of a longer one), blocks and then chunks in order.
  *
- * Parallel over (group, chunk, block of output channels, panel of columns).
+ * Parallel over (group, chunk, block of output channels, slice).
  * Error bound: gamma_D * sum |dy||x|, D = 192 + blocks in a chunk + chunks (scalar: 2*192 + ...).
  */
-#include "conv2d.h"
+#include "conv2d_strip.h"
 #include "gemm_outer.h"
 
 enum {
-    CONV2D_PIXEL_BLOCK = 192, /* a panel of patches (AVX-512: 24 KB) and the rows of dy fit the first-level cache */
-    ROW_BLOCK = 128           /* output channels in a unit of work */
+    CONV2D_PIXEL_BLOCK = 192, /* a slice of a strip (AVX-512: 24 KB) and the rows of dy fit the first-level cache */
+    CONV2D_ROW_BLOCK = 256, /* output channels in a unit of work */
+    CONV2D_CHANNEL_BLOCK = 128, /* input channels in a strip */
+    CONV2D_STRIP_BLOCK = 96 * 1024 /* floats of strips: a part of the second-level cache */
 };
 
 struct backward_weight {
     const struct fnn_conv2d_backward_weight_args *args;
     struct conv2d_geometry geometry;
+    struct conv2d_strip strip;
     ptrdiff_t group_channels, group_out_channels, columns; /* columns: R*S*C/G */
-    ptrdiff_t pixels;
-    bool merged;              /* a run is a filter row, else a tap */
-    bool in_place;            /* panels start with runs, else they are cut from all columns */
-    ptrdiff_t run_columns;
-    ptrdiff_t panels, row_blocks;
-    float *scratch;            /* CONV2D_PIXEL_BLOCK, FNN_GEMM_COLUMNS: this thread's copy of patches */
+    ptrdiff_t rows, block_rows,
+        pieces; /* output rows; in a block, at most; equal parts of a row, 1 if block_rows > 1 */
+    bool by_tap; /* a run is a tap, else a filter row */
+    ptrdiff_t channel_blocks, row_blocks, slices;
+    ptrdiff_t slice_columns; /* at most */
+    float *strips, *copy; /* this thread's workspace; copy: of dy */
 };
 
-/* A block of pixels: its origins in x, and where each step of the product finds its columns. */
+/* A block of pixels: where it lies in dy, and where each pixel's patch begins in the strips. */
 struct pixel_block {
     ptrdiff_t first, count;
-    ptrdiff_t offset[CONV2D_PIXEL_BLOCK], h[CONV2D_PIXEL_BLOCK], w[CONV2D_PIXEL_BLOCK];
-    const float *columns[CONV2D_PIXEL_BLOCK];
+    const float *dy; /* of the first pixel and output channel of the unit */
+    ptrdiff_t dy_stride;
+    ptrdiff_t at[CONV2D_PIXEL_BLOCK];
+    const float *columns[CONV2D_PIXEL_BLOCK]; /* the right operand */
 };
 
-static void find_origins(const struct conv2d_geometry *g, struct pixel_block *block) {
-    ptrdiff_t q = block->first % g->out_width, p = block->first / g->out_width % g->out_height;
-    ptrdiff_t n = block->first / g->out_width / g->out_height;
-    for (ptrdiff_t i = 0; i < block->count;) { /* a row of the image, or what the block has of it */
-        const ptrdiff_t end = fnn_min(i + g->out_width - q, block->count), h = p * g->stride_h - g->pad_top, shift = q - i;
-        for (; i < end; i++) {
-            ptrdiff_t w = (i + shift) * g->stride_w - g->pad_left;
-            block->h[i] = h;
-            block->w[i] = w;
-            block->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
-        }
-        q = 0;
-        if (++p == g->out_height) p = 0, n++;
-    }
-}
-
-/* Columns of one panel. */
-static struct fnn_range panel_columns(const struct backward_weight *b, ptrdiff_t panel) {
-    if (!b->in_place) {
-        ptrdiff_t first = panel * FNN_GEMM_COLUMNS;
-        return (struct fnn_range){first, fnn_min(first + FNN_GEMM_COLUMNS, b->columns)};
-    }
-    ptrdiff_t panels = gemm_panels(b->run_columns), run = panel / panels * b->run_columns;
-    ptrdiff_t first = panel % panels * FNN_GEMM_COLUMNS;
-    return (struct fnn_range){run + first, run + fnn_min(first + FNN_GEMM_COLUMNS, b->run_columns)};
-}
-
-/* A part of a run: `count` <= FNN_GEMM_COLUMNS columns from `first` on. */
-struct piece {
-    ptrdiff_t h, w, offset; /* displacement of the run; offset: of the piece, in floats */
-    ptrdiff_t first, count;
-    ptrdiff_t least_w, w_span; /* the whole piece is in the image's width where 0 <= pixel's w - least_w < w_span */
+/* A unit of work but for its slices: rows are output channels. */
+struct unit {
+    ptrdiff_t group;
+    struct fnn_range rows, slices;
+    float *dw, *dbias;
 };
 
-static struct piece piece_at(const struct backward_weight *b, ptrdiff_t group, ptrdiff_t column, ptrdiff_t count) {
+/* The shape of strips and blocks. */
+static void plan_blocks(struct backward_weight *b) {
     const struct conv2d_geometry *g = &b->geometry;
-    ptrdiff_t run = column / b->run_columns;
-    struct piece piece = {.first = column % b->run_columns, .count = count};
-    piece.h = (b->merged ? run : run / g->kernel_width) * g->dilation_h;
-    piece.w = b->merged ? 0 : run % g->kernel_width * g->dilation_w;
-    piece.offset = (piece.h * g->width + piece.w) * g->channels + group * b->group_channels + piece.first;
-    ptrdiff_t first_tap = b->merged ? piece.first / g->channels : 0;
-    ptrdiff_t last_tap = b->merged ? (piece.first + count - 1) / g->channels : 0;
-    piece.least_w = -(piece.w + first_tap);
-    piece.w_span = fnn_max(g->width - (last_tap - first_tap), 0);
-    return piece;
+    const ptrdiff_t channels = fnn_min(b->group_channels, CONV2D_CHANNEL_BLOCK);
+    b->channel_blocks = fnn_ceil_div(b->group_channels, CONV2D_CHANNEL_BLOCK);
+    b->by_tap = g->dilation_w > 1 || b->channel_blocks > 1 || channels % FNN_GEMM_COLUMNS == 0;
+    b->pieces = fnn_max(fnn_ceil_div(g->out_width, CONV2D_PIXEL_BLOCK), 1);
+    b->strip = (struct conv2d_strip){
+        .image = b->args->x,
+        .height = g->height,
+        .width = g->width,
+        .image_channels = g->channels,
+        .filter_rows = g->kernel_height,
+        .filter_columns = g->kernel_width,
+        .dilation_h = g->dilation_h,
+        .dilation_w = g->dilation_w,
+        .stride_w = g->stride_w,
+        /* by taps, an odd number of vectors: pixels side by side spread over the sets of the cache */
+        .pixel_stride = b->by_tap ? gemm_width(channels) + FNN_LANES : channels,
+    };
+    const ptrdiff_t longest = fnn_ceil_div(g->out_width, b->pieces);
+    b->strip.row_stride = conv2d_strip_row(&b->strip, longest);
+    b->block_rows = fnn_min(CONV2D_PIXEL_BLOCK / fnn_max(longest, 1),
+                            CONV2D_STRIP_BLOCK / (g->kernel_height * b->strip.row_stride));
+    b->block_rows = b->pieces > 1 ? 1 : fnn_max(b->block_rows, 1);
 }
 
-static inline bool piece_inside(const struct backward_weight *b, const struct pixel_block *block,
-                                const struct piece *piece, ptrdiff_t i) {
-    return conv2d_inside(block->h[i] + piece->h, b->geometry.height) &
-           conv2d_inside(block->w[i] - piece->least_w, piece->w_span);
+/* The slices of one block of channels, numbered run by run. */
+struct slicing {
+    ptrdiff_t first_channel, channels, run_columns, run_slices;
+};
+
+static struct slicing slicing_of(const struct backward_weight *b, ptrdiff_t channel_block) {
+    struct slicing s = {.first_channel = channel_block * CONV2D_CHANNEL_BLOCK};
+    s.channels = fnn_min(b->group_channels - s.first_channel, CONV2D_CHANNEL_BLOCK);
+    s.run_columns = b->by_tap ? s.channels : s.channels * b->geometry.kernel_width;
+    s.run_slices = fnn_ceil_div(s.run_columns, b->slice_columns);
+    return s;
 }
 
-/* Column j of a piece for pixel i, where part of the piece may be outside of the image. */
-static float edge_column(const struct backward_weight *b, const struct pixel_block *block, const struct piece *piece,
-                         ptrdiff_t i, ptrdiff_t j) {
+static ptrdiff_t slices_in_block(const struct backward_weight *b, ptrdiff_t channel_block) {
+    ptrdiff_t runs = b->geometry.kernel_height * (b->by_tap ? b->geometry.kernel_width : 1);
+    return runs * slicing_of(b, channel_block).run_slices;
+}
+
+/* A slice: `count` columns from `column` on in the order of dw, found `at` floats behind a patch's begin. */
+struct slice {
+    ptrdiff_t at, column, count;
+};
+
+static struct slice slice_at(const struct backward_weight *b, const struct slicing *s, ptrdiff_t index) {
+    const struct conv2d_strip *strip = &b->strip;
+    const ptrdiff_t run = index / s->run_slices, part = index % s->run_slices;
+    ptrdiff_t r = b->by_tap ? run / strip->filter_columns : run, tap = b->by_tap ? run % strip->filter_columns : 0;
+    ptrdiff_t first = part * FNN_GEMM_COLUMNS, end = fnn_min(first + FNN_GEMM_COLUMNS, s->run_columns);
+    if (b->args->transposed) { /* tiles of equal size: no vector depends on it */
+        first = part * s->run_columns / s->run_slices;
+        end = (part + 1) * s->run_columns / s->run_slices;
+    }
+    return (struct slice){
+        .at = r * strip->row_stride + tap * strip->dilation_w * strip->pixel_stride + first,
+        .column = (r * strip->filter_columns + tap) * b->group_channels + s->first_channel + first,
+        .count = end - first,
+    };
+}
+
+/* Block `index` of the output rows [rows.begin, rows.end), of `blocks`. */
+static void find_block(const struct backward_weight *b, struct fnn_range rows, ptrdiff_t index, ptrdiff_t blocks,
+                       struct pixel_block *block) {
+    const ptrdiff_t width = b->geometry.out_width, count = (rows.end - rows.begin) * width;
+    if (b->pieces > 1) {
+        ptrdiff_t row = rows.begin + index / b->pieces, piece = index % b->pieces;
+        block->first = row * width + piece * width / b->pieces;
+        block->count = row * width + (piece + 1) * width / b->pieces - block->first;
+    } else {
+        block->first = (rows.begin + index * (rows.end - rows.begin) / blocks) * width;
+        block->count = (rows.begin + (index + 1) * (rows.end - rows.begin) / blocks) * width - block->first;
+    }
+    if (count == 0) block->first = block->count = 0;
+}
+
+/* Strips for a block of pixels, one for each output row. */
+static void fill_strips(const struct backward_weight *b, struct fnn_range channels, struct pixel_block *block) {
     const struct conv2d_geometry *g = &b->geometry;
-    ptrdiff_t tap = b->merged ? (piece->first + j) / g->channels : 0;
-    bool inside = conv2d_inside(block->h[i] + piece->h, g->height) &
-                  conv2d_inside(block->w[i] + piece->w + tap, g->width);
-    return inside ? b->args->x[block->offset[i] + piece->offset + j] : 0.0f;
-}
-
-/* Panels of whole runs of vectors: in place but at the ends of the image. */
-static void point_at_columns(const struct backward_weight *b, const struct piece *piece, struct pixel_block *block) {
-    for (ptrdiff_t i = 0; i < block->count; i++) {
-        bool inside = piece_inside(b, block, piece, i);
-        block->columns[i] = inside ? b->args->x + (block->offset[i] + piece->offset) : FNN_FUNCTION(gemm_zeros);
-    }
-    if (!b->merged) return; /* a tap is inside or outside as a whole */
-    for (ptrdiff_t i = 0; i < block->count; i++) {
-        if (piece_inside(b, block, piece, i) || !conv2d_inside(block->h[i] + piece->h, b->geometry.height)) continue;
-        float *row = b->scratch + i * FNN_GEMM_COLUMNS;
-        for (ptrdiff_t j = 0; j < piece->count; j++) row[j] = edge_column(b, block, piece, i, j);
-        block->columns[i] = row;
+    const ptrdiff_t size = b->strip.filter_rows * b->strip.row_stride, step = b->strip.stride_w * b->strip.pixel_stride;
+    float *to = b->strips;
+    for (ptrdiff_t i = 0; i < block->count; to += size) {
+        ptrdiff_t q = (block->first + i) % g->out_width, row = (block->first + i) / g->out_width;
+        ptrdiff_t p = row % g->out_height, count = fnn_min(g->out_width - q, block->count - i);
+        conv2d_fill_strip(&b->strip, row / g->out_height, p * g->stride_h - g->pad_top, q * g->stride_w - g->pad_left,
+                          channels, count, to);
+        for (ptrdiff_t j = 0; j < count; j++) block->at[i + j] = to - b->strips + j * step;
+        i += count;
     }
 }
 
-/* Copies a piece for all pixels to columns [at, at + count) of the scratch panel. Columns behind it may be
- * overwritten, but none behind the row. */
-static void copy_piece(const struct backward_weight *b, const struct pixel_block *block, const struct piece *piece,
-                       ptrdiff_t at) {
-    for (ptrdiff_t j = 0; j < piece->count; j += FNN_LANES) {
-        const ptrdiff_t lanes = fnn_min(piece->count - j, FNN_LANES), room = fnn_min(FNN_GEMM_COLUMNS - at - j, FNN_LANES);
-        const float *x = b->args->x;
-        for (ptrdiff_t i = 0; i < block->count; i++) {
-            float *row = b->scratch + i * FNN_GEMM_COLUMNS + at + j;
-            if (piece_inside(b, block, piece, i)) {
-                vec_store_partial(row, vec_load_partial(x + (block->offset[i] + piece->offset + j), lanes), room);
-            } else {
-                for (ptrdiff_t lane = 0; lane < lanes; lane++) row[lane] = edge_column(b, block, piece, i, j + lane);
-            }
-        }
-    }
+/* Finds dy for the channels of a unit, in place or in the copy. */
+static void find_gradient(const struct backward_weight *b, const struct unit *unit, struct pixel_block *block) {
+    enum { FAR = 192, SOME_SLICES = 4 };
+    const ptrdiff_t channels = unit->rows.end - unit->rows.begin, out_channels = b->geometry.out_channels;
+    const float *dy = b->args->dy + block->first * out_channels + unit->rows.begin;
+    bool far = out_channels >= FAR && unit->slices.end - unit->slices.begin >= SOME_SLICES;
+    bool partial = b->args->transposed && channels % FNN_LANES != 0; /* vectors of dy must not end behind it */
+    block->dy = dy;
+    block->dy_stride = out_channels;
+    if (!far && !partial) return;
+    block->dy = b->copy;
+    block->dy_stride = gemm_width(channels) + FNN_LANES;
+    for (ptrdiff_t i = 0; i < block->count; i++)
+        conv2d_copy_run(b->copy + i * block->dy_stride, dy + i * out_channels, channels);
 }
 
-static void copy_columns(const struct backward_weight *b, ptrdiff_t group, struct fnn_range columns,
-                         struct pixel_block *block) {
-    for (ptrdiff_t column = columns.begin; column < columns.end;) {
-        ptrdiff_t count = fnn_min(b->run_columns - column % b->run_columns, columns.end - column);
-        const struct piece piece = piece_at(b, group, column, count);
-        copy_piece(b, block, &piece, column - columns.begin);
-        column += count;
-    }
-    for (ptrdiff_t i = 0; i < block->count; i++) block->columns[i] = b->scratch + i * FNN_GEMM_COLUMNS;
-}
-
-/* dbias of `count` channels from `k` on, over one block. */
-static void sum_bias(const struct backward_weight *b, const struct pixel_block *block, ptrdiff_t k, ptrdiff_t count,
-                     bool first, float *dbias) {
-    const ptrdiff_t stride = b->geometry.out_channels;
-    const float *dy = b->args->dy + block->first * stride + k;
+/* dbias of a unit, over one block. */
+static void sum_bias(const struct unit *unit, const struct pixel_block *block, bool first) {
+    const ptrdiff_t count = unit->rows.end - unit->rows.begin;
+    float *dbias = unit->dbias + unit->rows.begin;
     for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
         ptrdiff_t lanes = fnn_min(count - j, FNN_LANES);
         vec sum = vec_zero();
-        for (ptrdiff_t i = 0; i < block->count; i++) sum = vec_add(sum, vec_load_partial(dy + i * stride + j, lanes));
-        if (!first) sum = vec_add(vec_load_partial(dbias + k + j, lanes), sum);
-        vec_store_partial(dbias + k + j, sum, lanes);
+        for (ptrdiff_t i = 0; i < block->count; i++)
+            sum = vec_add(sum, vec_load_partial(block->dy + i * block->dy_stride + j, lanes));
+        if (!first) sum = vec_add(vec_load_partial(dbias + j, lanes), sum);
+        vec_store_partial(dbias + j, sum, lanes);
     }
 }
 
-/* Everything that panels [panels.begin, panels.end) of one block of output channels get from one block of pixels. */
-static void add_block(const struct backward_weight *b, ptrdiff_t group, struct fnn_range rows, struct fnn_range panels,
-                      bool first, struct pixel_block *block, float *dw, float *dbias) {
-    const ptrdiff_t stride = b->geometry.out_channels, tiles = fnn_ceil_div(rows.end - rows.begin, FNN_GEMM_ROWS);
-    find_origins(&b->geometry, block);
-    if (panels.begin == 0 && dbias) sum_bias(b, block, rows.begin, rows.end - rows.begin, first, dbias);
-    for (ptrdiff_t panel = panels.begin; panel < panels.end; panel++) {
-        struct fnn_range columns = panel_columns(b, panel);
-        const struct piece piece = piece_at(b, group, columns.begin, columns.end - columns.begin);
-        if (b->in_place) point_at_columns(b, &piece, block);
-        else copy_columns(b, group, columns, block);
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t k = rows.begin + i * (rows.end - rows.begin) / tiles;
-            const struct gemm_outer tile = {
-                .a = b->args->dy + block->first * stride + k,
-                .a_stride = stride,
-                .b = block->columns,
-                .depth = block->count,
-                .row_count = rows.begin + (i + 1) * (rows.end - rows.begin) / tiles - k,
-                .columns = columns.end - columns.begin,
-                .y = dw + k * b->columns + columns.begin,
-                .y_stride = b->columns,
-                .accumulate = !first,
-            };
-            FNN_FUNCTION(gemm_outer)(&tile);
+/* One slice of one block: rows of dw are output channels, tile by tile. */
+static void multiply_slice(const struct backward_weight *b, const struct unit *unit, const struct slice *slice,
+                           const struct pixel_block *block, bool first) {
+    const ptrdiff_t rows = unit->rows.end - unit->rows.begin, tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
+    struct gemm_outer tile = {
+        .a_stride = block->dy_stride,
+        .b = block->columns,
+        .b_first = slice->at,
+        .depth = block->count,
+        .columns = slice->count,
+        .y_stride = b->columns,
+        .accumulate = !first,
+    };
+    for (ptrdiff_t i = 0; i < tiles; i++) {
+        ptrdiff_t k = i * rows / tiles;
+        tile.a = block->dy + k;
+        tile.row_count = (i + 1) * rows / tiles - k;
+        tile.y = unit->dw + (unit->rows.begin + k) * b->columns + slice->column;
+        FNN_FUNCTION(gemm_outer)(&tile);
+    }
+}
+
+/* The same, rows of the product are columns of dw: element (column, k) stands at [group][column][k]. */
+static void multiply_slice_transposed(const struct backward_weight *b, const struct unit *unit,
+                                      const struct slice *slice, const struct pixel_block *block, bool first) {
+    const ptrdiff_t outputs = b->group_out_channels, k = unit->rows.begin - unit->group * outputs;
+    struct gemm_outer tile = {
+        .a = b->strips + slice->at,
+        .a_at = block->at,
+        .b = block->columns,
+        .depth = block->count,
+        .row_count = slice->count,
+        .y_stride = outputs,
+        .accumulate = !first,
+    };
+    float *dw = unit->dw + (unit->group * b->columns + slice->column) * outputs + k;
+    for (ptrdiff_t j = 0; j < unit->rows.end - unit->rows.begin; j += FNN_GEMM_COLUMNS) {
+        tile.b_first = j;
+        tile.columns = fnn_min(unit->rows.end - unit->rows.begin - j, FNN_GEMM_COLUMNS);
+        tile.y = dw + j;
+        FNN_FUNCTION(gemm_outer)(&tile);
+    }
+}
+
+/* Everything that the slices of a unit get from one block of pixels. */
+static void add_block(const struct backward_weight *b, const struct unit *unit, bool first, struct pixel_block *block) {
+    const bool transposed = b->args->transposed;
+    ptrdiff_t done = 0; /* slices of the channel blocks gone by */
+    find_gradient(b, unit, block);
+    if (unit->slices.begin == 0 && unit->dbias) sum_bias(unit, block, first);
+    for (ptrdiff_t c = 0; c < b->channel_blocks; c++) {
+        const struct slicing slicing = slicing_of(b, c);
+        ptrdiff_t count = slices_in_block(b, c), begin = fnn_max(unit->slices.begin - done, 0);
+        ptrdiff_t end = fnn_min(unit->slices.end - done, count);
+        done += count;
+        if (begin >= end) continue;
+        const ptrdiff_t channel = unit->group * b->group_channels + slicing.first_channel;
+        fill_strips(b, (struct fnn_range){channel, channel + slicing.channels}, block);
+        for (ptrdiff_t i = 0; i < block->count; i++)
+            block->columns[i] = transposed ? block->dy + i * block->dy_stride : b->strips + block->at[i];
+        for (ptrdiff_t i = begin; i < end; i++) {
+            const struct slice slice = slice_at(b, &slicing, i);
+            if (transposed)
+                multiply_slice_transposed(b, unit, &slice, block, first);
+            else
+                multiply_slice(b, unit, &slice, block, first);
         }
     }
 }
 
-/* Panels of one (group, chunk, block of rows), over all pixels of the chunk. */
-static void run_chunk(const struct backward_weight *b, ptrdiff_t unit, struct fnn_range panels) {
+/* Slices of one (group, chunk, block of output channels), over all pixels of the chunk. */
+static void run_unit(const struct backward_weight *b, ptrdiff_t index, struct fnn_range slices) {
     const ptrdiff_t chunks = b->args->chunks, out_channels = b->geometry.out_channels;
-    ptrdiff_t row_block = unit % b->row_blocks, chunk = unit / b->row_blocks % chunks, group = unit / b->row_blocks / chunks;
-    struct fnn_range rows = {row_block * b->group_out_channels / b->row_blocks,
-                             (row_block + 1) * b->group_out_channels / b->row_blocks};
-    rows.begin += group * b->group_out_channels;
-    rows.end += group * b->group_out_channels;
-    float *dw = b->args->dw, *dbias = b->args->dbias;
-    if (chunks > 1) {
-        dw = b->args->workspace + chunk * (out_channels * b->columns + out_channels);
-        dbias = dbias ? dw + out_channels * b->columns : NULL;
+    ptrdiff_t row_block = index % b->row_blocks, chunk = index / b->row_blocks % chunks;
+    struct unit unit = {
+        .group = index / b->row_blocks / chunks, .slices = slices, .dw = b->args->dw, .dbias = b->args->dbias};
+    unit.rows.begin = unit.group * b->group_out_channels + row_block * b->group_out_channels / b->row_blocks;
+    unit.rows.end = unit.group * b->group_out_channels + (row_block + 1) * b->group_out_channels / b->row_blocks;
+    if (chunks > 1 || b->args->transposed) {
+        unit.dw = b->args->workspace + chunk * (out_channels * b->columns + out_channels);
+        unit.dbias = unit.dbias ? unit.dw + out_channels * b->columns : NULL;
     }
-    struct fnn_range pixels = {chunk * b->pixels / chunks, (chunk + 1) * b->pixels / chunks};
-    const ptrdiff_t count = pixels.end - pixels.begin;
-    const ptrdiff_t blocks = fnn_max(fnn_ceil_div(count, CONV2D_PIXEL_BLOCK), 1); /* without pixels: a sum of zero */
+    const struct fnn_range rows = {chunk * b->rows / chunks, (chunk + 1) * b->rows / chunks};
+    ptrdiff_t blocks = fnn_ceil_div(rows.end - rows.begin, b->block_rows) * b->pieces;
+    blocks = fnn_max(blocks, 1); /* without pixels: a sum of zero */
     struct pixel_block block;
     for (ptrdiff_t i = 0; i < blocks; i++) {
-        block.first = pixels.begin + i * count / blocks;
-        block.count = pixels.begin + (i + 1) * count / blocks - block.first;
-        add_block(b, group, rows, panels, i == 0, &block, dw, dbias);
+        find_block(b, rows, i, blocks, &block);
+        add_block(b, &unit, i == 0, &block);
     }
 }
 
@@ -230,6 +289,43 @@ static void sum_chunks(const float *parts, ptrdiff_t chunks, ptrdiff_t stride, s
     }
 }
 
+/* The same for transposed parts, in squares of FNN_LANES: columns [first, first + FNN_LANES) of dw in one group. */
+static void sum_chunks_transposed(const struct backward_weight *b, ptrdiff_t group, ptrdiff_t first, ptrdiff_t stride) {
+    const ptrdiff_t outputs = b->group_out_channels, count = fnn_min(b->columns - first, FNN_LANES);
+    const float *parts = b->args->workspace + (group * b->columns + first) * outputs;
+    for (ptrdiff_t k = 0; k < outputs; k += FNN_LANES) {
+        const ptrdiff_t lanes = fnn_min(outputs - k, FNN_LANES);
+        vec square[FNN_LANES];
+        for (ptrdiff_t i = 0; i < FNN_LANES; i++) {
+            square[i] = vec_zero();
+            for (ptrdiff_t chunk = 0; i < count && chunk < b->args->chunks; chunk++)
+                square[i] = vec_add(square[i], vec_load_partial(parts + chunk * stride + i * outputs + k, lanes));
+        }
+        vec_transpose(square);
+        float *dw = b->args->dw + (group * outputs + k) * b->columns + first;
+        for (ptrdiff_t i = 0; i < lanes; i++) vec_store_partial(dw + i * b->columns, square[i], count);
+    }
+}
+
+/* Adds the chunks' parts, if there are any. */
+static void combine(const struct backward_weight *b, const struct fnn_team *team) {
+    const struct fnn_conv2d_backward_weight_args *args = b->args;
+    const ptrdiff_t out_channels = b->geometry.out_channels, weights = out_channels * b->columns,
+                    part = weights + out_channels;
+    if (args->chunks == 1 && !args->transposed) return;
+    fnn_barrier(team);
+    if (args->transposed) {
+        const ptrdiff_t squares = fnn_ceil_div(b->columns, FNN_LANES);
+        struct fnn_range range = fnn_share(b->geometry.groups * squares, team);
+        for (ptrdiff_t i = range.begin; i < range.end; i++)
+            sum_chunks_transposed(b, i / squares, i % squares * FNN_LANES, part);
+    } else {
+        sum_chunks(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
+    }
+    if (args->dbias && team->rank == team->size - 1)
+        sum_chunks(args->workspace + weights, args->chunks, part, (struct fnn_range){0, out_channels}, args->dbias);
+}
+
 void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weight_args *args,
                                           const struct fnn_team *team) {
     struct backward_weight b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
@@ -237,27 +333,21 @@ void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weigh
     b.group_channels = g->channels / g->groups;
     b.group_out_channels = g->out_channels / g->groups;
     b.columns = g->kernel_height * g->kernel_width * b.group_channels;
-    b.pixels = g->batch * g->out_height * g->out_width;
-    b.merged = g->groups == 1 && g->dilation_w == 1;
-    b.run_columns = b.merged ? g->kernel_width * b.group_channels : b.group_channels;
-    b.in_place = b.run_columns % FNN_LANES == 0;
-    b.panels = b.in_place ? b.columns / b.run_columns * gemm_panels(b.run_columns) : gemm_panels(b.columns);
-    b.row_blocks = fnn_ceil_div(b.group_out_channels, ROW_BLOCK);
-    const ptrdiff_t part = g->out_channels * b.columns + g->out_channels;
-    b.scratch = args->workspace + (args->chunks > 1 ? args->chunks * part : 0) +
-                team->rank * (CONV2D_PIXEL_BLOCK * FNN_GEMM_COLUMNS);
+    b.rows = g->batch * g->out_height;
+    plan_blocks(&b);
+    b.slice_columns = args->transposed ? FNN_GEMM_ROWS : FNN_GEMM_COLUMNS;
+    b.row_blocks = fnn_ceil_div(b.group_out_channels, CONV2D_ROW_BLOCK);
+    for (ptrdiff_t c = 0; c < b.channel_blocks; c++) b.slices += slices_in_block(&b, c);
+    const ptrdiff_t parts = args->chunks > 1 || args->transposed ? args->chunks * (b.columns + 1) * g->out_channels : 0;
+    b.strips = args->workspace + parts + team->rank * args->workspace_stride;
+    b.copy = b.strips + b.block_rows * g->kernel_height * b.strip.row_stride;
 
-    struct fnn_range range = fnn_share(g->groups * args->chunks * b.row_blocks * b.panels, team);
+    struct fnn_range range = fnn_share(g->groups * args->chunks * b.row_blocks * b.slices, team);
     while (range.begin < range.end) {
-        ptrdiff_t unit = range.begin / b.panels, panel = range.begin % b.panels;
-        ptrdiff_t end = fnn_min(panel + range.end - range.begin, b.panels);
-        run_chunk(&b, unit, (struct fnn_range){panel, end});
-        range.begin += end - panel;
+        ptrdiff_t unit = range.begin / b.slices, slice = range.begin % b.slices;
+        ptrdiff_t end = fnn_min(slice + range.end - range.begin, b.slices);
+        run_unit(&b, unit, (struct fnn_range){slice, end});
+        range.begin += end - slice;
     }
-    if (args->chunks == 1) return;
-    fnn_barrier(team);
-    ptrdiff_t weights = g->out_channels * b.columns;
-    sum_chunks(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
-    if (args->dbias && team->rank == team->size - 1)
-        sum_chunks(args->workspace + weights, args->chunks, part, (struct fnn_range){0, g->out_channels}, args->dbias);
+    combine(&b, team);
 }

@@ -1,20 +1,12 @@
 /* The register tile of gemm_outer.h. */
 #include "gemm_outer.h"
 
-static inline __attribute__((always_inline)) void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
-    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
-    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            __builtin_prefetch(tile->y + i * tile->y_stride + v * FNN_LANES, 1);
-            sum[i][v] = vec_zero();
-        }
-    }
-    const float *a = tile->a;
-    for (ptrdiff_t d = 0; d < tile->depth; d++, a += tile->a_stride) {
-        const float *b = tile->b[d];
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE void multiply(const struct gemm_outer *tile, bool scattered, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+                            int rows, int vectors) {
+    for (ptrdiff_t d = 0; d < tile->depth; d++) {
+        const float *a = tile->a + (scattered ? tile->a_at[d] : d * tile->a_stride), *b = tile->b[d] + tile->b_first;
         vec column[FNN_GEMM_VECTORS];
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
@@ -25,6 +17,23 @@ static inline __attribute__((always_inline)) void run_tile(const struct gemm_out
             for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
         }
     }
+}
+
+ALWAYS_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
+    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            __builtin_prefetch(tile->y + i * tile->y_stride + v * FNN_LANES, 1);
+            sum[i][v] = vec_zero();
+        }
+    }
+    if (tile->a_at)
+        multiply(tile, true, sum, rows, vectors);
+    else
+        multiply(tile, false, sum, rows, vectors);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4

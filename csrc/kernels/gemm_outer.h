@@ -1,10 +1,11 @@
 /* The register tile of products that sum over rows of both operands (weight gradients):
  *
- *   y[i][j] (+)= sum over d of a[d*a_stride + i] * b[d][j],   i < row_count, j < columns
+ *   y[i][j] (+)= sum over d of a[at(d) + i] * b[d][b_first + j],   i < row_count, j < columns
+ *   at(d) = a_at ? a_at[d] : d*a_stride
  *
  * a is read in place, row_count <= FNN_GEMM_ROWS neighbours at each step; b is a pointer for each step, so that rows of an image
- * are read in place too. Each b[d] has `columns` rounded up to whole vectors of readable floats; what stands beyond
- * `columns` does not matter.
+ * are read in place too. Each b[d] + b_first has `columns` rounded up to whole vectors of readable floats; what stands
+ * beyond `columns` does not matter.
  *
  * The sum runs over d and is then added to y at once, so that a long reduction cut into blocks of at most B steps
  * has |error| <= gamma_(B + blocks) * sum |a||b| (2*B on the scalar ISA). The same sum in whatever tile the element falls. */
@@ -16,7 +17,9 @@
 struct gemm_outer {
     const float *a;
     ptrdiff_t a_stride;
+    const ptrdiff_t *a_at; /* depth offsets, or null */
     const float *const *b; /* depth pointers */
+    ptrdiff_t b_first;
     ptrdiff_t depth;
     ptrdiff_t row_count, columns;
     float *y; /* element (i, j) at y[i*y_stride + j] */

@@ -21,7 +21,8 @@ enum {
     PANEL_GROUP = 4,   /* panels packed at a time: memory is read in runs long enough to be fetched ahead */
     ROW_BLOCK = 1024   /* rows x DEPTH_BLOCK of the left operand fit the second-level cache */
 };
-_Static_assert(LINEAR_SCRATCH == DEPTH_BLOCK * PANEL_GROUP * FNN_GEMM_COLUMNS, "the workspace that the header promises");
+_Static_assert(LINEAR_SCRATCH == DEPTH_BLOCK * PANEL_GROUP * FNN_GEMM_COLUMNS,
+               "the workspace that the header promises");
 
 /* y[i][j] = sum over d of a[i][d] * b(d, j); b(d, j) is w[j][d] if transposed, else w[d][j]. */
 struct linear_product {
@@ -50,8 +51,10 @@ static void fetch_weights(const struct linear_product *p, struct fnn_range colum
 static void pack_panel(const struct linear_product *p, ptrdiff_t column, ptrdiff_t count, ptrdiff_t d, ptrdiff_t depth,
                        float *packed) {
     const float *w = block_of_weights(p, column, d);
-    if (p->transposed) gemm_pack_transposed(w, p->w_stride, count, depth, gemm_width(count), packed);
-    else gemm_pack_rows(w, p->w_stride, count, depth, gemm_width(count), packed);
+    if (p->transposed)
+        gemm_pack_transposed(w, p->w_stride, count, depth, gemm_width(count), packed);
+    else
+        gemm_pack_rows(w, p->w_stride, count, depth, gemm_width(count), packed);
 }
 
 /* One panel of a packed block times rows [rows.begin, rows.end) of the left operand. `next` columns of the depth block after
@@ -160,7 +163,9 @@ void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weigh
         .dw = args->dw,
         .dbias = args->dbias,
         .workspace = args->workspace,
+        .workspace_stride = args->workspace_stride,
         .chunks = args->chunks,
+        .transposed = args->transposed,
         .batch = args->batch,
         .height = 1,
         .width = 1,

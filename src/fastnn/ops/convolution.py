@@ -15,18 +15,10 @@ from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
+from .weight_gradient import WeightGradient
 
 FEW_CHANNELS = 32
 """CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel needs a workspace."""
-
-PIXEL_BLOCK = 192
-"""CONV2D_PIXEL_BLOCK of csrc/kernels/conv2d_backward_weight.c."""
-
-ROW_BLOCK = 128
-"""ROW_BLOCK of csrc/kernels/conv2d_backward_weight.c: output channels in a unit of work."""
-
-UNITS = 32
-"""Units of work that a weight gradient is cut into at least, so that small teams share them evenly."""
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
 """enum fnn_activation of csrc/kernels/gemm.h."""
@@ -266,18 +258,6 @@ class ConvolutionBackwardData(Op):
             steps.step("conv2d_backward_data", g.work(steps.facts), packed=packed, **arguments)
 
 
-def weight_gradient_chunks(groups: int, columns: int, out_channels: int, pixels: int, facts: Facts) -> int:
-    """Into how many parts the sum over pixels is cut: by shape alone, since the order of the sum depends on it."""
-    units = groups * _ceil_div(columns, facts.gemm_columns) * _ceil_div(out_channels // groups, ROW_BLOCK)
-    return max(1, min(_ceil_div(UNITS, units), _ceil_div(pixels, 4 * PIXEL_BLOCK)))
-
-
-def weight_gradient_workspace(chunks: int, weights: int, out_channels: int, facts: Facts) -> int:
-    """Bytes: the parts of the sum, then a panel of patches for each thread."""
-    parts = chunks * (weights + out_channels) if chunks > 1 else 0
-    return 4 * (parts + facts.threads * PIXEL_BLOCK * facts.gemm_columns)
-
-
 @register
 class ConvolutionBackwardWeight(Op):
     """dweight (shape), and with `has_bias` dbias, from x and dy."""
@@ -312,9 +292,8 @@ class ConvolutionBackwardWeight(Op):
             workspace = steps.workspace(4 * chunks * (taps + 1) * out_channels)
             name, work = "conv2d_depthwise_backward_weight", g.work(steps.facts) * 4
         else:
-            columns = taps * g.weight[1]
-            chunks = weight_gradient_chunks(g.groups, columns, out_channels, n * out_height * out_width, steps.facts)
-            size = weight_gradient_workspace(chunks, out_channels * columns, out_channels, steps.facts)
-            workspace = steps.workspace(size)
+            cut = WeightGradient(g.arguments, steps.facts)
+            chunks, workspace = cut.chunks, steps.workspace(cut.workspace)
+            arguments |= {"workspace_stride": cut.stride, "transposed": cut.transposed}
             name, work = "conv2d_backward_weight", g.work(steps.facts)
         steps.step(name, work, workspace=workspace, chunks=chunks, **arguments)

@@ -9,10 +9,16 @@ import numpy as np
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
-from .convolution import ACTIVATIONS, weight_gradient_chunks, weight_gradient_workspace
+from .convolution import ACTIVATIONS
+from .weight_gradient import WeightGradient
 
 SCRATCH_STEPS = 1024
 """LINEAR_SCRATCH of csrc/kernels/linear.h, divided by gemm_columns."""
+
+_ONES = ("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_h", "stride_w",
+         "dilation_h", "dilation_w", "groups")  # fmt: skip
+PIXEL = dict.fromkeys(_ONES, 1)
+"""A linear layer is a convolution over images of one pixel."""
 
 
 def _sizes(x: Shape, weight: Shape) -> dict[str, int]:
@@ -126,7 +132,7 @@ class LinearBackwardWeight(_Product):
         dw, dbias = (*node.outputs, None)[:2]
         shape: tuple[Any, ...] = (dy.shape[-1], x.shape[-1])
         sizes = _sizes(x.shape, shape)
-        chunks = weight_gradient_chunks(1, shape[1], shape[0], sizes["batch"], steps.facts)
+        cut = WeightGradient({**PIXEL, **sizes}, steps.facts)
         steps.step(
             "linear_backward_weight",
             _work(sizes, steps.facts),
@@ -134,7 +140,9 @@ class LinearBackwardWeight(_Product):
             dy=steps.pointer(dy),
             dw=steps.pointer(dw),
             dbias=steps.pointer(dbias),
-            workspace=steps.workspace(weight_gradient_workspace(chunks, shape[0] * shape[1], shape[0], steps.facts)),
-            chunks=chunks,
+            workspace=steps.workspace(cut.workspace),
+            workspace_stride=cut.stride,
+            chunks=cut.chunks,
+            transposed=cut.transposed,
             **sizes,
         )
