@@ -127,21 +127,21 @@ def options_of(**choices: Any) -> Callable[[np.random.Generator], Configuration]
 def layer_norm(rng: np.random.Generator) -> Configuration:
     shape = tuple(sizes(rng, int(rng.integers(1, 6)), 1, 7))
     axes = int(rng.integers(1, len(shape) + 1))
-    normalized = (*shape[-axes:-1], max(shape[-1], 2))
+    normalized = (*shape[-axes:-1], shape[-1] + 6)  # of two or three values nothing but rounding is left in a gradient
     options = {"normalized_shape": normalized, "elementwise_affine": flip(rng), "bias": flip(rng)}
     return {**options, "eps": float(rng.choice([1e-5, 1e-2]))}, (*shape[:-1], normalized[-1])
 
 
 def group_norm(rng: np.random.Generator) -> Configuration:
     groups = sizes(rng, 1, 1, 5)[0]
-    channels = groups * sizes(rng, 1, 2, 6)[0]
+    channels = groups * sizes(rng, 1, 6, 9)[0]
     options = {"num_groups": groups, "num_channels": channels, "affine": flip(rng)}
     return options, (*sizes(rng, 1), channels, *sizes(rng, int(rng.integers(0, 4)), 1, 7))
 
 
 def instance_norm(axes: int) -> Callable[[np.random.Generator], Configuration]:
     def make(rng: np.random.Generator) -> Configuration:
-        shape = (*sizes(rng, 2), *sizes(rng, axes, 2, 9))
+        shape = (*sizes(rng, 2), *sizes(rng, axes, 6, 12))
         return {"num_features": shape[1], "affine": flip(rng)}, shape
 
     return make
