@@ -1,6 +1,7 @@
 /* Reads the cases, runs them on every ISA with 1 to 8 threads, compares, and says which kernels had no case.
  *
- *   fastnn_native_tests cases.txt [name]     runs all cases, or those whose name contains `name` */
+ *   fastnn_native_tests FILE...            runs the cases of all files
+ *   fastnn_native_tests FILE --only NAME   runs those whose name contains NAME */
 #include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -54,11 +55,11 @@ static void add_line(struct test_case *test, const char *line, bool continued) {
     if (alternatives > test->run_count) test->run_count = alternatives;
 }
 
-static int read_cases(const char *path, struct test_case *tests) {
+/* Adds the cases of a file to the `count` that are there; returns how many there are then. */
+static int read_cases(const char *path, struct test_case *tests, int count) {
     FILE *file = fopen(path, "r");
     if (!file) give_up("cannot read %s", path);
     char buffer[LINE_BYTES];
-    int count = 0;
     while (fgets(buffer, sizeof buffer, file)) {
         bool continued = isspace((unsigned char)buffer[0]);
         char *line = trimmed(buffer);
@@ -138,9 +139,10 @@ static int count_unclaimed(const bool *kernels_run) {
 int main(int argument_count, char **arguments) {
     static struct test_case tests[CASE_LIMIT];
     static bool kernels_run[FNN_KERNEL_COUNT];
-    if (argument_count < 2 || argument_count > 3) give_up("usage: %s cases.txt [name]", arguments[0]);
-    const int count = read_cases(arguments[1], tests);
-    const bool all = argument_count == 2;
+    const char *only = argument_count == 4 && !strcmp(arguments[2], "--only") ? arguments[3] : NULL;
+    if (argument_count < 2) give_up("usage: %s FILE... or FILE --only NAME", arguments[0]);
+    int count = 0;
+    for (int i = 1; i < (only ? 2 : argument_count); i++) count = read_cases(arguments[i], tests, count);
     fnn_team_initialize();
     printf("team: %s; ISAs:", fnn_team_backend());
     for (int isa = 0; isa < FNN_ISA_COUNT; isa++)
@@ -148,11 +150,11 @@ int main(int argument_count, char **arguments) {
     printf("\n");
     fflush(stdout);
     for (int i = 0; i < count; i++) {
-        const bool wanted = all || strstr(tests[i].name, arguments[2]);
+        const bool wanted = !only || strstr(tests[i].name, only);
         for (int run = 0; wanted && run < tests[i].run_count; run++) run_alternatives(&tests[i], run, kernels_run);
         for (int line = 0; line < tests[i].line_count; line++) free(tests[i].lines[line]);
     }
-    const int unclaimed = all ? count_unclaimed(kernels_run) : 0;
+    const int unclaimed = only ? 0 : count_unclaimed(kernels_run);
     printf("%d cases, %d comparisons, %d failures, %d kernels without a case\n", count, comparisons, failures, unclaimed);
     return failures > 0 || unclaimed > 0;
 }

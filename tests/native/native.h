@@ -1,4 +1,4 @@
-/* A driver for kernels without Python: it runs the cases of cases.txt on every ISA with 1 to 8 threads, under a sanitizer or
+/* A driver for kernels without Python: it runs the cases of the text files beside it on every ISA with 1 to 8 threads, under a sanitizer or
  * an emulator, and compares the results with those of the scalar ISA and of one thread.
  *
  * A case is a name in brackets, `variable = value ...` lines, and steps; see cases.txt for the grammar. */
