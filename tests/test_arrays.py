@@ -86,7 +86,9 @@ def _values(shape: tuple[int, ...]) -> np.ndarray:
 
 def _model(kind: str) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()] if kind == "image" else []
-    layers += {"image": [nn.Linear(48, 5)], "matrix": [nn.Linear(12, 9)], "sequence": [nn.Flatten(), nn.Linear(20, 3)]}[kind]
+    layers += {"image": [nn.Linear(48, 5)], "matrix": [nn.Linear(12, 9)], "sequence": [nn.Flatten(), nn.Linear(20, 3)]}[
+        kind
+    ]
     return nn.Sequential(*layers)
 
 

@@ -40,31 +40,42 @@ COMMON = """
 
 
 def test_child_after_a_parallel_run_in_the_parent() -> None:
-    code = COMMON + """
+    code = (
+        COMMON
+        + """
     before = digest()
     print(in_child(digest) == before, digest() == before)
     """
+    )
     assert output_of(code) == "True True"
 
 
 def test_child_before_any_run_in_the_parent() -> None:
-    code = COMMON + """
+    code = (
+        COMMON
+        + """
     child = in_child(digest)
     print(child == digest())
     """
+    )
     assert output_of(code) == "True"
 
 
 def test_grandchild() -> None:
-    code = COMMON + """
+    code = (
+        COMMON
+        + """
     before = digest()
     print(in_child(lambda: (digest(), in_child(digest))) == str((before, before)), digest() == before)
     """
+    )
     assert output_of(code) == "True True"
 
 
 def test_child_forked_while_other_threads_run() -> None:
-    code = COMMON + """
+    code = (
+        COMMON
+        + """
     before = digest()
     stop = threading.Event()
 
@@ -82,12 +93,15 @@ def test_child_forked_while_other_threads_run() -> None:
     expected = hashlib.sha256(nn.functional.relu(x).tobytes()).hexdigest()
     print(results == [expected] * 5)
     """
+    )
     assert output_of(code) == "True"
 
 
 def test_a_lock_held_while_forking_does_not_hang_the_child() -> None:
     """A new plan is compiled in the child: no lock of the parent's threads may be needed for that."""
-    code = COMMON + """
+    code = (
+        COMMON
+        + """
     stop = threading.Event()
 
     def keep_compiling():
@@ -104,6 +118,7 @@ def test_a_lock_held_while_forking_does_not_hang_the_child() -> None:
     runner.join()
     print(results == ["15.0"] * 20)
     """
+    )
     assert output_of(code) == "True"
 
 

@@ -11,9 +11,7 @@ from fastnn import _core
 LARGEST = 2**63 - 1
 
 
-def _count(
-    size: int, kernel: int, stride: int, dilation: int, before: int, after: int, ceil_mode: bool
-) -> int:
+def _count(size: int, kernel: int, stride: int, dilation: int, before: int, after: int, ceil_mode: bool) -> int:
     """Positions of a window, counted one by one; may be 0 or less when it does not fit."""
     reach = (kernel - 1) * dilation + 1
     slack = size + before + after - reach
@@ -41,7 +39,9 @@ def test_window_positions_without_ceil_mode(
 
 @settings(max_examples=2000, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 9), st.integers(1, 5), st.data())
-def test_window_positions_with_ceil_mode(size: int, kernel: int, stride: int, dilation: int, data: st.DataObject) -> None:
+def test_window_positions_with_ceil_mode(
+    size: int, kernel: int, stride: int, dilation: int, data: st.DataObject
+) -> None:
     """Padding as PyTorch's pools allow it: at most half a window, equal on both sides."""
     padding = data.draw(st.integers(0, kernel // 2))
     counted = _count(size, kernel, stride, dilation, padding, padding, True)

@@ -72,7 +72,15 @@ class Residual(nn.Module):
 
 
 def _models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-    chain = [nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.3), nn.Flatten(), nn.Linear(20, 7)]
+    chain = [
+        nn.Conv2d(3, 5, 3),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.3),
+        nn.Flatten(),
+        nn.Linear(20, 7),
+    ]
     return {
         "chain": (nn.Sequential(*chain), (4, 3, 6, 6)),
         "residual": (nn.Sequential(Residual(6), Residual(6), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 6, 9, 7)),

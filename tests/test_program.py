@@ -89,7 +89,11 @@ def test_runtime_values() -> None:
 def test_parts_and_profile(rng: np.random.Generator) -> None:
     x, y = _arrays(rng)
     steps = [
-        ("relu_forward", {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT}, False),
+        (
+            "relu_forward",
+            {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT},
+            False,
+        ),
         ("copy", {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}, True),
     ]
     program = _program(steps, arena_bytes=BYTES)
@@ -117,7 +121,11 @@ def test_no_steps_and_no_bytes() -> None:
 def test_instances_are_independent(rng: np.random.Generator) -> None:
     """Many threads in one program: each has an arena of its own."""
     steps = [
-        ("relu_forward", {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT}, False),
+        (
+            "relu_forward",
+            {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT},
+            False,
+        ),
         ("copy", {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}, False),
     ]
     program = _program(steps, arena_bytes=BYTES)

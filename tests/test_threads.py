@@ -101,7 +101,9 @@ def test_least_of_both_versions(container: Container) -> None:
     assert container.quota("4:cpu:/job\n0::/unified\n") == 2
 
 
-@pytest.mark.parametrize("process", ["", "nonsense\n", "0:\n", ":::::\n", "0::" + "/x" * 3000 + "\n", "0::\n", "\x00\n"])
+@pytest.mark.parametrize(
+    "process", ["", "nonsense\n", "0:\n", ":::::\n", "0::" + "/x" * 3000 + "\n", "0::\n", "\x00\n"]
+)
 def test_strange_cgroup_files_mean_no_quota(container: Container, process: str) -> None:
     assert container.quota(process) == 0
 
@@ -137,7 +139,17 @@ def test_default_is_what_limits_allow() -> None:
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "FASTNN_NUM_THREADS"])
 @pytest.mark.parametrize(
     ("value", "limit"),
-    [("1", 1), ("1,4", 1), (" 1 ", 1), ("4096", None), ("0", None), ("-3", None), ("two", None), ("", None), ("1x", None)],
+    [
+        ("1", 1),
+        ("1,4", 1),
+        (" 1 ", 1),
+        ("4096", None),
+        ("0", None),
+        ("-3", None),
+        ("two", None),
+        ("", None),
+        ("1x", None),
+    ],
 )
 def test_environment(name: str, value: str, limit: int | None) -> None:
     code = "from fastnn import _core; limits = _core.thread_limits(); print(limits['chosen'], _core.get_num_threads())"

@@ -1,10 +1,7 @@
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy.typing as npt
-
-Value: TypeAlias = int | float | Pointer | Runtime | None
-
 
 KERNELS: Final[dict[str, tuple[tuple[str, str, str], ...]]]
 ISAS: Final[dict[str, dict[str, int]]]

@@ -5,7 +5,7 @@
 A Program is built once from steps whose arguments are checked against kernels.def, field by field; running it
 checks the arrays passed in and makes one C call with the GIL released.
 """
-from libc.stdint cimport int64_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -299,7 +299,7 @@ cdef class Program:
     cdef tuple _flatten(self, list steps):
         """All steps' arguments as one list of (kind, value), tables behind the fields of their step."""
         flat, begins = [], []
-        for name, arguments, serial in steps:
+        for name, arguments, _serial in steps:
             if name not in KERNELS:
                 raise ValueError(f"there is no kernel {name!r}")
             fields = KERNELS[name]
@@ -337,7 +337,8 @@ cdef class Program:
         if not good:
             raise TypeError(f"kernel {name}: argument {field} ({kind}) cannot be {value!r}")
         if isinstance(value, Runtime) and not 0 <= value.index < self.value_count:
-            raise ValueError(f"kernel {name}: argument {field} names run-time value {value.index} of {self.value_count}")
+            raise ValueError(f"kernel {name}: argument {field} names run-time value {value.index} "
+                             f"of {self.value_count}")
 
     def _check_pointer(self, name, kind, value):
         """The bytes a step may touch lie inside the space it points into."""

@@ -178,7 +178,7 @@ class Lowering:
         """Lowers every node."""
         outputs = self._place_externals()
         last_use = self._last_uses()
-        for self._position, self._node in enumerate(self.graph.nodes):
+        for self._position, self._node in enumerate(self.graph.nodes):  # noqa: B020  attributes, not names
             node = self._node
             self._prologue = not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
             if self._prologue:

@@ -34,7 +34,7 @@ def _default_isa() -> str:
     return _checked_isa(wanted, "FASTNN_ISA") if wanted else available_isas()[-1]
 
 
-_isa: ContextVar[str] = ContextVar("fastnn_isa", default=_default_isa())
+_isa: ContextVar[str] = ContextVar("fastnn_isa", default=_default_isa())  # noqa: B039  a str
 _convolution: ContextVar[str] = ContextVar("fastnn_convolution", default="auto")
 _serial_work: ContextVar[float] = ContextVar("fastnn_serial_work", default=SERIAL_WORK)
 

@@ -16,11 +16,16 @@ static size_t element_size(const char *type) {
 }
 
 static void store(char *element, const char *type, double value) {
-    if (!strcmp(type, "float")) memcpy(element, &(float){(float)value}, 4);
-    else if (!strcmp(type, "double")) memcpy(element, &value, 8);
-    else if (!strcmp(type, "int32_t")) memcpy(element, &(int32_t){(int32_t)value}, 4);
-    else if (!strcmp(type, "int64_t")) memcpy(element, &(int64_t){(int64_t)value}, 8);
-    else *(uint8_t *)element = (uint8_t)value;
+    if (!strcmp(type, "float"))
+        memcpy(element, &(float){(float)value}, 4);
+    else if (!strcmp(type, "double"))
+        memcpy(element, &value, 8);
+    else if (!strcmp(type, "int32_t"))
+        memcpy(element, &(int32_t){(int32_t)value}, 4);
+    else if (!strcmp(type, "int64_t"))
+        memcpy(element, &(int64_t){(int64_t)value}, 8);
+    else
+        *(uint8_t *)element = (uint8_t)value;
 }
 
 /* splitmix64 (Steele, Lea and Flood 2014) */
@@ -49,7 +54,9 @@ struct buffer make_buffer(const char *name, const char *type, const char *kind, 
     if (count < 0) give_up("%s would have %td elements", name, count);
     strcpy(buffer.name, name);
     strcpy(buffer.type, type);
-    size_t size = element_size(type), shift = !off_alignment ? 0 : size < 4 ? 4 : size; /* bytes may hold wider indices */
+    size_t size = element_size(type), shift = !off_alignment ? 0
+                                              : size < 4     ? 4
+                                                             : size; /* bytes may hold wider indices */
     buffer.bytes = (size_t)count * size;
     buffer.memory = malloc(buffer.bytes + shift > 0 ? buffer.bytes + shift : 1);
     if (!buffer.memory) give_up("no memory for %s", name);

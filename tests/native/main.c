@@ -84,7 +84,8 @@ static int read_cases(const char *path, struct test_case *tests, int count) {
 static int failures, comparisons;
 
 static void fail(const struct trial *trial, const char *what) {
-    printf("FAILED %s, run %d, %s, %d threads: %s\n", trial->test->name, trial->run, trial->isa->name, trial->threads, what);
+    printf("FAILED %s, run %d, %s, %d threads: %s\n", trial->test->name, trial->run, trial->isa->name, trial->threads,
+           what);
     ++failures;
 }
 
@@ -155,6 +156,7 @@ int main(int argument_count, char **arguments) {
         for (int line = 0; line < tests[i].line_count; line++) free(tests[i].lines[line]);
     }
     const int unclaimed = only ? 0 : count_unclaimed(kernels_run);
-    printf("%d cases, %d comparisons, %d failures, %d kernels without a case\n", count, comparisons, failures, unclaimed);
+    printf("%d cases, %d comparisons, %d failures, %d kernels without a case\n", count, comparisons, failures,
+           unclaimed);
     return failures > 0 || unclaimed > 0;
 }

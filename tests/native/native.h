@@ -34,7 +34,7 @@ ptrdiff_t evaluate(const char **text, const struct variables *variables);
 /* ---- buffers.c */
 
 enum comparison {
-    COMPARE_NOT,     /* scratch: any contents */
+    COMPARE_NOT, /* scratch: any contents */
     COMPARE_THREADS, /* depends on the ISA (packed weights), not on the threads */
     COMPARE_ALL
 };
@@ -68,7 +68,7 @@ struct test_case {
     char name[NAME_BYTES];
     char *lines[CASE_LINES]; /* variables and steps */
     int line_count;
-    int run_count;    /* the longest list of alternatives of a variable */
+    int run_count; /* the longest list of alternatives of a variable */
     double tolerance; /* between ISAs; 0: equal values */
 };
 
@@ -85,7 +85,8 @@ struct trial {
 };
 
 /* Makes the buffers, runs the steps; kernels_run[id] is set for every kernel that ran. */
-struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info *isa, int threads, int run, bool *kernels_run);
+struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info *isa, int threads, int run,
+                        bool *kernels_run);
 void free_trial(struct trial *trial);
 
 #endif

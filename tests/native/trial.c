@@ -59,9 +59,12 @@ static const union fnn_slot *make_table(struct trial *trial, const char *text) {
         if (count == TABLE_LIMIT) give_up("%s: table too long", trial->test->name);
         char word[NAME_BYTES];
         const char *after = copy_until(text, ":,}", word);
-        if (*after == ':') table[count].pointer = make_pointer(trial, word, "float", after + 1, &text);
-        else if (*text == '@' || !strcmp(word, "null")) table[count].pointer = make_pointer(trial, word, "", text, &text);
-        else table[count].size = evaluate(&text, &trial->variables);
+        if (*after == ':')
+            table[count].pointer = make_pointer(trial, word, "float", after + 1, &text);
+        else if (*text == '@' || !strcmp(word, "null"))
+            table[count].pointer = make_pointer(trial, word, "", text, &text);
+        else
+            table[count].size = evaluate(&text, &trial->variables);
         if (*text == ',') ++text;
     }
     trial->slots[trial->step_count++] = table; /* freed with the trial */
@@ -76,8 +79,10 @@ static union fnn_slot make_slot(struct trial *trial, const struct fnn_field *fie
     if (!text) {
         const ptrdiff_t *value = find_variable(&trial->variables, field->name);
         if (!value || is_pointer(field->kind)) give_up("%s: no value for %s", trial->test->name, field->name);
-        if (field->kind == FNN_FIELD_REAL) slot.real = (double)*value;
-        else slot.size = *value;
+        if (field->kind == FNN_FIELD_REAL)
+            slot.real = (double)*value;
+        else
+            slot.size = *value;
         return slot;
     }
     if (is_pointer(field->kind)) {
@@ -143,7 +148,8 @@ static void add_variable(struct trial *trial, const char *line) {
     set_variable(&trial->variables, name, evaluate(&text, &trial->variables));
 }
 
-struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info *isa, int threads, int run, bool *kernels_run) {
+struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info *isa, int threads, int run,
+                        bool *kernels_run) {
     struct trial *trial = calloc(1, sizeof *trial);
     if (!trial) give_up("no memory");
     trial->test = test;
@@ -157,8 +163,10 @@ struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info 
     for (int i = 0; i < trial->test->line_count; i++) {
         char line[LINE_BYTES];
         strcpy(line, trial->test->lines[i]);
-        if (strstr(line, " = ")) add_variable(trial, line);
-        else add_step(trial, line, kernels_run);
+        if (strstr(line, " = "))
+            add_variable(trial, line);
+        else
+            add_step(trial, line, kernels_run);
     }
     struct fnn_step steps[STEP_LIMIT];
     int count = 0;
