@@ -14,8 +14,9 @@ from fastnn import reference
 from fastnn.graph import Graph
 from fastnn.nn import functional as F
 from fastnn.ops.convolution_algorithm import (
-    MIN_TILES,
+    MIN_TILES_WEIGHT,
     PLANES,
+    Form,
     Product,
     Schedule,
     WeightSchedule,
@@ -27,8 +28,6 @@ from fastnn.plan import compile_graph
 from fastnn.settings import current_facts
 
 KERNELS = {"winograd_pack_weight", "winograd_pack_weight_backward", "winograd_forward", "winograd_backward_weight"}
-
-PACKED, FILTERS, ROTATED, PANELS = range(4)
 
 SameBits = Callable[..., Any]
 
@@ -139,7 +138,7 @@ def pack_panels(weight: Array) -> Array:
 
 
 def convolve(
-    x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, form: int, cut: Schedule, **epilogue: Any
+    x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, cut: Schedule, **epilogue: Any
 ) -> dict[str, Array]:
     facts = current_facts()
     outputs = {
@@ -147,7 +146,7 @@ def convolve(
         "workspace": ((cut.workspace(product_of(x.shape, out), facts),), "f4"),
     }
     arguments = {"activation": 0, "tile": cut.tile, "block": cut.block, "shared": int(cut.shared)}
-    arguments |= {"weight_form": form, **sizes(x.shape, out, *corner), **epilogue}
+    arguments |= {"weight_form": int(cut.form), **sizes(x.shape, out, *corner), **epilogue}
     return run_kernel("winograd_forward", outputs, x=channels_last(x), weight=filters, **arguments)
 
 
@@ -156,7 +155,7 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
 
 
 def schedules(tile: int) -> list[Schedule]:
-    return [Schedule(tile, 70, False, True), Schedule(tile, 3, False, True), Schedule(tile, 97, True, True)]
+    return [Schedule(tile, block, shared, Form.PACKED) for block, shared in ((70, False), (3, False), (97, True))]
 
 
 @pytest.mark.parametrize("tile", PLANES)
@@ -167,11 +166,10 @@ def test_forward(name: str, tile: int, isa: str, rng: np.random.Generator, same_
     x, weight = normal(rng, *x_shape), normal(rng, k, x_shape[1], 3, 3)
     results = []
     for cut in schedules(tile):
-        run = lambda cut=cut: convolve(x, out, padding[::2], pack(weight, tile, False), PACKED, cut)
+        run = lambda cut=cut: convolve(x, out, padding[::2], pack(weight, tile, False), cut)
         results.append(same_results(same_bits, run, "workspace")["y"])
-    unpacked = Schedule(tile, 5, True, False)
-    for filters, form in ((channels_last(weight), FILTERS), (pack_panels(weight), PANELS)):
-        results.append(convolve(x, out, padding[::2], filters, form, unpacked)["y"])
+    for filters, form in ((channels_last(weight), Form.FILTERS), (pack_panels(weight), Form.PANELS)):
+        results.append(convolve(x, out, padding[::2], filters, Schedule(tile, 5, True, form))["y"])
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
     exact = reference.conv2d(np.float64(x), np.float64(weight), padding=(padding[:2], padding[2:]))
@@ -185,10 +183,10 @@ def test_backward_data(name: str, tile: int, isa: str, rng: np.random.Generator,
     out = output_shape(SHAPES[name])
     dy, weight = normal(rng, *out), normal(rng, k, x_shape[1], 3, 3)
     corner = (2 - padding[0], 2 - padding[2])
-    packed = Schedule(tile, 11, False, True)
-    run = lambda: convolve(dy, x_shape, corner, pack(weight, tile, True), PACKED, packed)
+    packed = Schedule(tile, 11, False, Form.PACKED)
+    run = lambda: convolve(dy, x_shape, corner, pack(weight, tile, True), packed)
     dx = same_results(same_bits, run, "workspace")["y"]
-    rotated = convolve(dy, x_shape, corner, channels_last(weight), ROTATED, Schedule(tile, 75, True, False))
+    rotated = convolve(dy, x_shape, corner, channels_last(weight), Schedule(tile, 75, True, Form.ROTATED))
     np.testing.assert_array_equal(rotated["y"], dx)
     x = np.zeros(x_shape)
     exact, _, _ = reference.conv2d_backward(np.float64(dy), x, np.float64(weight), padding=(padding[:2], padding[2:]))
@@ -228,10 +226,10 @@ def test_backward_weight(name: str, tile: int, isa: str, rng: np.random.Generato
 def test_epilogue(activation: int, isa: str, rng: np.random.Generator) -> None:
     """Bias, residual and activation are one rounding each on the plain result."""
     x, weight, bias, residual = (normal(rng, *s) for s in ((2, 19, 6, 7), (21, 19, 3, 3), (21,), (2, 6, 7, 21)))
-    out, cut, packed = (2, 21, 6, 7), Schedule(4, 70, False, True), pack(weight, 4, False)
-    plain = convolve(x, out, (1, 1), packed, PACKED, cut)["y"]
+    out, cut, packed = (2, 21, 6, 7), Schedule(4, 70, False, Form.PACKED), pack(weight, 4, False)
+    plain = convolve(x, out, (1, 1), packed, cut)["y"]
     options = {"bias": bias, "residual": residual, "activation": activation}
-    y = convolve(x, out, (1, 1), packed, PACKED, cut, **options)["y"]
+    y = convolve(x, out, (1, 1), packed, cut, **options)["y"]
     expected = plain + bias + residual
     expected = [expected, np.maximum(expected, 0), np.clip(expected, 0, 6)][activation]
     np.testing.assert_array_equal(y, expected)
@@ -241,7 +239,7 @@ def test_epilogue(activation: int, isa: str, rng: np.random.Generator) -> None:
 def test_random_data(tile: int, isa: str, rng: np.random.Generator) -> None:
     """What the bound does not tell: the error on random data is some 1e-6 of the largest output."""
     x, weight = normal(rng, 2, 64, 16, 16), normal(rng, 32, 64, 3, 3)
-    y = convolve(x, (2, 32, 16, 16), (1, 1), channels_last(weight), FILTERS, Schedule(tile, 40, True, False))["y"]
+    y = convolve(x, (2, 32, 16, 16), (1, 1), channels_last(weight), Schedule(tile, 40, True, Form.FILTERS))["y"]
     exact = reference.conv2d(np.float64(x), np.float64(weight), padding=1)
     assert np.abs(channels_first(y) - exact).max() <= 1e-5 * np.abs(exact).max()
 
@@ -282,7 +280,8 @@ def test_choice() -> None:
     assert "winograd_forward" in kernels_of((1, 64, 56, 56), 64)
     assert "conv2d_forward" in kernels_of((16, 64, 56, 56), 64, "direct")
     assert "conv2d_forward" in kernels_of((16, 3, 32, 32), 64)  # few channels
-    assert "conv2d_forward" in kernels_of((1, 512, 7, 7), 512)  # few tiles
+    assert "winograd_forward" in kernels_of((1, 512, 7, 7), 512)
+    assert "conv2d_forward" in kernels_of((1, 512, 4, 4), 512)  # few tiles
     assert "conv2d_forward" in kernels_of((16, 64, 1, 1), 64)  # most of a tile would be waste
     assert "winograd_forward" in kernels_of((1, 3, 1, 1), 2, "winograd")
 
@@ -298,13 +297,16 @@ def test_falls_back_where_it_does_not_apply(attributes: dict[str, Any]) -> None:
 def test_tables() -> None:
     """Tiles of two for images that tiles of four overhang; parts of a weight gradient do not depend on threads."""
     assert [Product(1, n, n, 64, 64).tile for n in (1, 2, 3, 4, 5, 6, 7, 8, 14, 56)] == [2, 2, 4, 4, 2, 2, 4, 4, 4, 4]
-    assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES
+    assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES_WEIGHT
     facts = current_facts()
     for batch in (1, 16):
         product = Product(batch, 56, 56, 64, 64)
-        assert schedule(product, True, facts).packed
+        assert schedule(product, True, False, facts).form == Form.PACKED
         assert weight_schedule(product).shared == (batch == 1)
     large = Product(16, 7, 7, 512, 512)
-    assert not schedule(large, False, facts).packed
-    assert schedule(large, False, facts).shared
+    assert schedule(large, False, False, facts).form == Form.FILTERS
+    assert schedule(large, False, True, facts).form == Form.ROTATED
+    assert schedule(large, True, False, facts).form == Form.PACKED
+    assert schedule(Product(2, 7, 7, 512, 512), True, False, facts).form == Form.PANELS
+    assert schedule(large, False, False, facts).shared
     assert weight_schedule(large).parts == 1

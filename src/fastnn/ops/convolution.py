@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import _core
@@ -192,12 +193,14 @@ class Convolution(Op):
         (x, weight), (y,) = node.inputs[:2], node.outputs
         g = geometry_of(x.shape, weight.shape, node.attributes)
         activation = ACTIVATIONS[node.attributes.get("activation")]
-        if lower_forward(steps, g, x, weight, self.bias(node), self.residual(node), y, activation):
+        bias, residual = self.bias(node), self.residual(node)
+        panels = partial(_packed, steps, weight, g, backward=False)
+        if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels):
             return
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),
-            "bias": steps.pointer(self.bias(node)),
-            "residual": steps.pointer(self.residual(node)),
+            "bias": steps.pointer(bias),
+            "residual": steps.pointer(residual),
             "y": steps.pointer(y),
             "activation": activation,
             **g.arguments,
@@ -206,7 +209,7 @@ class Convolution(Op):
             packed = _packed_depthwise(steps, weight, g)
             steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, packed=packed, **arguments)
             return
-        packed, workspace, stride = _packed(steps, weight, g, backward=False), None, 0
+        packed, workspace, stride = panels(), None, 0
         if g.weight[1] < FEW_CHANNELS:
             patch = _round_up(g.weight[1] * g.weight[2] * g.weight[3], steps.facts.lanes)
             stride = steps.facts.gemm_rows * patch + steps.facts.lanes

@@ -1,13 +1,14 @@
 """Which algorithm computes a convolution, and how it is cut: from the shape and the tables here.
 
-Winograd's algorithm makes tiles of 4x4 outputs from 36 products instead of 144, or tiles of 2x2 from 16 instead of 36, for 3x3
-filters with stride 1. What decides the bits of a result (algorithm, tile, blocks and parts of a weight gradient) depends on the
-shape alone; the rest may depend on the number of threads.
+Winograd's algorithm makes tiles of 4x4 outputs from 36 products instead of 144, or tiles of 2x2 from 16 instead of
+36, for 3x3 filters with stride 1. What decides the bits of a result (algorithm, tile, blocks and parts of a weight
+gradient) never depends on the number of threads; how the work is cut may.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from ..plan import Facts
 
@@ -29,15 +30,24 @@ LINE = 16
 MIN_CHANNELS = 8
 """With fewer channels on either side, the transforms cost more than they save."""
 
-MIN_TILES = 12
-"""With fewer tiles, the transform of the filters costs more than it saves."""
+MIN_TILES = 8
+"""With fewer tiles, the transform of the filters costs more than it saves. Half of that where the weights change with
+every step, since the direct algorithm would have to pack them; more for their gradient, which is transformed back."""
+
+MIN_TILES_WEIGHT = 12
 
 MAX_SHARE = 0.5
 """Tiles that overhang a small image must still save half of the direct algorithm's products."""
 
 PACKED_BYTES = 12 << 20
-"""Larger transformed filters, if they change with every step, are made on the way, while they are in cache: writing them to
-memory takes as long as the products save."""
+"""Larger transformed filters, if they change with every step, are made on the way, while they are in cache: writing
+them to memory takes as long as the products save. So are smaller ones that few tiles use."""
+
+PACKED_TILES = 2 * GROUP_TILES
+"""Tiles that are few in this sense."""
+
+READ_TILES = 16
+"""With fewer tiles even reading transformed filters beyond PACKED_BYTES takes longer than making them."""
 
 OWN_BYTES = 3 << 20
 """Transformed filters up to this size stay in cache: each thread works on blocks of tiles of its own. Larger ones are
@@ -60,7 +70,7 @@ def _round_up(a: int, b: int) -> int:
 
 @dataclass(frozen=True)
 class Product:
-    """A Winograd convolution as the forward kernel sees it; for the gradient of the input `channels` are those of dy."""
+    """A Winograd convolution as the forward kernel sees it; for the gradient of the input, dy is the image."""
 
     batch: int
     height: int
@@ -77,18 +87,27 @@ class Product:
         """4, or 2 where that does not take more products: it is the more accurate one."""
         return 2 if self.tiles(2) * PLANES[2] <= self.tiles(4) * PLANES[4] else 4
 
-    @property
-    def pays(self) -> bool:
+    def pays(self, min_tiles: int) -> bool:
         """Whether it is faster than the direct algorithm, by measurement on AVX-512, AVX2 and scalar."""
         direct = 9 * self.batch * self.height * self.width
         return (
             min(self.channels, self.out_channels) >= MIN_CHANNELS
-            and self.tiles(self.tile) >= MIN_TILES
+            and self.tiles(self.tile) >= min_tiles
             and self.tiles(self.tile) * PLANES[self.tile] <= MAX_SHARE * direct
         )
 
+    @property
     def filter_bytes(self) -> int:
         return 4 * PLANES[self.tile] * self.channels * self.out_channels
+
+
+class Form(IntEnum):
+    """How the forward kernel is given its weights: enum winograd_form of csrc/kernels/winograd.h."""
+
+    PACKED = 0
+    FILTERS = 1
+    ROTATED = 2
+    PANELS = 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +117,7 @@ class Schedule:
     tile: int
     block: int
     shared: bool
-    packed: bool
+    form: Form
 
     def workspace(self, product: Product, facts: Facts) -> int:
         """Floats."""
@@ -106,7 +125,9 @@ class Schedule:
         patches = patches_size(product.channels, self.tile, self.block, facts)
         products = min(self.block, GROUP_TILES) * (planes * GROUP_COLUMNS + LINE)
         filters = (
-            0 if self.packed else planes * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
+            0
+            if self.form == Form.PACKED
+            else planes * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
         )
         each = products + filters
         return patches + facts.threads * each if self.shared else facts.threads * (patches + each)
@@ -128,21 +149,29 @@ def _even(tiles: int, most: int) -> int:
     return max(_ceil_div(tiles, max(_ceil_div(tiles, most), 1)), 1)
 
 
-def schedule(product: Product, fixed: bool, facts: Facts) -> Schedule:
-    """`fixed`: the weights are, so that packing them costs nothing. The bits depend on the tile alone."""
+def _form(filters: int, tiles: int, fixed: bool, backward: bool) -> Form:
+    if filters <= OWN_BYTES or (filters <= PACKED_BYTES and (fixed or tiles > PACKED_TILES)):
+        return Form.PACKED
+    if fixed:
+        return Form.PACKED if backward or tiles >= READ_TILES else Form.PANELS
+    return Form.ROTATED if backward else Form.FILTERS
+
+
+def schedule(product: Product, fixed: bool, backward: bool, facts: Facts) -> Schedule:
+    """`fixed`: packing the weights costs nothing, since they do not change. The bits depend on the tile alone."""
     tile = product.tile
-    tiles, filters = product.tiles(tile), product.filter_bytes()
-    packed = fixed or filters <= PACKED_BYTES
+    tiles, filters = product.tiles(tile), product.filter_bytes
+    form = _form(filters, tiles, fixed, backward)
     for block in (28, 14):
         if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
-            return Schedule(tile, block, shared=False, packed=True)
+            return Schedule(tile, block, shared=False, form=form)
     most = PATCH_BYTES // (4 * PLANES[tile] * product.channels) // GROUP_TILES * GROUP_TILES
-    return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, packed=packed)
+    return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, form=form)
 
 
 @dataclass(frozen=True)
 class WeightSchedule:
-    """How winograd_backward_weight cuts its work; all of it decides bits. See csrc/kernels/winograd_backward_weight.c."""
+    """How winograd_backward_weight cuts its work; all of it decides bits. See that kernel's header."""
 
     tile: int
     block: int
@@ -162,13 +191,11 @@ def weight_schedule(product: Product) -> WeightSchedule:
     tile = product.tile
     tiles = product.tiles(tile)
     parts = min(8, tiles // 98)
-    if product.filter_bytes() <= PART_BYTES and parts >= 4:
+    if product.filter_bytes <= PART_BYTES and parts >= 4:
         return WeightSchedule(tile, 56, shared=False, parts=parts)
     return WeightSchedule(tile, _even(tiles, 64), shared=True, parts=1)
 
 
-def uses_winograd(product: Product | None, facts: Facts) -> bool:
-    """`product` is None where Winograd's algorithm does not apply; otherwise the caller's wish counts, then the table."""
-    if product is None or facts.convolution == "direct":
-        return False
-    return facts.convolution == "winograd" or product.pays
+def uses_winograd(product: Product, min_tiles: int, facts: Facts) -> bool:
+    """Where Winograd's algorithm applies, the caller's wish counts, then the table."""
+    return facts.convolution == "winograd" or (facts.convolution == "auto" and product.pays(min_tiles))

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..graph import Tensor
-from ..plan import Lowering
-from .convolution_algorithm import Product, packed_size, schedule, uses_winograd, weight_schedule
+from ..plan import Lowering, Reference
+from .convolution_algorithm import (
+    MIN_TILES,
+    MIN_TILES_WEIGHT,
+    Form,
+    Product,
+    packed_size,
+    schedule,
+    uses_winograd,
+    weight_schedule,
+)
 
 if TYPE_CHECKING:
     from .convolution import Geometry
-
-PACKED, FILTERS, ROTATED = 0, 1, 2
-"""enum winograd_form of csrc/kernels/winograd.h."""
 
 SHARE = 0.4
 """Of the direct algorithm's time, about."""
@@ -28,23 +35,29 @@ def _product(g: Geometry, backward: bool) -> Product | None:
     return Product(batch, height, width, depth, channels)
 
 
+def _packed(steps: Lowering, g: Geometry, weight: Tensor, product: Product, tile: int, backward: bool) -> Reference:
+    name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
+    size = 4 * packed_size(product.out_channels, product.channels, tile, steps.facts)
+    sizes = {"out_channels": g.weight[0], "channels": g.weight[1], "tile": tile}
+    return steps.prepared(weight, (name, tile), size, name, weight.spec.size / 4, **sizes)
+
+
 def _image_step(
-    steps: Lowering, g: Geometry, weight: Tensor, product: Product, backward: bool, arguments: dict[str, Any]
-) -> None:
-    cut = schedule(product, steps.is_fixed(weight), steps.facts)
-    filters: Any
-    if cut.packed:
-        name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
-        size = 4 * packed_size(product.out_channels, product.channels, cut.tile, steps.facts)
-        sizes = {"out_channels": g.weight[0], "channels": g.weight[1], "tile": cut.tile}
-        filters = steps.prepared(weight, (name, cut.tile), size, name, weight.spec.size / 4, **sizes)
-    else:
-        filters = steps.pointer(weight)
+    steps: Lowering, g: Geometry, weight: Tensor, product: Product, panels: Callable[[], Reference] | None,
+    arguments: dict[str, Any],
+) -> None:  # fmt: skip
+    """`panels` packs the weights for the direct kernel; None: backward."""
+    cut = schedule(product, steps.is_fixed(weight), panels is None, steps.facts)
+    filters = steps.pointer(weight)
+    if cut.form == Form.PACKED:
+        filters = _packed(steps, g, weight, product, cut.tile, panels is None)
+    elif cut.form == Form.PANELS and panels is not None:
+        filters = panels()
     steps.step(
         "winograd_forward",
         g.work(steps.facts) * SHARE,
         weight=filters,
-        weight_form=PACKED if cut.packed else ROTATED if backward else FILTERS,
+        weight_form=int(cut.form),
         workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
         tile=cut.tile,
         block=cut.block,
@@ -53,19 +66,23 @@ def _image_step(
     )
 
 
+def _min_tiles(steps: Lowering, weight: Tensor) -> int:
+    return MIN_TILES if steps.is_fixed(weight) else MIN_TILES // 2
+
+
 def lower_forward(
     steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
-    activation: int,
+    activation: int, panels: Callable[[], Reference],
 ) -> bool:  # fmt: skip
     """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use."""
     product = _product(g, backward=False)
-    if product is None or not uses_winograd(product, steps.facts):
+    if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
         return False
     arguments: dict[str, Any] = {
         "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
         "activation": activation, **_sizes(g),
     }  # fmt: skip
-    _image_step(steps, g, weight, product, False, arguments)
+    _image_step(steps, g, weight, product, panels, arguments)
     return True
 
 
@@ -74,16 +91,17 @@ def lower_backward_data(
 ) -> bool:
     """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding 2 - padding."""
     product = _product(g, backward=True)
-    if product is None or not uses_winograd(product, steps.facts):
+    if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
         return False
     sizes = _sizes(g)
     arguments: dict[str, Any] = {
-        "x": steps.pointer(dy), "bias": None, "residual": steps.pointer(residual), "y": steps.pointer(dx), "activation": 0,
+        "x": steps.pointer(dy), "bias": None, "residual": steps.pointer(residual), "y": steps.pointer(dx),
+        "activation": 0,
         "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
         "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
         "out_channels": sizes["channels"], "pad_top": 2 - sizes["pad_top"], "pad_left": 2 - sizes["pad_left"],
     }  # fmt: skip
-    _image_step(steps, g, weight, product, True, arguments)
+    _image_step(steps, g, weight, product, None, arguments)
     return True
 
 
@@ -92,7 +110,7 @@ def lower_backward_weight(
 ) -> bool:
     """Adds the step of dw and dbias, if this is the algorithm to use."""
     product = _product(g, backward=False)
-    if product is None or not uses_winograd(product, steps.facts):
+    if product is None or not uses_winograd(product, MIN_TILES_WEIGHT, steps.facts):
         return False
     cut = weight_schedule(product)
     steps.step(
