@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import nn, reference
 from ..nn import functional as F
+from ..nn.functional import cat
 from ..random import default_stream
 from ..train import Trainer
 from ..transforms import vjp
@@ -113,6 +114,70 @@ def _cross_entropy(shape: tuple[int, int], **options: Any) -> Check:
     return check
 
 
+def _loss(name: str, target_range: tuple[float, float], input_range: tuple[float, float] | None = None, **options: Any) -> Check:
+    """A loss of an input and a target of one shape; input_range draws the input uniformly from there."""
+
+    def check(generator: np.random.Generator) -> list[Figure]:
+        shape = (13, 29)
+        x = generator.uniform(*input_range, shape) if input_range else generator.standard_normal(shape)
+        x, target = x.astype(np.float32), generator.uniform(*target_range, shape).astype(np.float32)
+        y, pullback = vjp(getattr(F, name), x, target=target, **options)
+        exact, wanted = _double([x, target])
+        expected = getattr(reference, name)(exact, wanted, **options)
+        gradient = getattr(reference, f"{name}_backward")(np.float64(1), exact, wanted, **options)
+        return [Figure("result", y, expected, 64), Figure("gradient 0", pullback(np.float32(1))[0], gradient, 64)]
+
+    return check
+
+
+def _layer_norm(generator: np.random.Generator) -> list[Figure]:
+    x, weight, bias = _normal(generator, 6, 5, 37), _normal(generator, 37), _normal(generator, 37)
+    y, pullback = vjp(lambda *arrays: F.layer_norm(arrays[0], (37,), *arrays[1:]), x, weight, bias)
+    dy = _normal(generator, *y.shape)
+    exact, gamma, beta = _double([x, weight, bias])
+    expected = reference.layer_norm(exact, (37,), gamma, beta)
+    gradients = reference.layer_norm_backward(np.float64(dy), exact, (37,), gamma)
+    pairs = zip(pullback(dy), gradients, strict=True)
+    return [Figure("result", y, expected, 64), *(Figure(f"gradient {i}", got, wanted, 128) for i, (got, wanted) in enumerate(pairs))]
+
+
+def _arithmetic(generator: np.random.Generator) -> list[Figure]:
+    """Broadcasting, slices, concatenation, sums and means in one function, with its gradients by the chain rule."""
+    a, b = _normal(generator, 3, 4, 5, 7), 2 + np.abs(_normal(generator, 1, 4, 1, 7))
+
+    def function(a: Any, b: Any) -> Any:
+        joined = cat([(a * b)[:, 1:3], a / b - b], 1)
+        return (joined + joined).mean((2, 3)) + a.sum((1, 2, 3)).reshape(3, 1)
+
+    y, (da, db) = (lambda result, pullback: (result, pullback(np.ones_like(result))))(*vjp(function, a, b))
+    x, z = _double([a, b])
+    joined = np.concatenate([(x * z)[:, 1:3], x / z - z], 1)
+    expected = 2 * joined.mean((2, 3)) + x.sum((1, 2, 3)).reshape(3, 1)
+    share, inner = 2 / 35, np.array([0.0, 1.0, 1.0, 0.0]).reshape(1, 4, 1, 1)
+    dx = share * (inner * z + 1 / z) + np.full(x.shape, 6.0)
+    dz = (share * (inner * x - x / z**2 - 1)).sum((0, 2), keepdims=True)
+    return [
+        Figure("result", y, expected, 64, float(np.abs(x).sum((1, 2, 3)).max())),
+        Figure("gradient 0", da, dx, 64),
+        Figure("gradient 1", db, dz, 128),
+    ]
+
+
+def _penalty(generator: np.random.Generator) -> list[Figure]:
+    """One step of gradient descent on a loss with l1 and l2 penalties."""
+    from .. import optim
+
+    layer = nn.Linear(7, 5, bias=False)
+    weight, x, target = _normal(generator, 5, 7), _normal(generator, 11, 7), generator.integers(0, 5, 11)
+    layer.load_state_dict({"weight": weight})
+    group = {"params": layer.parameters(), "l1": 0.01, "l2": 0.02}
+    Trainer(layer, nn.CrossEntropyLoss(), optim.SGD([group], lr=0.5)).step(x, target)
+    exact, w = _double([x, weight])
+    dy = reference.cross_entropy_backward(np.float64(1), exact @ w.T, target)
+    gradient = dy.T @ exact + 0.01 * np.sign(w) + 0.04 * w
+    return [Figure("weight", layer.state_dict()["weight"], w - 0.5 * gradient, 64)]
+
+
 def _folded(generator: np.random.Generator) -> list[Figure]:
     """Inference of convolution, batch norm, residual addition and ReLU, from an array that lies N,C,H,W."""
     channels = 20
@@ -159,10 +224,20 @@ def _max_pool_indices(generator: np.random.Generator) -> list[Figure]:
     x = _normal(generator, 2, 5, 9, 11)
     y, indices = F.max_pool2d(x, 3, 2, 1, return_indices=True)
     expected, positions = reference.max_pool2d(np.float64(x), 3, 2, 1, return_indices=True)
-    return [Figure("result", y, expected, 1), Figure("indices", indices, positions, 0)]
+    lines = _normal(generator, 2, 5, 33)
+    _, places = F.max_pool1d(lines, 3, 2, 1, return_indices=True)
+    _, steps = reference.max_pool1d(np.float64(lines), 3, 2, 1, return_indices=True)
+    figures = [Figure("result", y, expected, 1), Figure("indices", indices, positions, 0)]
+    return [*figures, Figure("indices of a line", places, steps, 0)]
 
 
 IMAGE = (3, 5, 9, 11)
+
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "relu6": {}, "leaky_relu": {"negative_slope": 0.1}, "elu": {"alpha": 1.5}, "celu": {"alpha": 1.5}, "selu": {}, "gelu": {},
+    "silu": {}, "mish": {}, "softplus": {}, "hardswish": {}, "hardsigmoid": {}, "hardtanh": {}, "sigmoid": {}, "tanh": {},
+    "logsigmoid": {}, "softsign": {},
+}  # fmt: skip
 
 CHECKS: dict[str, Check] = {
     "conv2d": _convolution((2, 19, 9, 10), 37, 3, padding=1),
@@ -191,8 +266,20 @@ CHECKS: dict[str, Check] = {
     "cross entropy": _cross_entropy((13, 29)),
     "cross entropy, smoothed": _cross_entropy((13, 29), label_smoothing=0.1, ignore_index=3),
     "flatten": _function("flatten", [IMAGE], 1, (0,), start_dim=1),
+    "layer norm": _layer_norm,
+    "arithmetic": _arithmetic,
+    **{name: _function(name, [IMAGE], 16, (0,), **options) for name, options in ACTIVATIONS.items()},
+    "mse_loss": _loss("mse_loss", (-1, 1)),
+    "l1_loss": _loss("l1_loss", (-1, 1)),
+    "huber_loss": _loss("huber_loss", (-1, 1), delta=0.7),
+    "kl_div": _loss("kl_div", (0.1, 1), reduction="sum"),
+    "binary_cross_entropy": _loss("binary_cross_entropy", (0, 1), (0.1, 0.9)),
+    "binary_cross_entropy_with_logits": _loss("binary_cross_entropy_with_logits", (0, 1)),
+    "penalties": _penalty,
     "SGD": _optimizer("SGD", lr=0.1, momentum=0.9, weight_decay=0.01),
     "Adam": _optimizer("Adam", lr=0.01),
     "AdamW": _optimizer("AdamW", lr=0.01),
+    "RMSprop": _optimizer("RMSprop", lr=0.01, momentum=0.5),
+    "Adagrad": _optimizer("Adagrad", lr=0.01),
 }
 """Every check by name: called with a generator of random numbers, it gives native and expected arrays."""
