@@ -37,7 +37,10 @@ def double(arrays: Sequence[Array]) -> list[Array]:
 
 
 def differentiate(
-    function: Callable[..., Any], arrays: Sequence[Array], make_dy: Callable[[tuple[int, ...]], Array], same_bits: SameBits
+    function: Callable[..., Any],
+    arrays: Sequence[Array],
+    make_dy: Callable[[tuple[int, ...]], Array],
+    same_bits: SameBits,
 ) -> Results:
     """function(*arrays) and its gradients for dy = make_dy(shape), with the same bits for every team size."""
     dys: list[Array] = []

@@ -14,13 +14,15 @@ from fastnn import nn, reference
 KERNELS = {"relu_forward", "relu_backward"}
 
 SMALLEST = 2.0**-126
-"""Results below the smallest normal float32 are flushed to zero."""
+"""Results, and the factors of x in them, below the smallest normal float32 are flushed to zero."""
 
 ELEMENTWISE: list[tuple[str, dict[str, Any], float]] = [
     ("relu6", {}, 1), ("leaky_relu", {}, 1), ("leaky_relu", {"negative_slope": -0.5}, 1), ("hardtanh", {}, 1),
-    ("hardtanh", {"min_val": -0.5, "max_val": 2.0}, 1), ("elu", {}, 3), ("elu", {"alpha": 1.7}, 3), ("celu", {"alpha": 0.6}, 4),
+    ("hardtanh", {"min_val": -0.5, "max_val": 2.0}, 1), ("elu", {}, 3), ("elu", {"alpha": 1.7}, 3), ("celu",
+     {"alpha": 0.6}, 4),
     ("selu", {}, 3), ("gelu", {}, 7.5), ("gelu", {"approximate": "tanh"}, 4), ("silu", {}, 3.5), ("mish", {}, 5),
-    ("softplus", {}, 3), ("softplus", {"beta": 2.0, "threshold": 5.0}, 3), ("hardswish", {}, 2), ("hardsigmoid", {}, 1.5),
+    ("softplus", {}, 3), ("softplus", {"beta": 2.0, "threshold": 5.0}, 3), ("hardswish", {}, 2), ("hardsigmoid", {},
+     1.5),
     ("sigmoid", {}, 2.5), ("tanh", {}, 2.5), ("logsigmoid", {}, 3), ("softsign", {}, 1.5),
 ]  # fmt: skip
 """Function, options, and the units in the last place that csrc/kernels/activation_forward.c promises."""
@@ -46,7 +48,7 @@ def test_elementwise(
     isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], name: str, options: dict[str, Any],
     ulp: Any,
 ) -> None:  # fmt: skip
-    """The gradient within 16 eps |dy| max(1, |f'|, 1 + |x|), see activation_backward.c, and what y's own error makes of it."""
+    """The gradient within 16 eps |dy| max(1, |f'|, 1 + |x|), see activation_backward.c, and y's own error."""
     x = 3 * normal(rng, shape)
     got = differentiate(lambda t: getattr(F, name)(t, **options), [x], lambda s: normal(rng, s), same_bits)
     exact, dy = x.astype(float), np.asarray(got.dy, float)
@@ -54,18 +56,22 @@ def test_elementwise(
     near_zero = 0.5 if name in ("hardswish", "hardsigmoid") else 0.0
     if options == {"approximate": "tanh"}:
         ulp = ulp + 3 * np.abs(np.sqrt(8 / np.pi) * (exact + 0.044715 * exact**3))  # the error of exp's argument
-    assert_within(got.y, y, ulp * 2 * UNIT * np.maximum(np.abs(y), near_zero) + SMALLEST)
+    assert_within(got.y, y, ulp * 2 * UNIT * np.maximum(np.abs(y), near_zero) + SMALLEST * (1 + np.abs(exact)))
     gradient = getattr(reference, f"{name}_backward")(dy, exact, **options)
     assert_within(got.gradients[0], gradient, 24 * UNIT * (np.abs(dy) * (1 + np.abs(exact)) + np.abs(gradient)))
 
 
-@pytest.mark.parametrize(("shape", "slopes"), [((7,), 1), ((5, 17), 17), ((3, 17, 5), 17), ((2, 19, 5, 7), 19), ((2, 19, 5, 7), 1)])
+@pytest.mark.parametrize(
+    ("shape", "slopes"), [((7,), 1), ((5, 17), 17), ((3, 17, 5), 17), ((2, 19, 5, 7), 19), ((2, 19, 5, 7), 1)]
+)
 def test_prelu(isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], slopes: int) -> None:
     x, weight = integers(rng, shape, 3), integers(rng, (slopes,), 3)
     got = differentiate(F.prelu, [x, weight], lambda s: integers(rng, s), same_bits)
     exact = x.astype(float), weight.astype(float)
     np.testing.assert_array_equal(got.y, reference.prelu(*exact))
-    for gradient, expected in zip(got.gradients, reference.prelu_backward(np.asarray(got.dy, float), *exact), strict=True):
+    for gradient, expected in zip(
+        got.gradients, reference.prelu_backward(np.asarray(got.dy, float), *exact), strict=True
+    ):
         np.testing.assert_array_equal(gradient, expected)
 
 
@@ -73,7 +79,9 @@ def test_prelu_of_infinity(isa: str) -> None:
     np.testing.assert_array_equal(F.prelu(np.float32([np.inf, -np.inf]), np.float32([0.5])), [np.inf, -np.inf])
 
 
-@pytest.mark.parametrize(("shape", "dim"), [((8,), 0), ((3, 10, 5), 1), ((2, 6, 5, 7), 1), ((2, 6, 5, 8), -1), ((2, 6, 4, 8), 2)])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((8,), 0), ((3, 10, 5), 1), ((2, 6, 5, 7), 1), ((2, 6, 5, 8), -1), ((2, 6, 4, 8), 2)]
+)
 def test_glu(isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], dim: int) -> None:
     x = normal(rng, shape)
     got = differentiate(lambda t: F.glu(t, dim), [x], lambda s: normal(rng, s), same_bits)
@@ -81,7 +89,9 @@ def test_glu(isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tup
     y = reference.glu(exact, dim)
     assert_within(got.y, y, 8 * UNIT * np.abs(y))
     gradient = reference.glu_backward(dy, exact, dim)
-    assert_within(got.gradients[0], gradient, 16 * UNIT * (np.abs(gradient) + np.abs(np.concatenate([dy, dy * y], dim))))
+    assert_within(
+        got.gradients[0], gradient, 16 * UNIT * (np.abs(gradient) + np.abs(np.concatenate([dy, dy * y], dim)))
+    )
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
@@ -165,7 +175,8 @@ def test_axes_that_do_not_exist() -> None:
         (lambda: nn.Softplus(beta=0), "beta must not be 0"),
         (lambda: nn.GELU("erf"), "approximate must be 'none' or 'tanh'"),
         (lambda: nn.LeakyReLU(float("nan")), "negative_slope must be a finite number"),
-        (lambda: nn.PReLU(3)(np.zeros((2, 5))), r"PReLU\(num_parameters=3\): weight must have the shape \(1,\) or \(5,\)"),
+        (lambda: nn.PReLU(3)(np.zeros((2, 5))),
+         r"PReLU\(num_parameters=3\): weight must have the shape \(1,\) or \(5,\)"),
         (lambda: nn.GLU()(np.zeros((2, 5))), r"GLU\(dim=-1\): glu halves axis -1, whose extent must be even"),
     ],
 )  # fmt: skip

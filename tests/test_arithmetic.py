@@ -1,4 +1,4 @@
-"""Arithmetic under broadcasting, sums and means, slices and concatenation: exact where float32 is, else to one rounding."""
+"""Arithmetic under broadcasting, sums, means, slices, concatenation: exact where float32 is, else to one rounding."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_exact_operations(
     got = differentiate(lambda s, t: operation(s, t), [a, b], lambda s: integers(rng, s), same_bits)
     exact = a.astype(float), b.astype(float)
     assert_equal(got.y, operation(*exact))
-    for gradient, expected in zip(got.gradients, partials(operation.__name__, *exact, got.dy.astype(float)), strict=True):
+    for gradient, expected in zip(
+        got.gradients, partials(operation.__name__, *exact, got.dy.astype(float)), strict=True
+    ):
         assert_equal(gradient, expected)
 
 
@@ -101,7 +103,8 @@ class Formula(nn.Module):
 @pytest.mark.parametrize(
     "formula",
     [
-        lambda x: 1.5 + x, lambda x: x - 2, lambda x: 2 - x, lambda x: x * 0.5, lambda x: 1 / x, lambda x: x / 4, lambda x: -x,
+        lambda x: 1.5 + x, lambda x: x - 2, lambda x: 2 - x, lambda x: x * 0.5, lambda x: 1 / x, lambda x: x / 4,
+        lambda x: -x,
         lambda x: x * np.float32([[1], [2]]), lambda x: np.float32([1, 2, 4]) - x,
     ],
 )  # fmt: skip
@@ -185,7 +188,8 @@ def test_cat_of_arrays(isa: str, rng: np.random.Generator) -> None:
     ("formula", "shapes", "error", "message"),
     [
         (lambda a, b: a + b, [(2, 3), (4,)], ValueError, r"shapes \(2, 3\) and \(4,\) do not broadcast"),
-        (lambda a, b: F.cat([a, b], 1), [(2, 3), (3, 3)], ValueError, r"cat: shapes \(2, 3\) and \(3, 3\) differ in more than axis 1"),
+        (lambda a, b: F.cat([a, b], 1), [(2, 3), (3, 3)], ValueError,
+         r"cat: shapes \(2, 3\) and \(3, 3\) differ in more than axis 1"),
         (lambda a, b: F.cat([a, b], 2), [(2, 3), (2, 3)], ValueError, "axis 2 is out of range"),
         (lambda a: a[0], [(2, 3)], TypeError, "sliced by slices only"),
         (lambda a: a[::2], [(2, 3)], TypeError, "without a step"),

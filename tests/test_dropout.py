@@ -119,7 +119,9 @@ def test_no_mask_is_stored(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("make", [nn.Dropout, nn.Dropout1d, nn.Dropout2d])
-@pytest.mark.parametrize(("p", "error"), [(-0.1, ValueError), (1.1, ValueError), (float("nan"), ValueError), ("a", TypeError)])
+@pytest.mark.parametrize(
+    ("p", "error"), [(-0.1, ValueError), (1.1, ValueError), (float("nan"), ValueError), ("a", TypeError)]
+)
 def test_probabilities_that_are_none(make: Callable[..., Any], p: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="p "):
         make(p)
@@ -128,7 +130,9 @@ def test_probabilities_that_are_none(make: Callable[..., Any], p: Any, error: ty
 
 
 def test_ranks_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"Dropout2d\(p=0.5, inplace=False\): the input must have the shape \(N,C,H,W\)"):
+    with pytest.raises(
+        ValueError, match=r"Dropout2d\(p=0.5, inplace=False\): the input must have the shape \(N,C,H,W\)"
+    ):
         nn.Dropout2d()(np.zeros((2, 3, 4)))
     with pytest.raises(ValueError, match=r"the input must have the shape \(N,C,L\)"):
         nn.Dropout1d()(np.zeros((2, 3)))

@@ -101,7 +101,13 @@ def test_gains() -> None:
 
 
 def test_fans_need_two_axes() -> None:
-    for function in (init.xavier_uniform_, init.xavier_normal_, init.kaiming_uniform_, init.kaiming_normal_, init.orthogonal_):
+    for function in (
+        init.xavier_uniform_,
+        init.xavier_normal_,
+        init.kaiming_uniform_,
+        init.kaiming_normal_,
+        init.orthogonal_,
+    ):
         with pytest.raises(ValueError, match=r"needs a weight of at least two axes, .* got shape \(3,\)"):
             function(np.zeros(3))
     with pytest.raises(ValueError, match='mode must be "fan_in" or "fan_out"'):

@@ -260,11 +260,11 @@ def test_inputs_that_are_no_numbers(dtype: Any) -> None:
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (nn.Linear(4, 3), (2, 5), r"Linear\(in_features=4, .*\): expected 4 features on the last axis, got an input of shape \(2, 5\)"),
+        (nn.Linear(4, 3), (2, 5), r"^Linear\(in_features=4, .*: expected 4 features .* got an input of shape \(2, 5\)"),
         (nn.Linear(12, 3), (2, 3, 2, 2), r"expected 12 features .*; pass x.flatten\(1\)"),
         (nn.Linear(4, 3), (), "expected 4 features"),
-        (nn.Conv2d(3, 4, 3), (2, 3, 5), r"Conv2d\(3, 4, .*\): the input must have the shape \(N,C,H,W\), got 3 axes in \(2, 3, 5\)"),
-        (nn.Conv2d(3, 4, 3), (2, 5, 8, 8), r"expected 3 channels on axis 1, got 5 in an input of shape \(2, 5, 8, 8\)$"),
+        (nn.Conv2d(3, 4, 3), (2, 3, 5), r"^Conv2d\(3, 4, .* shape \(N,C,H,W\), got 3 axes in \(2, 3, 5\)"),
+        (nn.Conv2d(3, 4, 3), (2, 5, 8, 8), r"expected 3 channels on axis 1, got 5 in .* \(2, 5, 8, 8\)$"),
         (nn.Conv2d(3, 4, 3), (2, 8, 8, 3), r"looks like N,H,W,C; pass x.transpose\(0, 3, 1, 2\)"),
         (nn.Conv2d(3, 4, 5), (2, 3, 4, 4), r"Conv2d\(3, 4, .*\): .*more than the padded image 4 x 4"),
         (nn.Conv1d(3, 4, 3), (2, 3, 4, 4), r"Conv1d\(3, 4, .*\): the input must have the shape \(N,C,L\)"),
@@ -289,7 +289,7 @@ def test_an_error_names_the_layer_inside_a_model() -> None:
         (lambda: nn.Conv2d(3, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
         (lambda: nn.Conv2d(3, 4, 3, dilation=0), ValueError, "dilation must be at least 1"),
         (lambda: nn.Conv2d(3, 4, 3, padding=-1), ValueError, "padding must be at least 0"),
-        (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "in_channels must be divisible by groups, got in_channels=3, groups=2"),
+        (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "in_channels must be divisible by groups, got"),
         (lambda: nn.Conv2d(4, 3, 3, groups=2), ValueError, "out_channels must be divisible by groups"),
         (lambda: nn.Conv2d(3, 4, 3, groups=0), ValueError, "groups must be at least 1"),
         (lambda: nn.Conv2d(3, 4, 3, stride=2, padding="same"), ValueError, 'padding="same" needs stride 1'),
@@ -325,6 +325,8 @@ def test_repr_is_pytorchs() -> None:
 
 
 def test_empty_batches(isa: str) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2))
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 2)
+    )
     for mode in (True, False):
         assert net.train(mode)(np.zeros((0, 3, 8, 8), np.float32)).shape == (0, 2)

@@ -14,7 +14,7 @@ from fastnn import nn, reference
 
 
 def check(got: Results, x: Array, weight: Array, expected: Array, gradients: tuple[Array, ...], columns: int) -> None:
-    """Errors go with the number of values behind a mean, the largest 1/deviation and the largest gradient (layer_norm.c)."""
+    """Errors go with the values behind a mean, the largest 1/deviation and the largest gradient (layer_norm.c)."""
     steepest = 1 / np.sqrt(1e-5) if columns < 6 else 4.0
     length = (columns + 96) * UNIT
     assert_within(got.y, expected, length * (np.abs(expected) + np.abs(weight).max() + 1))
@@ -28,7 +28,8 @@ def check(got: Results, x: Array, weight: Array, expected: Array, gradients: tup
 @pytest.mark.parametrize(
     ("shape", "normalized"),
     [((5, 131), (131,)), ((7,), (7,)), ((3, 17, 11), (11,)), ((3, 17, 5), (17, 5)), ((2, 19, 5, 7), (7,)),
-     ((2, 19, 5, 7), (5, 7)), ((2, 19, 5, 7), (19, 5, 7)), ((0, 8), (8,)), ((300, 64), (64,)), ((2, 3, 2, 3, 9), (3, 9))],
+     ((2, 19, 5, 7), (5, 7)), ((2, 19, 5, 7), (19, 5, 7)), ((0, 8), (8,)), ((300, 64), (64,)), ((2, 3, 2, 3, 9), (3,
+      9))],
     ids=str,
 )  # fmt: skip
 def test_layer_norm(
@@ -81,7 +82,8 @@ def test_large_mean_and_small_deviation(isa: str, rng: np.random.Generator) -> N
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.LayerNorm((3, 4))(np.zeros((2, 4, 3))), r"LayerNorm\(\(3, 4\), .*the input must end in normalized_shape \(3, 4\), got an input of shape \(2, 4, 3\)"),
+        (lambda: nn.LayerNorm((3, 4))(np.zeros((2, 4, 3))),
+         r"LayerNorm\(\(3, 4\), .* must end in normalized_shape \(3, 4\), got .* \(2, 4, 3\)"),
         (lambda: nn.GroupNorm(3, 4), "num_channels must be divisible by num_groups, got 4 and 3"),
         (lambda: F.group_norm(np.zeros((2, 4)), 3), "num_groups must divide the channels"),
         (lambda: nn.GroupNorm(2, 4)(np.zeros((2, 3, 3, 4))), r"looks like N,H,W,C; pass x.transpose\(0, 3, 1, 2\)"),

@@ -16,8 +16,10 @@ from fastnn import nn
 @pytest.mark.parametrize(
     ("shape", "start", "end"),
     [
-        ((2, 17, 5, 7), 1, -1), ((2, 17, 5, 7), 0, -1), ((2, 17, 5, 7), 2, 3), ((2, 17, 5, 7), 1, 2), ((2, 17, 5, 7), 0, 1),
-        ((2, 3, 5), 1, 2), ((2, 3, 4, 5, 6), 1, 3), ((2, 3, 4, 5, 6), 0, 1), ((7,), 0, 0), ((3, 1, 1, 1), 1, -1), ((0, 2, 3, 4), 1, -1),
+        ((2, 17, 5, 7), 1, -1), ((2, 17, 5, 7), 0, -1), ((2, 17, 5, 7), 2, 3), ((2, 17, 5, 7), 1, 2), ((2, 17, 5, 7),
+         0, 1),
+        ((2, 3, 5), 1, 2), ((2, 3, 4, 5, 6), 1, 3), ((2, 3, 4, 5, 6), 0, 1), ((7,), 0, 0), ((3, 1, 1, 1), 1, -1), ((0,
+         2, 3, 4), 1, -1),
     ],
     ids=str,
 )  # fmt: skip
@@ -35,7 +37,8 @@ def test_flatten(
 
 @pytest.mark.parametrize(
     ("shape", "dim", "sizes"),
-    [((2, 60), 1, (3, 4, 5)), ((2, 60), 1, (3, -1, 5)), ((6, 5), 0, (2, 3)), ((2, 12, 5), -2, (3, 4)), ((2, 6, 5, 7), 1, (2, 3)),
+    [((2, 60), 1, (3, 4, 5)), ((2, 60), 1, (3, -1, 5)), ((6, 5), 0, (2, 3)), ((2, 12, 5), -2, (3, 4)), ((2, 6, 5, 7),
+     1, (2, 3)),
      ((2, 6, 5, 7), 3, (7, 1)), ((24,), 0, (2, 3, 2, 2)), ((0, 6), 1, (2, 3))],
     ids=str,
 )  # fmt: skip
@@ -76,7 +79,8 @@ def test_identity_takes_any_arguments(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.Unflatten(1, (3, 7))(np.zeros((2, 60))), r"Unflatten\(.*\): unflatten: axis 1 of \(2, 60\) has 60 elements, which are not \(3, 7\)"),
+        (lambda: nn.Unflatten(1, (3, 7))(np.zeros((2, 60))),
+         r"axis 1 of \(2, 60\) has 60 elements, which are not \(3, 7\)"),
         (lambda: nn.Unflatten(1, (-1, -1))(np.zeros((2, 60))), "one may be -1"),
         (lambda: nn.Unflatten(1, (7, -1))(np.zeros((2, 60))), "has 60 elements, which are not"),
         (lambda: nn.Flatten(2, 1)(np.zeros((2, 3, 4))), "start_dim 2 lies behind end_dim 1"),

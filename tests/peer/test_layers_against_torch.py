@@ -14,9 +14,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch_agreement import flip, sizes  # noqa: E402
+
 import fastnn as fnn  # noqa: E402
 from fastnn import nn  # noqa: E402
-from torch_agreement import flip, sizes  # noqa: E402
 
 RTOL = 3e-5
 CONFIGURATIONS = 200
@@ -38,10 +39,11 @@ def convolution(axes: int) -> Callable[[np.random.Generator], Configuration]:
         groups = int(rng.choice([1, 1, 2, 3]))
         channels, outputs = (groups * n for n in sizes(rng, 2, 1, 7))
         kernel, dilation = tuple(sizes(rng, axes, 1, 4)), tuple(sizes(rng, axes, 1, 3))
-        extents = tuple(d * (k - 1) + int(n) for k, d, n in zip(kernel, dilation, sizes(rng, axes)))
+        extents = tuple(d * (k - 1) + int(n) for k, d, n in zip(kernel, dilation, sizes(rng, axes), strict=True))
         same = flip(rng) and flip(rng)
         options = {
-            "in_channels": channels, "out_channels": outputs, "kernel_size": kernel, "dilation": dilation, "groups": groups,
+            "in_channels": channels, "out_channels": outputs, "kernel_size": kernel, "dilation": dilation,
+            "groups": groups,
             "stride": 1 if same else tuple(sizes(rng, axes, 1, 4)), "bias": flip(rng),
             "padding": "same" if same else tuple(sizes(rng, axes, 0, 3)),
         }  # fmt: skip
@@ -72,18 +74,19 @@ def pool(axes: int, kind: str) -> Callable[[np.random.Generator], Configuration]
     def make(rng: np.random.Generator) -> Configuration:
         kernel = tuple(sizes(rng, axes, 1, 5))
         options = {
-            "kernel_size": kernel, "stride": tuple(sizes(rng, axes, 1, 4)) if flip(rng) else None, "ceil_mode": flip(rng),
+            "kernel_size": kernel, "stride": tuple(sizes(rng, axes, 1, 4)) if flip(rng) else None,
+            "ceil_mode": flip(rng),
             "padding": tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel),
         }  # fmt: skip
         reach = list(kernel)
         if kind == "max":
             options["dilation"] = tuple(sizes(rng, axes, 1, 3))
-            reach = [d * (k - 1) + 1 for d, k in zip(options["dilation"], kernel)]
+            reach = [d * (k - 1) + 1 for d, k in zip(options["dilation"], kernel, strict=True)]
         else:
             options["count_include_pad"] = flip(rng)
             if axes == 2 and flip(rng):
                 options["divisor_override"] = sizes(rng, 1, 1, 9)[0]
-        return options, (*sizes(rng, 2), *(r + n for r, n in zip(reach, sizes(rng, axes, 0, 9))))
+        return options, (*sizes(rng, 2), *(r + n for r, n in zip(reach, sizes(rng, axes, 0, 9), strict=True)))
 
     return make
 
@@ -274,7 +277,7 @@ def test_every_default_is_pytorchs() -> None:
         for parameter in wanted:
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
                 default = given[parameter.name].default
-                assert default == parameter.default or {default, parameter.default} == {0, 0.0}, f"{name}.{parameter.name}"
+                assert default == parameter.default or {default, parameter.default} == {0}, f"{name}.{parameter.name}"
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -286,7 +289,8 @@ def test_cross_entropy(soft: bool) -> None:
         labels_shape = () if len(shape) == 1 else (shape[0], *shape[2:])
         options = {
             "weight": rng.uniform(0.2, 2, classes).astype(np.float32) if flip(rng) else None,
-            "reduction": str(rng.choice(["mean", "sum", "none"])), "label_smoothing": float(rng.choice([0.0, 0.1, 0.6])),
+            "reduction": str(rng.choice(["mean", "sum", "none"])), "label_smoothing": float(rng.choice([0.0, 0.1,
+            0.6])),
         }  # fmt: skip
         if soft:
             raw = rng.random(shape)

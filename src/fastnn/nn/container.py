@@ -40,8 +40,8 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules)
 
-    def _name(self, index: int) -> str:
-        names = list(self._modules)
+    def _name(self: Module, index: int) -> str:
+        names: list[str] = list(self._modules)
         if not -len(names) <= index < len(names):
             raise IndexError(f"index {index} is out of range for {len(names)} modules")
         return names[index]
@@ -126,10 +126,10 @@ class ModuleDict(Module):
         return iter(self._modules)
 
     def keys(self) -> Iterable[str]:
-        return self._modules.keys()
+        return list(self._modules)
 
     def values(self) -> Iterable[Module]:
-        return self._modules.values()
+        return list(self._modules.values())
 
     def items(self) -> Iterable[tuple[str, Module]]:
-        return self._modules.items()
+        return list(self._modules.items())

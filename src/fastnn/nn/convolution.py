@@ -33,7 +33,9 @@ class _Convolution(Module):
         self.kernel_size = integers(kernel_size, self.axes, "kernel_size")
         self.stride = integers(stride, self.axes, "stride")
         self.dilation = integers(dilation, self.axes, "dilation")
-        self.padding = padding if isinstance(padding, str) or _is_nested(padding) else integers(padding, self.axes, "padding", 0)
+        self.padding = (
+            padding if isinstance(padding, str) or _is_nested(padding) else integers(padding, self.axes, "padding", 0)
+        )
         self.padding_mode = one_of(padding_mode, "padding_mode", "zeros")
         self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size))
         self.bias = Parameter(init.empty(out_channels)) if bias else None
@@ -86,9 +88,7 @@ class Conv2d(_Convolution):
         self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Any = 0,
         dilation: Ints = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
     ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         convolution_padding(padding, self.kernel_size, self.stride, self.dilation)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
@@ -111,9 +111,7 @@ class Conv1d(_Convolution):
         self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Any = 0,
         dilation: Ints = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
     ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         if padding == "same" and self.stride != (1,):
             raise ValueError(f'padding="same" needs stride 1, got stride {self.stride}')
         if isinstance(padding, str):

@@ -25,7 +25,11 @@ class LayerNorm(Module):
     """
 
     def __init__(
-        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
@@ -86,7 +90,9 @@ class _InstanceNorm(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if track_running_stats:
-            raise ValueError("instance normalisation works with the sample's own statistics; track_running_stats must be False")
+            raise ValueError(
+                "instance normalisation works with the sample's own statistics; track_running_stats must be False"
+            )
         self.num_features = positive_integer(num_features, "num_features")
         self.eps = real(eps, "eps", 0.0)
         self.momentum = momentum

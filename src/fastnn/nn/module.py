@@ -65,8 +65,8 @@ class Module:
             return self.forward(*inputs)
         except (ValueError, TypeError, OverflowError) as error:
             if not self._modules and not getattr(error, "names_layer", False):
-                named = type(error)(f"{self!r}: {error}")
-                named.names_layer = True  # type: ignore[attr-defined]
+                named: Any = type(error)(f"{self!r}: {error}")
+                named.names_layer = True
                 raise named from error
             raise
 
@@ -115,13 +115,15 @@ class Module:
                 self._register(members, name, value)
                 break
         else:
-            members = next((m for _, m in self._registries() if name in m), None)
-            if members is not None and value is None:
-                members[name] = None
+            holder = next((m for _, m in self._registries() if name in m), None)
+            if holder is not None and value is None:
+                holder[name] = None
             else:
-                if members is not None:
-                    raise TypeError(f"cannot assign {type(value).__name__} as {name!r}: it is a registered "
-                                    f"{type(members[name]).__name__}; assign to .data to change its values")
+                if holder is not None:
+                    raise TypeError(
+                        f"cannot assign {type(value).__name__} as {name!r}: it is a registered "
+                        f"{type(holder[name]).__name__}; assign to .data to change its values"
+                    )
                 object.__setattr__(self, name, value)
         structure_clock.tick()
 
@@ -298,10 +300,16 @@ class Module:
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
-            raise ValueError(f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
-                           "nothing was changed (strict=False loads what fits)")
+            raise ValueError(
+                f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
+                "nothing was changed (strict=False loads what fits)"
+            )
         arrays = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
-        wrong = [f"{name}: {a.shape} instead of {own[name].shape}" for name, a in arrays.items() if a.shape != own[name].shape]
+        wrong = [
+            f"{name}: {a.shape} instead of {own[name].shape}"
+            for name, a in arrays.items()
+            if a.shape != own[name].shape
+        ]
         if wrong:
             raise ValueError(f"load_state_dict: shapes differ, nothing was changed: {'; '.join(wrong)}")
         for name, array in arrays.items():

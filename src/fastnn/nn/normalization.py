@@ -48,7 +48,7 @@ class _BatchNorm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, no batches seen."""
         self.reset_running_stats()
-        if self.affine:
+        if self.weight is not None and self.bias is not None:
             self.weight.data = np.ones(self.num_features)
             self.bias.data = np.zeros(self.num_features)
 

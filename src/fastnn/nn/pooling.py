@@ -53,7 +53,9 @@ def _check_window(axes: int, kernel_size: Ints, stride: Ints | None, padding: In
     dilations = integers(dilation, axes, "dilation")
     for k, p, d in zip(kernel, integers(padding, axes, "padding", 0), dilations, strict=True):
         if 2 * p > d * (k - 1) + 1:
-            raise ValueError(f"padding {padding} is more than half of the window (kernel_size {kernel_size}, dilation {dilation})")
+            raise ValueError(
+                f"padding {padding} is more than half of the window (kernel_size {kernel_size}, dilation {dilation})"
+            )
 
 
 class MaxPool2d(_MaxPool):
@@ -105,11 +107,19 @@ class AvgPool2d(Module):
         self.padding = _plain(padding)
         self.ceil_mode = bool(ceil_mode)
         self.count_include_pad = bool(count_include_pad)
-        self.divisor_override = None if divisor_override is None else positive_integer(divisor_override, "divisor_override")
+        self.divisor_override = (
+            None if divisor_override is None else positive_integer(divisor_override, "divisor_override")
+        )
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+            x,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.ceil_mode,
+            self.count_include_pad,
+            self.divisor_override,
         )
 
     def extra_repr(self) -> str:

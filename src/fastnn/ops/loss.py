@@ -42,7 +42,9 @@ class CrossEntropy(Op):
             raise TypeError("cross_entropy has no gradient with respect to its targets or class weights")
         if dloss is None:
             return [None] * len(node.inputs)
-        dscores = dloss.graph.record("cross_entropy_backward", dloss, *node.outputs[1:], *node.inputs, **node.attributes)
+        dscores = dloss.graph.record(
+            "cross_entropy_backward", dloss, *node.outputs[1:], *node.inputs, **node.attributes
+        )
         return [dscores, *[None] * (len(node.inputs) - 1)]
 
     def lower(self, node: Node, steps: Lowering) -> None:

@@ -33,7 +33,9 @@ def check_vectors(x: Tensor, given: Names, inputs: Sequence[Tensor]) -> None:
     if x.ndim not in (2, 4):
         raise ValueError(f"batch normalisation is recorded for (N,C) or (N,C,H,W), not {x.shape}")
     for name, tensor in zip(given, inputs, strict=True):
-        expected = {"residual": x.shape, "y": x.shape, "batches": (), "statistics": (3, x.shape[1])}.get(name, (x.shape[1],))
+        expected = {"residual": x.shape, "y": x.shape, "batches": (), "statistics": (3, x.shape[1])}.get(
+            name, (x.shape[1],)
+        )
         if tensor.shape != expected:
             raise ValueError(f"{name} must have shape {expected} for an input of shape {x.shape}, got {tensor.shape}")
 
@@ -57,10 +59,12 @@ class _Forward(Op):
             return [None] * len(node.inputs)
         named = named_inputs(node)
         need = dict(zip(node.given, needed[1:], strict=True))
-        kept = {name: named[name] for name in ("weight", "bias") if name in named}
+        kept: dict[str, Tensor] = {name: named[name] for name in ("weight", "bias") if name in named}
         if node.activation != "none" and "residual" in named:
             kept["y"] = node.outputs[0]
-        wanted = tuple(n for n in ("x", "residual", "weight", "bias") if (needed[0] if n == "x" else need.get(n, False)))
+        wanted = tuple(
+            n for n in ("x", "residual", "weight", "bias") if (needed[0] if n == "x" else need.get(n, False))
+        )
         recorded = dy.graph.record(
             "batch_norm_backward", dy, x, node.outputs[1], *kept.values(),
             given=tuple(kept), wanted=wanted, activation=node.activation, batch_statistics=self.batch_statistics,

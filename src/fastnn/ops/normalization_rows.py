@@ -57,7 +57,7 @@ class LayerNorm(Op):
 
 @register
 class LayerNormBackward(Op):
-    """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if there is one."""
+    """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if any."""
 
     name = "layer_norm_backward"
 

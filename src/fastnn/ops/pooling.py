@@ -19,7 +19,9 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     """Windows along one axis; ValueError when none fits."""
     extent = dilation * (kernel - 1) + 1
     if 2 * padding > extent:
-        raise ValueError(f"padding {padding} is more than half of the window of {extent} (kernel {kernel}, dilation {dilation})")
+        raise ValueError(
+            f"padding {padding} is more than half of the window of {extent} (kernel {kernel}, dilation {dilation})"
+        )
     count: int = _core.window_positions(size, kernel, stride, dilation, padding, padding, ceil_mode)
     if count < 1:
         raise ValueError(
@@ -76,7 +78,9 @@ class MaxPool2d(Op):
         dy = dys[0]
         if dy is None:
             return [None]
-        return [dy.graph.record("max_pool2d_backward", dy, node.outputs[1], image=node.inputs[0].shape, **_window(node))]
+        return [
+            dy.graph.record("max_pool2d_backward", dy, node.outputs[1], image=node.inputs[0].shape, **_window(node))
+        ]
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y, index) = node.inputs, node.outputs
@@ -155,7 +159,14 @@ class AvgPool2d(Op):
     name = "avg_pool2d"
 
     def infer(  # type: ignore[override]
-        self, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool, divisor: int
+        self,
+        x: Tensor,
+        kernel: Pair,
+        stride: Pair,
+        padding: Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor: int,
     ) -> Spec:
         return Spec(pooled_shape(x, kernel, stride, padding, (1, 1), ceil_mode))
 

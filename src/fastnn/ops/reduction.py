@@ -54,8 +54,10 @@ def _runs(shape: Shape, axes: Sequence[int]) -> Runs:
     return [run for run in runs if run[1] != 1] or [(1, 1, _product(extents))]
 
 
-def _chain(first: Reference, last: Reference, sizes: Sequence[int], steps: Lowering) -> Iterator[tuple[Reference, Reference]]:
-    """(source, target) of each link of a chain of kernels that ends in `last`; `sizes` of what lies between, in floats."""
+def _chain(
+    first: Reference, last: Reference, sizes: Sequence[int], steps: Lowering
+) -> Iterator[tuple[Reference, Reference]]:
+    """(source, target) of each link of a chain that ends in `last`; `sizes`, in floats, of what lies between."""
     source = first
     for size in sizes:
         target = steps.workspace(size * 4)

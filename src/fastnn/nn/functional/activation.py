@@ -74,7 +74,9 @@ def prelu(input: Any, weight: Any) -> Any:
     """
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim != 1 or weight.shape[0] not in (1, channels):
-        raise ValueError(f"weight must have the shape (1,) or ({channels},) for an input of shape {input.shape}, got {weight.shape}")
+        raise ValueError(
+            f"weight must have the shape (1,) or ({channels},) for an input of shape {input.shape}, got {weight.shape}"
+        )
     slopes = weight.reshape((weight.shape[0], *[1] * (input.ndim - 2)) if input.ndim > 1 else (1,) * input.ndim)
     below = input.graph.record("negative_part", input)
     return input.graph.record("relu", input) + below * slopes

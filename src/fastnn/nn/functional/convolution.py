@@ -26,7 +26,9 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
         raise ValueError(f"weight must have the shape (out_features, in_features), got {weight.shape}")
     if input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         hint = _flatten_hint(input, weight.shape[1])
-        raise ValueError(f"expected {weight.shape[1]} features on the last axis, got an input of shape {input.shape}{hint}")
+        raise ValueError(
+            f"expected {weight.shape[1]} features on the last axis, got an input of shape {input.shape}{hint}"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(f"bias must have shape {weight.shape[:1]}, got {bias.shape}")
     operands = [weight] if bias is None else [weight, bias]

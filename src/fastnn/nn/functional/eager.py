@@ -20,7 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def eager(*tensors: str, integers: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Lets a function of tensors be called with arrays, too; names the arguments that are tensors.
 
-    Integer arrays given for `integers` (class labels, positions) stay integers, all others become float32. The wrapped function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
+    Integer arrays given for `integers` (class labels, positions) stay integers, all others become float32. The
+    wrapped function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
     running statistics can be updated.
     """
 

@@ -14,9 +14,9 @@ def _no_legacy(size_average: Any, reduce: Any) -> None:
         raise ValueError("size_average and reduce are no longer supported; use reduction")
 
 
-def _expanded(tensor: Tensor | None, shape: tuple[int, ...], name: str) -> Tensor | None:
+def _expanded(tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     """A weight in the shape of the input, repeated where it is broadcast."""
-    if tensor is None or tensor.shape == shape:
+    if tensor.shape == shape:
         return tensor
     padded = (1,) * (len(shape) - tensor.ndim) + tensor.shape
     if len(padded) != len(shape) or any(n not in (1, m) for n, m in zip(padded, shape, strict=True)):
@@ -51,9 +51,7 @@ def _reduction(reduction: str, *more: str) -> str:
 
 
 @eager("input", "target")
-def mse_loss(
-    input: Any, target: Any, size_average: None = None, reduce: None = None, reduction: str = "mean"
-) -> Any:
+def mse_loss(input: Any, target: Any, size_average: None = None, reduce: None = None, reduction: str = "mean") -> Any:
     """(input - target)^2, of one shape, and its mean, sum or none of them.
 
     Raises ValueError for shapes that differ, TypeError for a target of integers; so do all losses here.
@@ -65,10 +63,9 @@ def mse_loss(
     _no_legacy(size_average, reduce)
     return _loss("squared_error", input, target, _reduction(reduction))
 
+
 @eager("input", "target")
-def l1_loss(
-    input: Any, target: Any, size_average: None = None, reduce: None = None, reduction: str = "mean"
-) -> Any:
+def l1_loss(input: Any, target: Any, size_average: None = None, reduce: None = None, reduction: str = "mean") -> Any:
     """|input - target|; its gradient is 0 where they are equal.
 
     >>> import numpy as np
@@ -77,6 +74,7 @@ def l1_loss(
     """
     _no_legacy(size_average, reduce)
     return _loss("absolute_error", input, target, _reduction(reduction))
+
 
 @eager("input", "target")
 def smooth_l1_loss(
@@ -93,6 +91,7 @@ def smooth_l1_loss(
     if real(beta, "beta", 0.0) == 0.0:
         return _loss("absolute_error", input, target, _reduction(reduction))
     return _loss("huber", input, target, _reduction(reduction), beta, 1.0 / beta)
+
 
 @eager("input", "target")
 def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
@@ -111,7 +110,8 @@ def huber_loss(input: Any, target: Any, reduction: str = "mean", delta: float = 
 
 @eager("input", "target", "weight")
 def binary_cross_entropy(
-    input: Any, target: Any, weight: Any = None, size_average: None = None, reduce: None = None, reduction: str = "mean",
+    input: Any, target: Any, weight: Any = None, size_average: None = None, reduce: None = None,
+    reduction: str = "mean",
 ) -> Any:  # fmt: skip
     """-weight * (target * log(input) + (1 - target) * log(1 - input)); a logarithm is never below -100.
 
@@ -128,9 +128,11 @@ def binary_cross_entropy(
             input.limits.append(limit)
     return _loss("cross_entropy", input, target, _reduction(reduction), weight=weight)
 
+
 @eager("input", "target", "weight", "pos_weight")
 def binary_cross_entropy_with_logits(
-    input: Any, target: Any, weight: Any = None, size_average: None = None, reduce: None = None, reduction: str = "mean",
+    input: Any, target: Any, weight: Any = None, size_average: None = None, reduce: None = None,
+    reduction: str = "mean",
     pos_weight: Any = None,
 ) -> Any:  # fmt: skip
     """-weight * (pos_weight * target * log(s) + (1 - target) * log(1 - s)), s = sigmoid(input), without overflow.
@@ -143,6 +145,7 @@ def binary_cross_entropy_with_logits(
     """
     _no_legacy(size_average, reduce)
     return _loss("logit_entropy", input, target, _reduction(reduction), weight=weight, pos_weight=pos_weight)
+
 
 @eager("input", "target")
 def kl_div(

@@ -54,7 +54,9 @@ def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> T
     channels, behind = normalized.shape[1], [1] * (normalized.ndim - 2)
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != (channels,):
-            raise ValueError(f"{name} must have the shape ({channels},) for an input of shape {normalized.shape}, got {tensor.shape}")
+            raise ValueError(
+                f"{name} must have the shape ({channels},) for an input of shape {normalized.shape}, got {tensor.shape}"
+            )
     if weight is not None:
         normalized = normalized * weight.reshape(channels, *behind)
     return normalized if bias is None else normalized + bias.reshape(channels, *behind)

@@ -49,7 +49,9 @@ def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     """Whether the target holds class indices; TypeError or ValueError when it fits neither form."""
     classes = input.shape[0 if input.ndim == 1 else 1]
     if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"weight must have the shape ({classes},) for scores of shape {input.shape}, got {weight.shape}")
+        raise ValueError(
+            f"weight must have the shape ({classes},) for scores of shape {input.shape}, got {weight.shape}"
+        )
     if target.dtype == "int64":
         if target.shape != _labels_shape(input.shape):
             raise ValueError(
@@ -60,7 +62,9 @@ def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
     if target.shape == input.shape:
         return False
     if target.shape == _labels_shape(input.shape):
-        raise TypeError(f"class indices must be integers, got {target.dtype} of shape {target.shape}; pass y.astype(np.int64)")
+        raise TypeError(
+            f"class indices must be integers, got {target.dtype} of shape {target.shape}; pass y.astype(np.int64)"
+        )
     raise ValueError(f"class probabilities must have the scores' shape {input.shape}, got {target.shape}")
 
 
@@ -115,7 +119,7 @@ def _soft_cross_entropy(
         target = target * (1.0 - label_smoothing) + label_smoothing / classes
     if weight is not None:
         target = target * weight.reshape(classes, *[1] * (input.ndim - axis - 1))
-    rows = -(target * log_softmax(input, axis)).sum(axis)
+    rows: Tensor = -(target * log_softmax(input, axis)).sum(axis)
     if reduction == "none":
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()

@@ -25,8 +25,8 @@ def batch_norm(
         all batches, counted in the buffer num_batches_tracked.
     running_var_estimator : which variance is kept, "unbiased" (PyTorch) or "biased" (Keras, ONNX).
 
-    Running statistics are updated in training if they are buffers (or parameters) of a module; an array passed in is never written to.
-    An empty batch leaves them as they are. Raises ValueError for shapes that do not fit, for one value per channel
+    Running statistics are updated in training if they are buffers of a module; an array passed in is never written
+    to. An empty batch leaves them as they are. Raises ValueError for shapes that do not fit, for one value per channel
     in training, and for missing running statistics otherwise.
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
 

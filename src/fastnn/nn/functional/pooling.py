@@ -123,7 +123,8 @@ def _output_size(output_size: Size, extents: Sequence[int]) -> tuple[int, ...]:
     if len(sizes) != len(extents):
         raise ValueError(f"output_size must be a number or {len(extents)} of them, got {output_size!r}")
     return tuple(
-        extent if size is None else positive_integer(size, "output_size") for size, extent in zip(sizes, extents, strict=True)
+        extent if size is None else positive_integer(size, "output_size")
+        for size, extent in zip(sizes, extents, strict=True)
     )
 
 

@@ -23,7 +23,9 @@ def integers(value: Any, count: int, name: str, minimum: int = 1) -> tuple[int, 
     ...
     ValueError: stride must be at least 1, got 0
     """
-    values = tuple(value) if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else (value,) * count
+    values = (
+        tuple(value) if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str) else (value,) * count
+    )
     if len(values) == 1:
         values *= count
     if len(values) != count or not all(_is_integer(v) for v in values):
@@ -61,7 +63,9 @@ def real(value: Any, name: str, minimum: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value) or (minimum is not None and value < minimum):
-        raise ValueError(f"{name} must be a finite number{'' if minimum is None else f' of at least {minimum}'}, got {value!r}")
+        raise ValueError(
+            f"{name} must be a finite number{'' if minimum is None else f' of at least {minimum}'}, got {value!r}"
+        )
     return float(value)
 
 
