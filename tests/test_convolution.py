@@ -17,6 +17,7 @@ KERNELS = {
     "conv2d_pack_weight",
     "conv2d_pack_weight_backward",
     "conv2d_forward",
+    "conv2d_strip_forward",
     "conv2d_backward_data",
     "conv2d_backward_weight",
     "conv2d_depthwise_pack",

@@ -31,7 +31,4 @@ static inline struct conv2d_geometry conv2d_geometry_at(const char *slots) {
 /* A place in an image that may lie in the padding: inside tells. */
 static inline bool conv2d_inside(ptrdiff_t position, ptrdiff_t size) { return (size_t)position < (size_t)size; }
 
-/* With this few channels in a group the forward kernel may need a workspace (conv2d_forward.c). */
-enum { CONV2D_FEW_CHANNELS = 32 };
-
 #endif

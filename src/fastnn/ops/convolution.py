@@ -15,11 +15,9 @@ from typing import Any
 from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
+from .convolution_strip import rotated, strip_stride, uses_strips
 from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
 from .weight_gradient import WeightGradient
-
-FEW_CHANNELS = 32
-"""CONV2D_FEW_CHANNELS of csrc/kernels/conv2d.h: below it, the forward kernel needs a workspace."""
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
 """enum fnn_activation of csrc/kernels/gemm.h."""
@@ -122,14 +120,22 @@ def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
         )
 
 
-def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool) -> Reference:
+def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
     """The weight in the panels that the forward, or the backward data, kernel reads (csrc/kernels/conv2d_pack.c)."""
     columns, depth = (g.weight[1], g.weight[0] // g.groups) if backward else (g.weight[0] // g.groups, g.weight[1])
     taps = g.weight[2] * g.weight[3]
     size = 4 * g.groups * _round_up(columns, steps.facts.lanes) * taps * depth
     name = "conv2d_pack_weight_backward" if backward else "conv2d_pack_weight"
     arguments = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
-    return steps.prepared(weight, (name, g.groups), size, name, weight.spec.size / 8, **arguments)
+    if backward:
+        arguments["rotated"] = turned
+    return steps.prepared(weight, (name, g.groups, turned), size, name, weight.spec.size / 8, **arguments)
+
+
+def _strips(steps: Lowering, arguments: dict[str, int]) -> dict[str, Any]:
+    """The workspace of conv2d_strip_forward."""
+    stride = strip_stride(arguments, steps.facts)
+    return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
 
 def _packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
@@ -209,19 +215,11 @@ class Convolution(Op):
             packed = _packed_depthwise(steps, weight, g)
             steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, packed=packed, **arguments)
             return
-        packed, workspace, stride = panels(), None, 0
-        if g.weight[1] < FEW_CHANNELS:
-            patch = _round_up(g.weight[1] * g.weight[2] * g.weight[3], steps.facts.lanes)
-            stride = steps.facts.gemm_rows * patch + steps.facts.lanes
-            workspace = steps.workspace(4 * stride * steps.facts.threads)
-        steps.step(
-            "conv2d_forward",
-            g.work(steps.facts),
-            packed=packed,
-            workspace=workspace,
-            workspace_stride=stride,
-            **arguments,
-        )
+        arguments["packed"] = panels()
+        if uses_strips(g.arguments):
+            steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, g.arguments))
+        else:
+            steps.step("conv2d_forward", g.work(steps.facts), **arguments)
 
 
 @register
@@ -246,6 +244,20 @@ class ConvolutionBackwardData(Op):
         g = geometry_of(node.shape, weight.shape, node.attributes)
         residual = node.inputs[2] if len(node.inputs) > 2 else None
         if lower_backward_data(steps, g, dy, weight, residual, dx):
+            return
+        if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments)):
+            steps.step(
+                "conv2d_strip_forward",
+                g.work(steps.facts),
+                x=steps.pointer(dy),
+                packed=_packed(steps, weight, g, backward=True, turned=True),
+                bias=None,
+                residual=steps.pointer(residual),
+                y=steps.pointer(dx),
+                activation=ACTIVATIONS[None],
+                **turned,
+                **_strips(steps, turned),
+            )
             return
         arguments: dict[str, Any] = {
             "dy": steps.pointer(dy),
