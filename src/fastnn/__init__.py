@@ -3,6 +3,7 @@
 from . import nn, optim, threadpool  # noqa: F401  threadpool registers itself with threadpoolctl
 from .config import show_config
 from .graph import Tensor
+from .nn.functional import cat
 from .random import initial_seed, manual_seed
 from .settings import (
     available_isas,
@@ -18,6 +19,6 @@ from .transforms import value_and_grad, vjp
 __version__ = "0.1.0"
 
 __all__ = [
-    "Tensor", "Trainer", "available_isas", "conv_algorithm", "current_isa", "get_num_threads", "initial_seed",
-    "manual_seed", "nn", "optim", "set_num_threads", "show_config", "use_isa", "value_and_grad", "vjp",
+    "Tensor", "Trainer", "available_isas", "cat", "conv_algorithm", "current_isa", "get_num_threads",
+    "initial_seed", "manual_seed", "nn", "optim", "set_num_threads", "show_config", "use_isa", "value_and_grad", "vjp",
 ]
