@@ -32,12 +32,13 @@ class _Guarded:
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         size = int(np.prod(shape))
-        self.memory = np.empty(size + 2 * GUARD, dtype)
+        self.guard = GUARD if np.dtype(dtype).itemsize > 1 else 4 * GUARD  # bytes may hold indices of four
+        self.memory = np.empty(size + 2 * self.guard, dtype)
         self.memory.view(np.uint8)[...] = 0xA5
-        self.array = self.memory[GUARD : GUARD + size].reshape(shape)
+        self.array = self.memory[self.guard : self.guard + size].reshape(shape)
 
     def check(self, name: str) -> None:
-        edges = np.concatenate([self.memory[:GUARD], self.memory[-GUARD:]])
+        edges = np.concatenate([self.memory[: self.guard], self.memory[-self.guard :]])
         assert (edges.view(np.uint8) == 0xA5).all(), f"the kernel wrote outside of {name}"
 
 
