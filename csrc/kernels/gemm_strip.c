@@ -45,13 +45,23 @@ ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_RO
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors) {
-    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+ALWAYS_INLINE void start_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                              int vectors) {
+    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
+        for (int v = 0; v < vectors; v++) {
+            const float *y = tile->y + i * tile->y_step + v * FNN_LANES;
+            sum[i][v] = vec_zero();
+            if (tile->accumulate) sum[i][v] = vec_load_partial(y, v == vectors - 1 ? last : FNN_LANES);
+        }
     }
+}
+
+ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors) {
+    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+    start_sums(tile, sum, rows, vectors);
     const float *b = tile->panel;
     for (ptrdiff_t r = 0; r < tile->runs; r++)
         for (ptrdiff_t s = 0; s < tile->inner_runs; s++)

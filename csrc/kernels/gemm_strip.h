@@ -1,11 +1,11 @@
-/* The register tile of convolutions that read strips (conv2d_strip.h): rows of the left operand at equal distances.
+/* The register tile of products whose left operand has its rows at equal distances: strips (conv2d_strip.h), matrices.
  *
- *   y[i][j] = activation(bias[j] + residual[i][j] + sum over r < runs, s < inner_runs, d < depth of
+ *   y[i][j] = activation(bias[j] + residual[i][j] + start[i][j] + sum over r < runs, s < inner_runs, d < depth of
  *                        x[r*run_step + s*inner_step + i*row_step + d] * panel[((r*inner_runs + s)*depth + d)*width + j])
  *
  * panel: steps, width (gemm.h)   y, residual: element (i, j) at [i*y_step + j]   bias: columns, or null   residual may be null or y
  *
- * The sum runs over r, s, d in this order, one fused multiply-add each: error bound and tile invariance as in gemm.h. */
+ * start is y as it was with `accumulate`, else zero. The sum runs over r, s, d in this order, one fused multiply-add each: error bound and tile invariance as in gemm.h. */
 #ifndef FASTNN_GEMM_STRIP_H
 #define FASTNN_GEMM_STRIP_H
 
@@ -18,6 +18,7 @@ struct gemm_strip {
     ptrdiff_t row_count, columns; /* at most FNN_GEMM_ROWS and FNN_GEMM_COLUMNS */
     float *y;
     ptrdiff_t y_step;
+    bool accumulate;
     const float *bias, *residual;
     enum fnn_activation activation;
 };

@@ -1,12 +1,17 @@
-/* Linear forward for few rows: each weight is read once, at the speed of memory.
+/* Linear forward and backward data for few rows: each weight is read once, at the speed of memory.
  *
  *   y[n,k] = activation(bias[k] + sum over c of x[n,c] * w[k,c])      shapes and aliasing in linear.c
  *
- * Dot products with vectors along c, OUTPUTS outputs at a time so that as many streams of w are in flight, and up to
+ *   dx[n,c] = sum over k of dy[n,k] * w[k,c]
+ *
+ * Forward: dot products with vectors along c, OUTPUTS outputs at a time so that as many streams of w are in flight, and up to
  * DOT_ROWS rows against each vector of weights. The lanes of a dot product are summed apart, then added in halves:
  * |error| <= gamma_(ceil(C/lanes) + log2(lanes)) * sum |x||w| (first term twice on the scalar ISA) and one rounding for the bias.
  *
  * Parallel over blocks of outputs; a dot product is never cut.
+ *
+ * Backward: OUTPUTS_BACK rows of w at a time are added to dx, which stays in cache, in the order of k: |error| <= gamma_K * sum |dy||w|
+ * (2*K on the scalar ISA). Parallel over blocks of columns.
  */
 #include "linear.h"
 
@@ -81,4 +86,35 @@ void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, con
             }
         }
     }
+}
+
+enum { OUTPUTS_BACK = 8 };
+
+/* dx[c...] (+)= the sum of `outputs` rows of w, which are args->channels apart, times dy. */
+ALWAYS_INLINE void add_rows(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
+                            int outputs, bool first, struct fnn_range range, float *dx) {
+    for (ptrdiff_t c = range.begin; c < range.end; c += FNN_LANES) {
+        const ptrdiff_t lanes = fnn_min(range.end - c, FNN_LANES);
+        vec weight[OUTPUTS_BACK];
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j++) weight[j] = vec_load_partial(w + j * channels + c, lanes);
+        for (ptrdiff_t n = 0; n < rows; n++) {
+            vec sum = first ? vec_zero() : vec_load_partial(dx + n * channels + c, lanes);
+#pragma GCC unroll 8
+            for (int j = 0; j < outputs; j++) sum = vec_fma(vec_set1(dy[n * dy_stride + j]), weight[j], sum);
+            vec_store_partial(dx + n * channels + c, sum, lanes);
+        }
+    }
+}
+
+void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_args *args,
+                                          const struct fnn_team *team) {
+    const ptrdiff_t channels = args->channels, outputs = args->out_channels;
+    const struct fnn_range range = fnn_share_blocks(channels, 4 * FNN_LANES, team);
+    ptrdiff_t k = 0;
+    for (; k + OUTPUTS_BACK <= outputs; k += OUTPUTS_BACK)
+        add_rows(args->weight + k * channels, channels, args->dy + k, args->batch, outputs, OUTPUTS_BACK, k == 0, range,
+                 args->dx);
+    for (; k < outputs; k++)
+        add_rows(args->weight + k * channels, channels, args->dy + k, args->batch, outputs, 1, k == 0, range, args->dx);
 }

@@ -7,7 +7,7 @@
 
 #include "../../csrc/fastnn.h"
 
-enum { NAME_BYTES = 48, VARIABLE_LIMIT = 64, BUFFER_LIMIT = 64, STEP_LIMIT = 16, LINE_BYTES = 4096, CASE_LINES = 32 };
+enum { NAME_BYTES = 48, VARIABLE_LIMIT = 64, BUFFER_LIMIT = 64, STEP_LIMIT = 16, LINE_BYTES = 4096, CASE_LINES = 40 };
 
 /* Ends the program: the cases are wrong, or memory ran out. */
 _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));

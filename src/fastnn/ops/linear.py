@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
-from ..plan import Facts, Lowering, Reference
+from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS
 from .weight_gradient import WeightGradient
 
-SCRATCH_STEPS = 1024
-"""LINEAR_SCRATCH of csrc/kernels/linear.h, divided by gemm_columns."""
+DEPTH_BLOCK, PANEL_GROUP, ROW_BLOCK = 192, 8, 256
+"""Of csrc/kernels/linear.c: what a thread packs at a time."""
 
 _ONES = ("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_h", "stride_w",
          "dilation_h", "dilation_w", "groups")  # fmt: skip
@@ -25,14 +25,23 @@ def _sizes(x: Shape, weight: Shape) -> dict[str, int]:
     return {"batch": int(np.prod(x[:-1], dtype=object)), "channels": weight[1], "out_channels": weight[0]}
 
 
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
 def _work(sizes: dict[str, int], facts: Facts) -> float:
     """About the nanoseconds that one thread takes: half of the vectors' multiply-adds, or reading the weights."""
     weights = sizes["channels"] * sizes["out_channels"]
     return max(sizes["batch"] * weights / (2.0 * facts.lanes), weights / 4.0)
 
 
-def _workspace(steps: Lowering) -> Reference:
-    return steps.workspace(4 * steps.facts.threads * SCRATCH_STEPS * steps.facts.gemm_columns)
+def _workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
+    """Each thread packs panels of the weight and, perhaps, rows of the left operand."""
+    depth = min(depth, DEPTH_BLOCK)
+    panels = _ceil_div(columns, steps.facts.gemm_columns)
+    stride = depth * min(panels, PANEL_GROUP) * steps.facts.gemm_columns
+    stride += min(rows, ROW_BLOCK) * (depth + 2 * steps.facts.lanes)
+    return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
 
 class _Product(Op):
@@ -88,7 +97,7 @@ class Linear(_Product):
             weight=steps.pointer(weight),
             bias=steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
             y=steps.pointer(y),
-            workspace=_workspace(steps),
+            **_workspace(steps, sizes["batch"], sizes["out_channels"], sizes["channels"]),
             activation=ACTIVATIONS[node.attributes.get("activation")],
             **sizes,
         )
@@ -112,7 +121,7 @@ class LinearBackwardData(_Product):
             dy=steps.pointer(dy),
             weight=steps.pointer(weight),
             dx=steps.pointer(dx),
-            workspace=_workspace(steps),
+            **_workspace(steps, sizes["batch"], sizes["channels"], sizes["out_channels"]),
             **sizes,
         )
 
