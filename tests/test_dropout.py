@@ -140,3 +140,48 @@ def test_ranks_that_do_not_fit() -> None:
 
 def test_repr() -> None:
     assert repr(nn.Dropout(0.25)) == "Dropout(p=0.25, inplace=False)"
+
+
+NOISES = [(F.gaussian_dropout, reference.gaussian_dropout, reference.gaussian_dropout_backward),
+          (F.alpha_dropout, reference.alpha_dropout, reference.alpha_dropout_backward)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "expected", "backward"), NOISES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_gaussian_and_alpha_dropout(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...],
+    function: Callable[..., Any], expected: Callable[..., Any], backward: Callable[..., Any],
+) -> None:  # fmt: skip
+    """Bound: 8 roundings of |x| (1 + deviation * 7) (csrc/kernels/noise_dropout.c; |z| < 6.7 for 32-bit words)."""
+    x, dy = normal(rng, shape), normal(rng, shape)
+    stream = {"training": True, "seed": 3, "layer": 2, "step": 1}
+
+    def run() -> tuple[Any, ...]:
+        fnn.manual_seed(3)
+        y, pullback = fnn.vjp(lambda t: function(t, 0.3, training=True, layer=2), x)
+        return y, *pullback(dy)
+
+    y, dx = same_bits(run)
+    bound = 8 * 2.0**-24 * (1 + 7 * np.sqrt(0.3 / 0.7))
+    for got, wanted, scale in ((y, expected(np.float64(x), 0.3, **stream), x), (dx, backward(np.float64(dy), 0.3, **stream), dy)):
+        assert (np.abs(got - wanted) <= bound * (np.abs(scale) + 3)).all()
+
+
+@pytest.mark.parametrize("layer", [nn.GaussianDropout(0.3), nn.AlphaDropout(0.3)])
+def test_noise_keeps_mean_and_scale(layer: nn.Module) -> None:
+    """At 200,000 elements of N(0, 1) the mean's deviation is 0.0024 at most, the variance's 0.005: six of them."""
+    x = np.random.default_rng(1).standard_normal(200_000)
+    y = layer(x)
+    variance = 1.0 if isinstance(layer, nn.AlphaDropout) else 1 / (1 - 0.3)
+    assert abs(y.mean()) < 6 * 0.0027
+    assert abs(y.var() / variance - 1) < 6 * 0.006
+    assert np.array_equal(layer.eval()(x), np.float32(x))
+    layer.train()
+
+
+def test_gaussian_dropout_needs_p_below_one() -> None:
+    for call in (lambda: nn.GaussianDropout(1.0), lambda: F.gaussian_dropout(np.ones(3), 1.0)):
+        with pytest.raises(ValueError, match="p < 1"):
+            call()
+    with pytest.raises(TypeError, match="no mask"):
+        nn.GaussianDropout(0.5).mask(0, (3,))

@@ -18,7 +18,6 @@ KERNELS = {
     "log_softmax_backward",
     "cross_entropy_forward",
     "cross_entropy_backward",
-    "count_correct",
 }
 
 SameBits = Callable[..., Any]
@@ -146,17 +145,3 @@ def test_cross_entropy(
         slope /= float(forward["total_weight"][0])
     bound = (additions(classes, isa) + 2 * float(np.abs(x).max(initial=0))) * UNIT * slope
     assert_within(backward["dlogits"], dx, bound)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_count_correct(isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, int]) -> None:
-    rows, classes = shape
-    x = rng.integers(-3, 3, shape).astype(np.float32)  # many equal largest ones
-    labels = rng.integers(0, classes, rows)
-    labels[1:2] = -7
-    outputs = {"correct": ((2,), "i8"), "workspace": ((2 * -(-rows // 64),), "i8")}
-    arguments = {"logits": x, "labels": labels, "rows": rows, "classes": classes, "ignore_index": -7}
-    result = same_results(same_bits, lambda: run_kernel("count_correct", outputs, **arguments), "workspace")
-    counted = labels != -7
-    right = (x.argmax(axis=1) == labels) & counted if rows else counted
-    assert result["correct"].tolist() == [right.sum(), counted.sum()]

@@ -124,35 +124,3 @@ void FNN_FUNCTION(cross_entropy_backward)(const struct fnn_cross_entropy_backwar
         row_gradient(args, row, gradient, smooth_weight);
     }
 }
-
-/* The first largest logit of a row; a NaN is never larger. */
-static ptrdiff_t first_maximum(const float *x, ptrdiff_t classes) {
-    ptrdiff_t best = 0;
-    for (ptrdiff_t c = 1; c < classes; c++)
-        if (x[c] > x[best]) best = c;
-    return best;
-}
-
-/* correct (2): rows whose first largest logit is their label, rows that count. logits (rows, classes), labels (rows);
- * workspace 2 * ceil(rows / 64) int64. Exact. */
-void FNN_FUNCTION(count_correct)(const struct fnn_count_correct_args *args, const struct fnn_team *team) {
-    ptrdiff_t blocks = fnn_ceil_div(args->rows, BLOCK), classes = args->classes;
-    struct fnn_range range = fnn_share(blocks, team);
-    for (ptrdiff_t b = range.begin; b < range.end; b++) {
-        int64_t correct = 0, counted = 0;
-        for (ptrdiff_t row = b * BLOCK; row < fnn_min((b + 1) * BLOCK, args->rows); row++) {
-            if (!is_counted(args->labels[row], classes, args->ignore_index)) continue;
-            counted++;
-            correct += first_maximum(args->logits + row * classes, classes) == args->labels[row];
-        }
-        args->workspace[2 * b] = correct;
-        args->workspace[2 * b + 1] = counted;
-    }
-    fnn_barrier(team);
-    if (team->rank != 0) return;
-    args->correct[0] = args->correct[1] = 0;
-    for (ptrdiff_t b = 0; b < blocks; b++) {
-        args->correct[0] += args->workspace[2 * b];
-        args->correct[1] += args->workspace[2 * b + 1];
-    }
-}

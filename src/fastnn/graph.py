@@ -325,14 +325,13 @@ class Graph:
         for tensor in inputs:
             if tensor.graph is not self:
                 raise ValueError(f"{op}: a tensor of another call to forward() was used; tensors do not outlive a trace")
-        specs = operation.infer(*inputs, **attributes)
+        inferred = operation.infer(*inputs, **attributes)
         node = Node(operation, list(inputs), attributes, is_gradient=self.recording_gradients)
-        many = isinstance(specs, tuple)
-        for spec in specs if many else (specs,):
+        for spec in inferred if isinstance(inferred, tuple) else (inferred,):
             spec.size  # noqa: B018  raises OverflowError before anything is formed from it
             node.outputs.append(Tensor(self, spec, node))
         self.nodes.append(node)
-        return tuple(node.outputs) if many else node.outputs[0]
+        return tuple(node.outputs) if isinstance(inferred, tuple) else node.outputs[0]
 
     def users(self) -> dict[Tensor, list[Node]]:
         """For each tensor the nodes that read it; a graph output counts as read once more, by None."""

@@ -115,7 +115,7 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
             compiled = Vjp(partial(function, **kwargs))
         if not kwargs:
             object.__setattr__(function, "_vjp", compiled)
-        return compiled(*arrays)  # type: ignore[no-any-return]
+        return compiled(*arrays)
     return Vjp(partial(function, **kwargs))(*arrays)
 
 

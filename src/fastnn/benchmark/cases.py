@@ -28,7 +28,7 @@ class Case:
 
 def convolution(
     batch: int, channels: int, height: int, width: int, out: int, kernel: int, stride: int, padding: int, groups: int,
-    dilation: int = 1, input_gradient: bool = True,
+    dilation: int = 1, *, input_gradient: bool = True,
 ) -> Case:  # fmt: skip
     """A Conv2d with bias, in the notation N, C, H, W, K, kernel, stride, padding, groups, dilation."""
     span = dilation * (kernel - 1) + 1

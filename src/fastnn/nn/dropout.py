@@ -86,3 +86,38 @@ class Dropout2d(_Dropout):
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.dropout2d(x, self.p, self.training, layer=self.layer)
+
+
+class GaussianDropout(_Dropout):
+    """Multiplies by noise of mean 1 and variance p/(1-p) in training; the identity otherwise. ValueError unless 0 <= p < 1.
+
+    >>> import numpy as np
+    >>> GaussianDropout(0.2).eval()(np.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+        if self.p == 1.0:
+            raise ValueError("GaussianDropout needs p < 1: its noise has variance p / (1 - p)")
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+    def mask(self, step: int, shape: tuple[int, ...], seed: int | None = None) -> Array:
+        raise TypeError("GaussianDropout keeps every element: it has noise, but no mask")
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.gaussian_dropout(x, self.p, self.training, layer=self.layer)
+
+
+class AlphaDropout(_Dropout):
+    """Dropout for nets of SELUs, which keeps mean 0 and variance 1; see functional.alpha_dropout.
+
+    >>> import numpy as np
+    >>> AlphaDropout(0.2).eval()(np.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.alpha_dropout(x, self.p, self.training, layer=self.layer)

@@ -18,8 +18,12 @@ from ..variable import Array
 from .runner import Check, Figure
 
 
+def _exact(array: Any) -> Array:
+    return np.asarray(array, np.float64)
+
+
 def _double(arrays: Sequence[Array]) -> list[Array]:
-    return [np.asarray(a, np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    return [_exact(a) if a.dtype.kind == "f" else a for a in arrays]
 
 
 def _normal(generator: np.random.Generator, *shape: int) -> Array:
@@ -38,7 +42,7 @@ def _function(
         dy = _normal(generator, *y.shape)
         exact = _double(arrays)
         expected = getattr(reference, name)(*exact, **options)
-        gradients = getattr(reference, f"{name}_backward")(np.float64(dy), *(exact[i] for i in backward), **options)
+        gradients = getattr(reference, f"{name}_backward")(_exact(dy), *(exact[i] for i in backward), **options)
         gradients = gradients if isinstance(gradients, tuple) else (gradients,)
         figures = [Figure("result", y, expected, roundings)]
         for i, (got, wanted) in enumerate(zip(pullback(dy), gradients, strict=True)):
@@ -72,14 +76,14 @@ def _batch_norm(shape: tuple[int, ...], training: bool) -> Check:
         x = 3 + _normal(generator, *shape)
         y, pullback = vjp(layer, x)
         dy = _normal(generator, *shape)
-        expected = reference.batch_norm(np.float64(x), mean, variance, weight, bias, training=training)
-        dx, *_ = reference.batch_norm_backward(np.float64(dy), np.float64(x), mean, variance, weight, training)
+        expected = reference.batch_norm(_exact(x), mean, variance, weight, bias, training=training)
+        dx, *_ = reference.batch_norm_backward(_exact(dy), _exact(x), mean, variance, weight, training)
         moved = layer.state_dict()
         return [
             Figure("result", y, expected.output, 64),
             Figure("gradient 0", pullback(dy)[0], dx, 128),
-            Figure("running mean", moved["running_mean"], expected.running_mean, 16),
-            Figure("running variance", moved["running_var"], expected.running_var, 64),
+            Figure("running mean", moved["running_mean"], _exact(expected.running_mean), 16),
+            Figure("running variance", moved["running_var"], _exact(expected.running_var), 64),
         ]
 
     return check
@@ -90,13 +94,13 @@ def _dropout(shape: tuple[int, ...], name: str) -> Check:
         x, dy = _normal(generator, *shape), _normal(generator, *shape)
         stream = default_stream()
         step = stream.step + 1
-        y, pullback = vjp(getattr(F, name), x, p=0.3, layer=5)
-        options: dict[str, Any] = {"seed": stream.seed, "layer": 5, "step": step}
+        y, pullback = vjp(getattr(F, name), x, p=0.3, layer=5, training=True)
+        options: dict[str, Any] = {"training": True, "seed": stream.seed, "layer": 5, "step": step}
         stream.step = step - 1  # the next number of threads draws the same masks
         function, backward = getattr(reference, name), getattr(reference, f"{name}_backward")
         return [
-            Figure("result", y, function(np.float64(x), 0.3, **options), 4),
-            Figure("gradient 0", pullback(dy)[0], backward(np.float64(dy), 0.3, **options), 4),
+            Figure("result", y, function(_exact(x), 0.3, **options), 16),
+            Figure("gradient 0", pullback(dy)[0], backward(_exact(dy), 0.3, **options), 16),
         ]
 
     return check
@@ -105,10 +109,10 @@ def _dropout(shape: tuple[int, ...], name: str) -> Check:
 def _cross_entropy(shape: tuple[int, int], **options: Any) -> Check:
     def check(generator: np.random.Generator) -> list[Figure]:
         x, target = _normal(generator, *shape), generator.integers(0, shape[1], shape[0])
-        exact = np.float64(x)
+        exact = _exact(x)
         y, pullback = vjp(F.cross_entropy, x, target=target, **options)
         expected = reference.cross_entropy(exact, target, **options)
-        gradient = reference.cross_entropy_backward(np.float64(1), exact, target, **options)
+        gradient = reference.cross_entropy_backward(_exact(1), exact, target, **options)
         return [Figure("result", y, expected, 64), Figure("gradient 0", pullback(np.float32(1))[0], gradient, 64)]
 
     return check
@@ -124,7 +128,7 @@ def _loss(name: str, target_range: tuple[float, float], input_range: tuple[float
         y, pullback = vjp(getattr(F, name), x, target=target, **options)
         exact, wanted = _double([x, target])
         expected = getattr(reference, name)(exact, wanted, **options)
-        gradient = getattr(reference, f"{name}_backward")(np.float64(1), exact, wanted, **options)
+        gradient = getattr(reference, f"{name}_backward")(_exact(1), exact, wanted, **options)
         return [Figure("result", y, expected, 64), Figure("gradient 0", pullback(np.float32(1))[0], gradient, 64)]
 
     return check
@@ -136,7 +140,7 @@ def _layer_norm(generator: np.random.Generator) -> list[Figure]:
     dy = _normal(generator, *y.shape)
     exact, gamma, beta = _double([x, weight, bias])
     expected = reference.layer_norm(exact, (37,), gamma, beta)
-    gradients = reference.layer_norm_backward(np.float64(dy), exact, (37,), gamma)
+    gradients = reference.layer_norm_backward(_exact(dy), exact, (37,), gamma)
     pairs = zip(pullback(dy), gradients, strict=True)
     return [Figure("result", y, expected, 64), *(Figure(f"gradient {i}", got, wanted, 128) for i, (got, wanted) in enumerate(pairs))]
 
@@ -149,7 +153,8 @@ def _arithmetic(generator: np.random.Generator) -> list[Figure]:
         joined = cat([(a * b)[:, 1:3], a / b - b], 1)
         return (joined + joined).mean((2, 3)) + a.sum((1, 2, 3)).reshape(3, 1)
 
-    y, (da, db) = (lambda result, pullback: (result, pullback(np.ones_like(result))))(*vjp(function, a, b))
+    y, pullback = vjp(function, a, b)
+    da, db = pullback(np.ones_like(y))
     x, z = _double([a, b])
     joined = np.concatenate([(x * z)[:, 1:3], x / z - z], 1)
     expected = 2 * joined.mean((2, 3)) + x.sum((1, 2, 3)).reshape(3, 1)
@@ -173,7 +178,7 @@ def _penalty(generator: np.random.Generator) -> list[Figure]:
     group = {"params": layer.parameters(), "l1": 0.01, "l2": 0.02}
     Trainer(layer, nn.CrossEntropyLoss(), optim.SGD([group], lr=0.5)).step(x, target)
     exact, w = _double([x, weight])
-    dy = reference.cross_entropy_backward(np.float64(1), exact @ w.T, target)
+    dy = reference.cross_entropy_backward(_exact(1), exact @ w.T, target)
     gradient = dy.T @ exact + 0.01 * np.sign(w) + 0.04 * w
     return [Figure("weight", layer.state_dict()["weight"], w - 0.5 * gradient, 64)]
 
@@ -188,7 +193,7 @@ def _folded(generator: np.random.Generator) -> list[Figure]:
     x = _normal(generator, 2, channels, 7, 9)
     names = ("0.weight", "0.bias", "1.running_mean", "1.running_var", "1.weight", "1.bias")
     weight, bias, mean, variance, gamma, beta = _double([state[name] for name in names])
-    y = reference.conv2d(np.float64(x), weight, bias, padding=1)
+    y = reference.conv2d(_exact(x), weight, bias, padding=1)
     expected = reference.relu(reference.batch_norm(y, mean, variance, gamma, beta).output)
     scale = float(np.abs(gamma / np.sqrt(variance)).max() * np.abs(y).max())
     return [Figure("result", body(x), expected, 9 * channels + 8, scale)]
@@ -203,15 +208,15 @@ def _optimizer(name: str, **options: Any) -> Check:
         layer = nn.Linear(7, 5)
         layer.load_state_dict({"weight": _normal(generator, 5, 7), "bias": _normal(generator, 5)})
         trainer = Trainer(layer, nn.CrossEntropyLoss(), getattr(optim, name)(**options))
-        parameters = {key: np.float64(value) for key, value in layer.state_dict().items()}
+        parameters = {key: _exact(value) for key, value in layer.state_dict().items()}
         states: dict[str, Any] = dict.fromkeys(parameters)
         update = getattr(reference, f"{name.lower()}_step")
         for _ in range(3):
             x, target = _normal(generator, 11, 7), generator.integers(0, 5, 11)
             trainer.step(x, target)
-            exact = np.float64(x)
+            exact = _exact(x)
             scores = reference.linear(exact, parameters["weight"], parameters["bias"])
-            dy = reference.cross_entropy_backward(np.float64(1), scores, target)
+            dy = reference.cross_entropy_backward(_exact(1), scores, target)
             _, weight, bias = reference.linear_backward(dy, exact, parameters["weight"])
             for key, gradient in (("weight", weight), ("bias", bias)):
                 parameters[key], states[key] = update(parameters[key], gradient, states[key], **options)
@@ -223,10 +228,10 @@ def _optimizer(name: str, **options: Any) -> Check:
 def _max_pool_indices(generator: np.random.Generator) -> list[Figure]:
     x = _normal(generator, 2, 5, 9, 11)
     y, indices = F.max_pool2d(x, 3, 2, 1, return_indices=True)
-    expected, positions = reference.max_pool2d(np.float64(x), 3, 2, 1, return_indices=True)
+    expected, positions = reference.max_pool2d(_exact(x), 3, 2, 1, return_indices=True)
     lines = _normal(generator, 2, 5, 33)
     _, places = F.max_pool1d(lines, 3, 2, 1, return_indices=True)
-    _, steps = reference.max_pool1d(np.float64(lines), 3, 2, 1, return_indices=True)
+    _, steps = reference.max_pool1d(_exact(lines), 3, 2, 1, return_indices=True)
     figures = [Figure("result", y, expected, 1), Figure("indices", indices, positions, 0)]
     return [*figures, Figure("indices of a line", places, steps, 0)]
 
@@ -261,6 +266,8 @@ CHECKS: dict[str, Check] = {
     "global average pool": _function("adaptive_avg_pool2d", [IMAGE], 128, (0,), output_size=1),
     "dropout": _dropout((7, 1037), "dropout"),
     "dropout of channels": _dropout((3, 37, 4, 5), "dropout2d"),
+    "Gaussian dropout": _dropout((7, 1037), "gaussian_dropout"),
+    "alpha dropout": _dropout((7, 1037), "alpha_dropout"),
     "softmax": _function("softmax", [(9, 37)], 64, (0,), dim=-1),
     "log softmax": _function("log_softmax", [(9, 37)], 64, (0,), dim=-1),
     "cross entropy": _cross_entropy((13, 29)),

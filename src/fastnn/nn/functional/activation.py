@@ -12,7 +12,7 @@ SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 
 def _activation(input: Tensor, kind: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Tensor:
-    return input.graph.record("activation", input, kind=kind, a=a, b=b, c=c)  # type: ignore[no-any-return]
+    return input.graph.record("activation", input, kind=kind, a=a, b=b, c=c)
 
 
 @eager("input")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...graph import Tensor
@@ -14,7 +15,7 @@ def _drop(input: Tensor, p: float, training: bool, layer: int, channels: bool = 
     if not training or p == 0.0:
         return input
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    return input.graph.record(  # type: ignore[no-any-return]
+    return input.graph.record(
         "dropout", input, probability=p, scale=scale, layer=int(layer), channels=channels
     )
 
@@ -61,3 +62,48 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
     """
     check_rank(input, (4,), "(N,C,H,W)")
     return _drop(input, p, training, layer, channels=True)
+
+
+@eager("input")
+def gaussian_dropout(input: Any, p: float = 0.5, training: bool = True, *, layer: int = 0) -> Any:
+    """Multiplies each element by noise of mean 1 and variance p / (1 - p), as much as dropout has; any shape.
+
+    Outside training, and for p = 0, it is the identity. PyTorch has no such function; Keras has.
+    ValueError unless 0 <= p < 1. Source: Srivastava et al., "Dropout", JMLR 2014, section 10.
+
+    >>> import numpy as np
+    >>> bool(abs(gaussian_dropout(np.ones(10000)).mean() - 1) < 0.05)
+    True
+    """
+    p = probability(p)
+    if p == 1.0:
+        raise ValueError("gaussian_dropout needs p < 1: its noise has variance p / (1 - p)")
+    if not training or p == 0.0:
+        return input
+    return input.graph.record("gaussian_dropout", input, deviation=math.sqrt(p / (1.0 - p)), layer=int(layer))
+
+
+SELU_LIMIT = -1.7580993408473766
+"""What SELU tends to for large negative inputs: -lambda * alpha."""
+
+
+@eager("input")
+def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: bool = False, *, layer: int = 0) -> Any:
+    """Dropout for nets of SELUs: dropped elements get SELU's negative limit, then all are scaled and shifted so that mean 0
+    and variance 1 stay so; any shape.
+
+    Outside training, and for p = 0, it is the identity; for p = 1 all is 0. ValueError unless 0 <= p <= 1.
+    Source: Klambauer et al., "Self-normalizing neural networks", NIPS 2017.
+
+    >>> import numpy as np
+    >>> alpha_dropout(np.ones(2), 1.0, training=True)
+    array([0., 0.], dtype=float32)
+    """
+    p = probability(p)
+    if not training or p == 0.0:
+        return input
+    scale = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * SELU_LIMIT**2)) if p < 1.0 else 0.0
+    shift, dropped = -scale * SELU_LIMIT * p, scale * SELU_LIMIT * (1.0 - p)
+    return input.graph.record(
+        "alpha_dropout", input, probability=p, scale=scale, shift=shift, dropped=dropped, layer=int(layer)
+    )

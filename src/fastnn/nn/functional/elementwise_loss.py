@@ -23,7 +23,7 @@ def _expanded(tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
         raise ValueError(f"{name} of shape {tensor.shape} does not broadcast to the input's shape {shape}")
     axes = tuple(axis for axis, (n, m) in enumerate(zip(padded, shape, strict=True)) if n != m)
     image = tensor if tensor.shape == padded else tensor.reshape(padded)
-    return tensor.graph.record("spread", image, shape=shape, axes=axes, scale=1.0)  # type: ignore[no-any-return]
+    return tensor.graph.record("spread", image, shape=shape, axes=axes, scale=1.0)
 
 
 def _loss(
@@ -40,7 +40,7 @@ def _loss(
     if reduction != "sum" and reduction != "none":
         for extent in input.shape[:1] if reduction == "batchmean" else input.shape:
             divisor *= extent
-    return input.graph.record(  # type: ignore[no-any-return]
+    return input.graph.record(
         "elementwise_loss", input, target, *optional.values(), given=tuple(optional), kind=kind, a=a, b=b,
         reduced=reduction != "none", scale=1.0 / divisor if divisor else float("nan"),
     )  # fmt: skip

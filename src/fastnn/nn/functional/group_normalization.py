@@ -21,7 +21,7 @@ def _rows(input: Tensor, rows: int, eps: float, **given: Tensor) -> Tensor:
     """The input as a matrix whose rows are normalised, in the input's shape again."""
     matrix = input.reshape(rows, _product(input.shape) // rows if rows else _product(input.shape[1:]))
     y, _ = input.graph.record("layer_norm", matrix, *given.values(), given=tuple(given), eps=real(eps, "eps", 0.0))
-    return y.reshape(*input.shape)  # type: ignore[no-any-return]
+    return y.reshape(*input.shape)
 
 
 @eager("input", "weight", "bias")

@@ -74,4 +74,4 @@ def _with_batch_statistics(
         "batch_norm_track" if tracked else "batch_norm_train", input, *given.values(),
         given=tuple(given), activation="none", eps=eps, momentum=momentum, unbiased=unbiased,
     )  # fmt: skip
-    return y  # type: ignore[no-any-return]
+    return y

@@ -76,7 +76,7 @@ def _avg_pool(
     if divisor is not None:
         divisor = positive_integer(divisor, "divisor_override")
     del window["dilation"]
-    return input.graph.record(  # type: ignore[no-any-return]
+    return input.graph.record(
         "avg_pool2d", input, **window,
         ceil_mode=bool(ceil_mode), count_include_pad=bool(count_include_pad), divisor=divisor or 0,
     )  # fmt: skip

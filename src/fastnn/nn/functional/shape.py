@@ -61,7 +61,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 def _cat(*tensors: Tensor, dim: int) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
-    return tensors[0].graph.record("cat", *tensors, axis=_axis(dim, tensors[0].ndim))  # type: ignore[no-any-return]
+    return tensors[0].graph.record("cat", *tensors, axis=_axis(dim, tensors[0].ndim))
 
 
 @lru_cache(maxsize=16)

@@ -14,10 +14,10 @@ def _along(operation: str, input: Tensor, dim: int | None) -> Tensor:
     axis = _axis(_default_dim(input.ndim) if dim is None else dim, input.ndim)
     innermost = 1 if input.ndim == 4 else input.ndim - 1
     if axis == innermost or input.ndim == 0:
-        return input.graph.record(operation, input)  # type: ignore[no-any-return]
+        return input.graph.record(operation, input)
     before, extent, behind = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
     image = input.reshape(_product(before), extent, 1, _product(behind))
-    return input.graph.record(operation, image).reshape(*input.shape)  # type: ignore[no-any-return]
+    return input.graph.record(operation, image).reshape(*input.shape)
 
 
 def _product(extents: tuple[int, ...]) -> int:
