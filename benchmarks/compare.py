@@ -34,7 +34,9 @@ def main() -> int:
     fnn.set_num_threads(arguments.threads)
     machine = measure_machine()
     peers.set_threads(machine.threads)
-    print(f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s copying")
+    print(
+        f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s copying"
+    )
     cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] if arguments.shapes else QUICK
     cases = [case for case in cases if arguments.filter in case.name]
     print(kernels.header("torch"))

@@ -11,7 +11,7 @@
 #define FNN_REAL(name) {#name, "", FNN_FIELD_REAL},
 #define FNN_TABLE(name) {#name, "", FNN_FIELD_TABLE},
 
-#define FNN_KERNEL(name, fields)                            \
+#define FNN_KERNEL(name, fields)                              \
     static const struct fnn_field name##_fields[] = {fields}; \
     _Static_assert(sizeof(struct fnn_##name##_args) == sizeof(name##_fields) / sizeof(struct fnn_field) * 8, #name);
 #include "kernels.def"

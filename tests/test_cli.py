@@ -55,13 +55,20 @@ def test_info_says_why(capsys: Capture) -> None:
         assert main(["info"]) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^isa: +scalar: use_isa says so$", shown, re.MULTILINE)
-    assert re.search(r"^threads: +\d+: set by set_num_threads or threadpoolctl; the default is \d+,", shown, re.MULTILINE)
+    assert re.search(
+        r"^threads: +\d+: set by set_num_threads or threadpoolctl; the default is \d+,", shown, re.MULTILINE
+    )
 
 
 def test_info_knows_the_environment() -> None:
     environment = {**os.environ, "FASTNN_ISA": "scalar", "FASTNN_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "fastnn", "info"], capture_output=True, text=True, timeout=60, check=True, env=environment
+        [sys.executable, "-m", "fastnn", "info"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment,
     )
     assert re.search(r"^isa: +scalar: FASTNN_ISA says so$", result.stdout, re.MULTILINE)
     assert re.search(r"^threads: +1: the least of: .*FASTNN_NUM_THREADS 1\b", result.stdout, re.MULTILINE)
@@ -82,7 +89,10 @@ def test_train_digits_prints_and_saves(tmp_path: Path, capsys: Capture) -> None:
     options = ["--epochs", "2", "--batch-size", "128", "--lr", "0.004", "--seed", "3", "--threads", "1"]
     assert main(["train", "digits", *options, "--save", str(tmp_path / "weights")]) == 0
     captured = capsys.readouterr()
-    assert len(re.findall(r"^epoch \d/2  loss \d+\.\d{4}  accuracy 0\.\d{4}  \d+ images/s$", captured.err, re.MULTILINE)) == 2
+    assert (
+        len(re.findall(r"^epoch \d/2  loss \d+\.\d{4}  accuracy 0\.\d{4}  \d+ images/s$", captured.err, re.MULTILINE))
+        == 2
+    )
     lines = captured.out.splitlines()
     assert lines[0].startswith("1437 images to train with, 360 to test with; 1 threads,")
     accuracy = re.fullmatch(r"test accuracy: ([01]\.\d{3})", lines[-1])

@@ -163,7 +163,10 @@ def test_gaussian_and_alpha_dropout(
 
     y, dx = same_bits(run)
     bound = 8 * 2.0**-24 * (1 + 7 * np.sqrt(0.3 / 0.7))
-    for got, wanted, scale in ((y, expected(np.float64(x), 0.3, **stream), x), (dx, backward(np.float64(dy), 0.3, **stream), dy)):
+    for got, wanted, scale in (
+        (y, expected(np.float64(x), 0.3, **stream), x),
+        (dx, backward(np.float64(dy), 0.3, **stream), dy),
+    ):
         assert (np.abs(got - wanted) <= bound * (np.abs(scale) + 3)).all()
 
 

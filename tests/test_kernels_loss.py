@@ -24,7 +24,7 @@ class Loss(NamedTuple):
     backward: Callable[..., Array]
     a: float = 0.0
     b: float = 0.0
-    options: dict[str, Any] = {}  # noqa: RUF012
+    options: dict[str, Any] = {}
     weighted: bool = False
     pos_weighted: bool = False
 

@@ -33,12 +33,16 @@ CASES: list[tuple[str, type[optim.Optimizer], Callable[..., Any], dict[str, Any]
     ("rmsprop_centered", optim.RMSprop, reference.rmsprop_step, {"alpha": 0.9, "centered": True, "weight_decay": 0.1}),
     ("rmsprop_momentum", optim.RMSprop, reference.rmsprop_step, {"alpha": 0.8, "momentum": 0.7, "maximize": True}),
     (
-        "rmsprop_both", optim.RMSprop, reference.rmsprop_step,
+        "rmsprop_both",
+        optim.RMSprop,
+        reference.rmsprop_step,
         {"alpha": 0.9, "momentum": 0.5, "centered": True, "eps": 1e-2},
     ),
     ("adagrad", optim.Adagrad, reference.adagrad_step, {}),
     (
-        "adagrad_all", optim.Adagrad, reference.adagrad_step,
+        "adagrad_all",
+        optim.Adagrad,
+        reference.adagrad_step,
         {"lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.5, "eps": 1e-3, "maximize": True},
     ),
     ("adamw_up", optim.AdamW, reference.adamw_step, {"weight_decay": 0.2, "amsgrad": True, "maximize": True}),
@@ -86,7 +90,9 @@ def test_follows_the_reference(
         for i, gradient in enumerate(gradients):
             before = expected[i]
             expected[i], states[i] = step(before, gradient.astype(np.float64), states[i], lr, **settings)
-            length[i] = max(length[i], np.abs(before).max() + lr * np.abs(gradient).max() + np.abs(expected[i] - before).max())
+            length[i] = max(
+                length[i], np.abs(before).max() + lr * np.abs(gradient).max() + np.abs(expected[i] - before).max()
+            )
     for parameter, value, scale in zip(parameters, expected, length, strict=True):
         assert np.abs(parameter.data - value).max() <= steps * 16 * UNIT * scale
 
@@ -348,5 +354,3 @@ def test_cosine_decay_stays_at_its_end() -> None:
     rates = [schedule(step) for step in range(14)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0
     assert all(a > b for a, b in pairwise(rates[4:11])) and rates[10:] == [0.5] * 4
-
-

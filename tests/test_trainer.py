@@ -199,7 +199,8 @@ def test_masks_follow_seed_layer_step_and_element() -> None:
     trainer.step(x[:4], y[:4])
     trainer.fit(x, y, 1, 4, progress=False)
     expected = [
-        2.0 * reference.dropout_mask((4, 9), 0.5, seed=2**63 + 11, layer=model[1].layer, step=k) for k in (1, 2, 3, 4, 6, 7)
+        2.0 * reference.dropout_mask((4, 9), 0.5, seed=2**63 + 11, layer=model[1].layer, step=k)
+        for k in (1, 2, 3, 4, 6, 7)
     ]
     assert same(outputs, expected)
 
@@ -253,8 +254,6 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
 
 
 # ---- what a fit does with the data
-
-
 
 
 def seen_batches(seed: int = 9, **options: Any) -> list[list[float]]:

@@ -278,8 +278,8 @@ def test_choice() -> None:
     assert "winograd_forward" in kernels_of((16, 64, 56, 56), 64)
     assert "winograd_forward" in kernels_of((16, 512, 7, 7), 512)
     assert "winograd_forward" in kernels_of((1, 64, 56, 56), 64)
-    assert "conv2d_forward" in kernels_of((16, 64, 56, 56), 64, "direct")
-    assert "conv2d_forward" in kernels_of((16, 3, 32, 32), 64)  # few channels
+    assert "conv2d_strip_forward" in kernels_of((16, 64, 56, 56), 64, "direct")
+    assert "conv2d_strip_forward" in kernels_of((16, 3, 32, 32), 64)  # few channels
     assert "winograd_forward" in kernels_of((1, 512, 7, 7), 512)
     assert "conv2d_forward" in kernels_of((1, 512, 4, 4), 512)  # few tiles
     assert "conv2d_forward" in kernels_of((16, 64, 1, 1), 64)  # most of a tile would be waste

@@ -108,7 +108,8 @@ FNN_INLINE void map(gradient_function *function, const struct fnn_activation_bac
     struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
     for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);
-        store_lanes(args->dx + i, function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n)), n);
+        store_lanes(args->dx + i, function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n)),
+                    n);
     }
 }
 

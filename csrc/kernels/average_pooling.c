@@ -20,7 +20,8 @@ struct pool_axis {
 
 static inline struct fnn_range pool_window(const struct pool_axis *axis, ptrdiff_t p) {
     ptrdiff_t size = axis->window.size, out_size = axis->window.out_size;
-    if (axis->window.kernel == 0) return (struct fnn_range){p * size / out_size, fnn_ceil_div((p + 1) * size, out_size)};
+    if (axis->window.kernel == 0)
+        return (struct fnn_range){p * size / out_size, fnn_ceil_div((p + 1) * size, out_size)};
     ptrdiff_t start = p * axis->window.stride - axis->window.pad;
     ptrdiff_t begin = fnn_max(start, 0), end = fnn_min(start + axis->window.kernel, size);
     return (struct fnn_range){begin, fnn_max(begin, end)};
@@ -38,7 +39,8 @@ static inline ptrdiff_t pool_extent(const struct pool_axis *axis, ptrdiff_t p) {
 /* The windows that hold element h. */
 static inline struct fnn_range pool_holders(const struct pool_axis *axis, ptrdiff_t h) {
     ptrdiff_t size = axis->window.size, out_size = axis->window.out_size;
-    if (axis->window.kernel == 0) return (struct fnn_range){h * out_size / size, fnn_ceil_div((h + 1) * out_size, size)};
+    if (axis->window.kernel == 0)
+        return (struct fnn_range){h * out_size / size, fnn_ceil_div((h + 1) * out_size, size)};
     return window_positions(&axis->window, h);
 }
 
@@ -127,17 +129,20 @@ static void average_backward(const struct pool *pool, const float *dy, float *dx
     }
 }
 
-#define SLIDING_POOL(args)                                                                                          \
-    {.vertical = {{args->height, args->out_height, args->kernel_height, args->stride_h, 1, args->pad_top},          \
-                  args->count_include_pad != 0},                                                                    \
-     .horizontal = {{args->width, args->out_width, args->kernel_width, args->stride_w, 1, args->pad_left},          \
-                    args->count_include_pad != 0},                                                                  \
-     .batch = args->batch, .channels = args->channels, .divisor = args->divisor}
+#define SLIDING_POOL(args)                                                                                 \
+    {.vertical = {{args->height, args->out_height, args->kernel_height, args->stride_h, 1, args->pad_top}, \
+                  args->count_include_pad != 0},                                                           \
+     .horizontal = {{args->width, args->out_width, args->kernel_width, args->stride_w, 1, args->pad_left}, \
+                    args->count_include_pad != 0},                                                         \
+     .batch = args->batch,                                                                                 \
+     .channels = args->channels,                                                                           \
+     .divisor = args->divisor}
 
-#define ADAPTIVE_POOL(args)                                                                                         \
-    {.vertical = {.window = {.size = args->height, .out_size = args->out_height}},                                  \
-     .horizontal = {.window = {.size = args->width, .out_size = args->out_width}},                                  \
-     .batch = args->batch, .channels = args->channels}
+#define ADAPTIVE_POOL(args)                                                        \
+    {.vertical = {.window = {.size = args->height, .out_size = args->out_height}}, \
+     .horizontal = {.window = {.size = args->width, .out_size = args->out_width}}, \
+     .batch = args->batch,                                                         \
+     .channels = args->channels}
 
 void FNN_FUNCTION(avg_pool2d_forward)(const struct fnn_avg_pool2d_forward_args *args, const struct fnn_team *team) {
     const struct pool pool = SLIDING_POOL(args);

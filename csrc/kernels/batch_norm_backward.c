@@ -19,8 +19,8 @@
 enum mask_source { OPEN_ALWAYS, OPEN_BY_OUTPUT, OPEN_BY_INPUT };
 
 /* g at element i, channel c; `centred` is x - mean there. */
-FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args, ptrdiff_t i,
-                             ptrdiff_t c, ptrdiff_t n, vec centred) {
+FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+                             ptrdiff_t i, ptrdiff_t c, ptrdiff_t n, vec centred) {
     vec dy = load_lanes(args->dy + i, n);
     if (source == OPEN_ALWAYS) return dy;
     vec y;
@@ -77,7 +77,8 @@ FNN_INLINE void block_sums(const enum mask_source source, const struct fnn_batch
 }
 
 /* dweight, dbias, and the coefficients of dx = scale * g + slope * (x - mean) + offset, for channel c. */
-static void finish_channel(const struct fnn_batch_norm_backward_args *args, const struct row_blocks *blocks, ptrdiff_t c) {
+static void finish_channel(const struct fnn_batch_norm_backward_args *args, const struct row_blocks *blocks,
+                           ptrdiff_t c) {
     ptrdiff_t channels = args->channels;
     float *workspace = args->workspace;
     double sum = 0, product = 0;

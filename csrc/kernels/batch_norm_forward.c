@@ -99,14 +99,13 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
     set_coefficients(args->weight, args->bias, args->statistics, args->workspace, channels, c);
     if (!args->rows) return;
     double kept_variance = args->unbiased ? squares / (rows - 1) : variance;
-    if (args->running_mean)
-        args->running_mean[c] = (float)((1 - momentum) * args->running_mean[c] + momentum * mean);
+    if (args->running_mean) args->running_mean[c] = (float)((1 - momentum) * args->running_mean[c] + momentum * mean);
     if (args->running_variance)
         args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
 }
 
-FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const float *x, const float *residual, float *y,
-                               const float *mean, const float *scale, const float *shift, ptrdiff_t channels,
+FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const float *x, const float *residual,
+                               float *y, const float *mean, const float *scale, const float *shift, ptrdiff_t channels,
                                struct fnn_range rows) {
     for (ptrdiff_t r = rows.begin; r < rows.end; r++)
         for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
@@ -121,7 +120,8 @@ FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const f
 
 static void normalize(const float *x, const float *residual, float *y, const float *mean, const float *workspace,
                       ptrdiff_t channels, struct fnn_range rows, bool relu) {
-    const float *scale = workspace + FNN_BATCH_NORM_SCALE * channels, *shift = workspace + FNN_BATCH_NORM_SHIFT * channels;
+    const float *scale = workspace + FNN_BATCH_NORM_SCALE * channels,
+                *shift = workspace + FNN_BATCH_NORM_SHIFT * channels;
     if (residual && relu)
         normalize_rows(true, true, x, residual, y, mean, scale, shift, channels, rows);
     else if (residual)
@@ -163,7 +163,8 @@ void FNN_FUNCTION(batch_norm_eval_forward)(const struct fnn_batch_norm_eval_forw
     for (ptrdiff_t c = some.begin; c < some.end; c++) {
         args->statistics[c] = args->running_mean[c];
         args->statistics[channels + c] = 0.0f;
-        args->statistics[2 * channels + c] = (float)(1.0 / __builtin_sqrt((double)args->running_variance[c] + args->eps));
+        args->statistics[2 * channels + c] =
+            (float)(1.0 / __builtin_sqrt((double)args->running_variance[c] + args->eps));
         set_coefficients(args->weight, args->bias, args->statistics, args->workspace, channels, c);
     }
     fnn_barrier(team);
@@ -178,7 +179,8 @@ void FNN_FUNCTION(batch_norm_eval_forward)(const struct fnn_batch_norm_eval_forw
 void FNN_FUNCTION(batch_norm_fold)(const struct fnn_batch_norm_fold_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share(args->out_channels, team);
     for (ptrdiff_t k = range.begin; k < range.end; k++) {
-        double scale = (args->weight ? args->weight[k] : 1.0) / __builtin_sqrt((double)args->running_variance[k] + args->eps);
+        double scale =
+            (args->weight ? args->weight[k] : 1.0) / __builtin_sqrt((double)args->running_variance[k] + args->eps);
         double centred = (args->conv_bias ? args->conv_bias[k] : 0.0) - (double)args->running_mean[k];
         args->folded_bias[k] = (float)(centred * scale + (args->bias ? args->bias[k] : 0.0));
         const float *from = args->conv_weight + k * args->inner;

@@ -33,7 +33,8 @@ static void run_unit(const struct backward_data *b, const struct phase *phase, p
     const struct fnn_conv2d_backward_data_args *args = b->args;
     const struct conv2d_geometry *g = &b->geometry;
     const ptrdiff_t blocks = fnn_ceil_div(b->panels, phase->panels_per_block);
-    const ptrdiff_t index = unit % phase->tiles, block = unit / phase->tiles % blocks, group = unit / phase->tiles / blocks;
+    const ptrdiff_t index = unit % phase->tiles, block = unit / phase->tiles % blocks,
+                    group = unit / phase->tiles / blocks;
     const ptrdiff_t pixel = index * phase->pixels / phase->tiles, c = group * b->group_channels;
     const struct conv2d_product product = {
         .packed = args->packed + group * gemm_packed_size(b->group_channels, b->steps),
@@ -58,18 +59,20 @@ static void run_unit(const struct backward_data *b, const struct phase *phase, p
     conv2d_run_taps(&phase->window, &product, &origins, group * b->group_out_channels, panels, tile);
 }
 
-static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_t first_w, const struct fnn_team *team) {
+static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_t first_w,
+                      const struct fnn_team *team) {
     const struct conv2d_geometry *g = &b->geometry;
     struct phase phase = {
-        .window = {
-            .image = b->args->dy,
-            .height = g->out_height,
-            .width = g->out_width,
-            .channels = g->out_channels,
-            .vertical = conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
-            .horizontal = conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
-            .kernel_width = g->kernel_width,
-        },
+        .window =
+            {
+                .image = b->args->dy,
+                .height = g->out_height,
+                .width = g->out_width,
+                .channels = g->out_channels,
+                .vertical = conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
+                .horizontal = conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
+                .kernel_width = g->kernel_width,
+            },
         .first_h = first_h,
         .first_w = first_w,
         .height = (g->height - first_h + g->stride_h - 1) / g->stride_h,

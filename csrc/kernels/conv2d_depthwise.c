@@ -23,6 +23,7 @@ struct depthwise_row {
     const float *row[TAPS], *filter[TAPS]; /* channels of the first pixel; channels of the tap */
     ptrdiff_t position[TAPS];
     ptrdiff_t taps, width, step, channels; /* width: pixels in an input row */
+    ptrdiff_t columns;                     /* positions repeat with this period */
     ptrdiff_t outputs, output_step;        /* output j stands at y[j * output_step] */
     float *y;
     bool accumulate;
@@ -49,43 +50,64 @@ static void edge_output(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t c,
     vec_store_partial(r->y + at, finish(r, sum, at, c, lanes), lanes);
 }
 
-/* Outputs j to j + PIXELS - 1, all taps of which are inside. */
-static void inner_outputs(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t c) {
+/* Outputs j to j + pixels - 1, all taps of which are inside. */
+static inline __attribute__((always_inline)) void inner_outputs(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t c,
+                                                                int pixels) {
     const ptrdiff_t stride = r->step * r->channels;
     vec sum[PIXELS];
 #pragma GCC unroll 8
-    for (int i = 0; i < PIXELS; i++)
+    for (int i = 0; i < pixels; i++)
         sum[i] = r->accumulate ? vec_load(r->y + (j + i) * r->output_step + c) : vec_zero();
     for (ptrdiff_t t = 0; t < r->taps; t++) {
         const float *x = r->row[t] + (j * r->step + r->position[t]) * r->channels + c;
         vec filter = vec_load(r->filter[t] + c);
 #pragma GCC unroll 8
-        for (int i = 0; i < PIXELS; i++) sum[i] = vec_fma(vec_load(x + i * stride), filter, sum[i]);
+        for (int i = 0; i < pixels; i++) sum[i] = vec_fma(vec_load(x + i * stride), filter, sum[i]);
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < PIXELS; i++) {
+    for (int i = 0; i < pixels; i++) {
         ptrdiff_t at = (j + i) * r->output_step + c;
         vec_store(r->y + at, finish(r, sum[i], at, c, FNN_LANES));
     }
 }
 
+/* The outputs of a row, [begin, end), that see no end of the input row. */
+static struct fnn_range inner_range(const struct depthwise_row *r) {
+    struct fnn_range inner = {0, r->outputs};
+    for (ptrdiff_t t = 0; t < fnn_min(r->taps, r->columns); t++) {
+        ptrdiff_t begin = fnn_max(-r->position[t], 0),
+                  room = r->width - 1 - r->position[t]; /* j*step must not be more */
+        ptrdiff_t end = room < 0 ? 0 : r->step == 1 ? room + 1 : room / r->step + 1;
+        inner.begin = fnn_max(inner.begin, r->step == 1 ? begin : fnn_ceil_div(begin, r->step));
+        inner.end = fnn_min(inner.end, end);
+    }
+    inner.begin = fnn_min(inner.begin, r->outputs);
+    return inner;
+}
+
+static void run_edges(const struct depthwise_row *r, struct fnn_range outputs, struct fnn_range channels) {
+    for (ptrdiff_t j = outputs.begin; j < outputs.end; j++)
+        for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES)
+            edge_output(r, j, c, fnn_min(channels.end - c, FNN_LANES));
+}
+
+static inline __attribute__((always_inline)) void run_inner(const struct depthwise_row *r, ptrdiff_t j,
+                                                            struct fnn_range channels, int pixels) {
+    ptrdiff_t c = channels.begin;
+    for (; c + FNN_LANES <= channels.end; c += FNN_LANES) inner_outputs(r, j, c, pixels);
+    if (c < channels.end) run_edges(r, (struct fnn_range){j, j + pixels}, (struct fnn_range){c, channels.end});
+}
+
 /* Channels [channels.begin, channels.end) of a row of outputs. */
 static void run_row(const struct depthwise_row *r, struct fnn_range channels) {
-    ptrdiff_t first = 0, end = r->outputs; /* outputs that see no end of the row */
-    for (ptrdiff_t t = 0; t < r->taps; t++) {
-        first = fnn_max(first, -(r->position[t] / r->step));
-        first += first * r->step + r->position[t] < 0;
-        ptrdiff_t room = r->width - 1 - r->position[t]; /* j*step must not be more */
-        end = fnn_min(end, room < 0 ? 0 : room / r->step + 1);
-    }
-    first = fnn_min(first, r->outputs);
-    for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES) {
-        ptrdiff_t lanes = fnn_min(channels.end - c, FNN_LANES), j = 0;
-        for (; j < first; j++) edge_output(r, j, c, lanes);
-        if (lanes == FNN_LANES)
-            for (; j + PIXELS <= end; j += PIXELS) inner_outputs(r, j, c);
-        for (; j < r->outputs; j++) edge_output(r, j, c, lanes);
-    }
+    const struct fnn_range inner = inner_range(r);
+    run_edges(r, (struct fnn_range){0, inner.begin}, channels);
+    ptrdiff_t j = inner.begin;
+    for (; j + PIXELS <= inner.end; j += PIXELS) run_inner(r, j, channels, PIXELS);
+    if (j + 4 <= inner.end) run_inner(r, j, channels, 4), j += 4;
+    if (j + 2 <= inner.end) run_inner(r, j, channels, 2), j += 2;
+    if (j < inner.end) run_inner(r, j, channels, 1), j++;
+    run_edges(r, (struct fnn_range){j, r->outputs}, channels);
 }
 
 /* The taps of `window` that an output row with its first tap at row h of image n meets, TAPS at a time. */
@@ -97,6 +119,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
     const ptrdiff_t all = vertical->count * horizontal->count;
     ptrdiff_t tap = 0;
     r->accumulate = false;
+    r->columns = horizontal->count;
     do {
         for (r->taps = 0; tap < all && r->taps < TAPS; tap++) {
             ptrdiff_t i = tap / horizontal->count, j = tap % horizontal->count;
@@ -105,7 +128,8 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
             r->row[r->taps] = window->image + (n * window->height + row) * window->width * window->channels;
             r->position[r->taps] = horizontal->position + j * horizontal->position_step;
             r->filter[r->taps] = packed + ((vertical->first + i * vertical->step) * window->kernel_width +
-                                           horizontal->first + j * horizontal->step) * window->channels;
+                                           horizontal->first + j * horizontal->step) *
+                                              window->channels;
             r->taps++;
         }
         r->bias = tap == all ? bias : NULL;

@@ -24,6 +24,7 @@ struct depthwise_weight {
 /* Taps [first, first + count) for one vector of channels. */
 struct tap_group {
     ptrdiff_t first, count, c, lanes;
+    ptrdiff_t row[TAPS], column[TAPS]; /* displacements of the taps: r*dilation_h - pad_top, s*dilation_w - pad_left */
     vec sum[TAPS];
 };
 
@@ -32,22 +33,22 @@ static void find_rows(const struct depthwise_weight *b, const struct tap_group *
                       bool inside[TAPS], const float *row[TAPS]) {
     const struct conv2d_geometry *g = &b->geometry;
     for (ptrdiff_t t = 0; t < TAPS; t++) {
-        ptrdiff_t r = (taps->first + t) / g->kernel_width;
-        ptrdiff_t h = p * g->stride_h - g->pad_top + r * g->dilation_h;
+        ptrdiff_t h = p * g->stride_h + taps->row[t];
         inside[t] = t < taps->count && conv2d_inside(h, g->height);
-        row[t] = inside[t] ? b->args->x + (n * g->height + h) * g->width * g->channels + taps->c : FNN_FUNCTION(gemm_zeros);
+        row[t] =
+            inside[t] ? b->args->x + (n * g->height + h) * g->width * g->channels + taps->c : FNN_FUNCTION(gemm_zeros);
     }
 }
 
 /* Adds output pixels [q, end), none of whose taps is left or right of the image. */
-static void add_inner(const struct depthwise_weight *b, struct tap_group *taps, const float *dy, ptrdiff_t q, ptrdiff_t end,
-                      const bool inside[TAPS], const float *const row[TAPS]) {
+static void add_inner(const struct depthwise_weight *b, struct tap_group *taps, const float *dy, ptrdiff_t q,
+                      ptrdiff_t end, const bool inside[TAPS], const float *const row[TAPS]) {
     const struct conv2d_geometry *g = &b->geometry;
     const float *x[TAPS];
     ptrdiff_t step[TAPS];
 #pragma GCC unroll 9
     for (ptrdiff_t t = 0; t < TAPS; t++) {
-        ptrdiff_t s = (taps->first + t) % g->kernel_width, w = q * g->stride_w - g->pad_left + s * g->dilation_w;
+        ptrdiff_t w = q * g->stride_w + taps->column[t];
         x[t] = inside[t] ? row[t] + w * g->channels : row[t];
         step[t] = inside[t] ? g->stride_w * g->channels : 0;
     }
@@ -64,13 +65,13 @@ static void add_inner(const struct depthwise_weight *b, struct tap_group *taps, 
 }
 
 /* Adds output pixels [q, end), looking at each tap. */
-static void add_edge(const struct depthwise_weight *b, struct tap_group *taps, const float *dy, ptrdiff_t q, ptrdiff_t end,
-                     const bool inside[TAPS], const float *const row[TAPS]) {
+static void add_edge(const struct depthwise_weight *b, struct tap_group *taps, const float *dy, ptrdiff_t q,
+                     ptrdiff_t end, const bool inside[TAPS], const float *const row[TAPS]) {
     const struct conv2d_geometry *g = &b->geometry;
     for (; q < end; q++) {
         vec gradient = vec_load_partial(dy + q * g->channels, taps->lanes);
         for (ptrdiff_t t = 0; t < taps->count; t++) {
-            ptrdiff_t s = (taps->first + t) % g->kernel_width, w = q * g->stride_w - g->pad_left + s * g->dilation_w;
+            ptrdiff_t w = q * g->stride_w + taps->column[t];
             if (inside[t] && conv2d_inside(w, g->width))
                 taps->sum[t] = vec_fma(gradient, vec_load_partial(row[t] + w * g->channels, taps->lanes), taps->sum[t]);
         }
@@ -86,6 +87,11 @@ static struct fnn_range inner_pixels(const struct conv2d_geometry *g) {
 }
 
 static void run_group(const struct depthwise_weight *b, struct fnn_range rows, struct tap_group *taps) {
+    for (ptrdiff_t t = 0; t < TAPS; t++) {
+        ptrdiff_t tap = taps->first + t;
+        taps->row[t] = tap / b->geometry.kernel_width * b->geometry.dilation_h - b->geometry.pad_top;
+        taps->column[t] = tap % b->geometry.kernel_width * b->geometry.dilation_w - b->geometry.pad_left;
+    }
     const struct conv2d_geometry *g = &b->geometry;
     const struct fnn_range inner = inner_pixels(g);
     for (int t = 0; t < TAPS; t++) taps->sum[t] = vec_zero();
@@ -94,8 +100,10 @@ static void run_group(const struct depthwise_weight *b, struct fnn_range rows, s
         const float *row[TAPS], *dy = b->args->dy + i * g->out_width * g->channels + taps->c;
         find_rows(b, taps, i / g->out_height, i % g->out_height, inside, row);
         add_edge(b, taps, dy, 0, inner.begin, inside, row);
-        if (taps->lanes == FNN_LANES) add_inner(b, taps, dy, inner.begin, inner.end, inside, row);
-        else add_edge(b, taps, dy, inner.begin, inner.end, inside, row);
+        if (taps->lanes == FNN_LANES)
+            add_inner(b, taps, dy, inner.begin, inner.end, inside, row);
+        else
+            add_edge(b, taps, dy, inner.begin, inner.end, inside, row);
         add_edge(b, taps, dy, inner.end, g->out_width, inside, row);
     }
 }

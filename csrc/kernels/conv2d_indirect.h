@@ -84,11 +84,13 @@ static inline void conv2d_point_at_taps(const struct conv2d_window *window, cons
         ptrdiff_t i = (first + t) / horizontal->count, j = (first + t) % horizontal->count;
         ptrdiff_t h = vertical->position + i * vertical->position_step;
         ptrdiff_t w = horizontal->position + j * horizontal->position_step;
-        ptrdiff_t tap = (vertical->first + i * vertical->step) * window->kernel_width + horizontal->first + j * horizontal->step;
+        ptrdiff_t tap =
+            (vertical->first + i * vertical->step) * window->kernel_width + horizontal->first + j * horizontal->step;
         ptrdiff_t offset = (h * window->width + w) * window->channels + channel;
         tile->step[t] = tap * depth;
         for (ptrdiff_t row = 0; row < tile->row_count; row++) {
-            bool inside = conv2d_inside(origins->h[row] + h, window->height) & conv2d_inside(origins->w[row] + w, window->width);
+            bool inside =
+                conv2d_inside(origins->h[row] + h, window->height) & conv2d_inside(origins->w[row] + w, window->width);
             tile->rows[t][row] = inside ? window->image + (origins->offset[row] + offset) : FNN_FUNCTION(gemm_zeros);
         }
     }

@@ -55,12 +55,12 @@ static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff
     args->log_sum_exp[row] = log_sum_exp;
     if (!is_counted(label, classes, args->ignore_index)) return 0.0f;
     float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum_exp - x[label]);
-    if (smoothing > 0)
-        loss += smoothing / (float)classes * smooth_loss(x, args->class_weight, log_sum_exp, classes);
+    if (smoothing > 0) loss += smoothing / (float)classes * smooth_loss(x, args->class_weight, log_sum_exp, classes);
     return loss;
 }
 
-void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_args *args, const struct fnn_team *team) {
+void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_args *args,
+                                         const struct fnn_team *team) {
     ptrdiff_t blocks = fnn_ceil_div(args->rows, BLOCK);
     struct fnn_range range = fnn_share(blocks, team);
     for (ptrdiff_t b = range.begin; b < range.end; b++) {
@@ -70,7 +70,8 @@ void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_
             int64_t label = args->labels[row];
             if (args->reduction == REDUCTION_NONE) args->loss[row] = one;
             loss += one;
-            if (is_counted(label, args->classes, args->ignore_index)) weight += class_weight_of(args->class_weight, label);
+            if (is_counted(label, args->classes, args->ignore_index))
+                weight += class_weight_of(args->class_weight, label);
         }
         args->workspace[2 * b] = loss;
         args->workspace[2 * b + 1] = weight;

@@ -18,7 +18,8 @@ void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn
     const ivec threshold = ivec_set1(keep_threshold(args->probability));
     const vec scale = vec_set1((float)args->scale);
     if (args->probability >= 1.0) {
-        if (range.begin < range.end) memset(args->y + range.begin, 0, (size_t)(range.end - range.begin) * sizeof(float));
+        if (range.begin < range.end)
+            memset(args->y + range.begin, 0, (size_t)(range.end - range.begin) * sizeof(float));
         return;
     }
     for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_WORDS) {

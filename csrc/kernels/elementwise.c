@@ -13,8 +13,8 @@ void FNN_FUNCTION(add_forward)(const struct fnn_add_forward_args *args, const st
         vec_store(args->y + i, vec_add(vec_load(args->a + i), vec_load(args->b + i)));
     ptrdiff_t rest = range.end - i;
     if (rest > 0)
-        vec_store_partial(args->y + i, vec_add(vec_load_partial(args->a + i, rest), vec_load_partial(args->b + i, rest)),
-                          rest);
+        vec_store_partial(args->y + i,
+                          vec_add(vec_load_partial(args->a + i, rest), vec_load_partial(args->b + i, rest)), rest);
 }
 
 /* y = max(x, 0), exact; a NaN stays NaN. */

@@ -44,7 +44,8 @@ ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS]
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) a[i] = tile->rows[t][i];
         ptrdiff_t d = 0;
-        for (; d + steps <= tile->depth; d += steps, b += steps * width) multiply_steps(a, d, b, steps, sum, rows, vectors);
+        for (; d + steps <= tile->depth; d += steps, b += steps * width)
+            multiply_steps(a, d, b, steps, sum, rows, vectors);
         if (steps > 1)
             for (; d < tile->depth; d++, b += width) multiply_steps(a, d, b, 1, sum, rows, vectors);
     }
@@ -63,8 +64,10 @@ ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROW
             vec a = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
             if (tile->residual) a = vec_add(a, vec_load_partial(tile->residual + at, lanes));
             a = gemm_activate(a, tile->activation);
-            if (v < vectors - 1) vec_store(tile->y + at, a);
-            else vec_store_partial(tile->y + at, a, lanes);
+            if (v < vectors - 1)
+                vec_store(tile->y + at, a);
+            else
+                vec_store_partial(tile->y + at, a, lanes);
         }
     }
 }

@@ -74,10 +74,10 @@ FNN_INLINE void pool_position(const bool wide, const float *x, ptrdiff_t channel
 }
 
 FNN_INLINE void pool_rows(const bool wide, const struct fnn_max_pool2d_forward_args *args, struct fnn_range range) {
-    const struct window_axis vertical = {args->height, args->out_height, args->kernel_height, args->stride_h,
-                                         args->dilation_h, args->pad_top};
-    const struct window_axis horizontal = {args->width, args->out_width, args->kernel_width, args->stride_w,
-                                           args->dilation_w, args->pad_left};
+    const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
+                                         args->stride_h, args->dilation_h, args->pad_top};
+    const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
+                                           args->stride_w, args->dilation_w, args->pad_left};
     ptrdiff_t channels = args->channels, index_bytes = wide ? 4 : 1;
     struct taps_inside taps = {.row_step = args->dilation_h * args->width * channels,
                                .column_step = args->dilation_w * channels,
@@ -117,18 +117,18 @@ FNN_INLINE void spread_window(const bool wide, const float *dy, const uint8_t *i
             store_lanes(dx + s * step + c, vec_add(load_lanes(dx + s * step + c, n), won), n);
         }
         for (; s < columns.end; s++)
-            store_lanes(dx + s * step + c,
-                        vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero()), n);
+            store_lanes(dx + s * step + c, vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero()),
+                        n);
     }
 }
 
 /* Each row of the image gathers from the windows that hold it: threads never write the same element. Within the row, the
  * elements before `written` have their first term; with dilation, windows leave gaps, so the row starts as zeros. */
 FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backward_args *args, struct fnn_range range) {
-    const struct window_axis vertical = {args->height, args->out_height, args->kernel_height, args->stride_h,
-                                         args->dilation_h, args->pad_top};
-    const struct window_axis horizontal = {args->width, args->out_width, args->kernel_width, args->stride_w,
-                                           args->dilation_w, args->pad_left};
+    const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
+                                         args->stride_h, args->dilation_h, args->pad_top};
+    const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
+                                           args->stride_w, args->dilation_w, args->pad_left};
     ptrdiff_t channels = args->channels, width = args->width, index_bytes = wide ? 4 : 1;
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t image = i / args->height, h = i % args->height, written = 0;

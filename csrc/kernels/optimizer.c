@@ -17,12 +17,11 @@ static void sgd_block(const struct parameter_block *block, const void *context) 
     for (ptrdiff_t i = 0; i < block->count; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(block->count - i);
         vec parameter = load_lanes(block->parameter + i, n);
-        vec g = decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize,
-                                 settings->weight_decay);
+        vec g =
+            decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize, settings->weight_decay);
         if (settings->momentum != 0.0f) {
             vec buffer = g;
-            if (!settings->first)
-                buffer = vec_fma(undamped, g, vec_mul(momentum, load_lanes(buffer_array + i, n)));
+            if (!settings->first) buffer = vec_fma(undamped, g, vec_mul(momentum, load_lanes(buffer_array + i, n)));
             store_lanes(buffer_array + i, buffer, n);
             g = settings->nesterov ? vec_fma(momentum, buffer, g) : buffer;
         }
@@ -56,7 +55,8 @@ static double integer_power(double base, uint64_t exponent) {
     return power;
 }
 
-FNN_INLINE void adam_block(const bool amsgrad, const struct parameter_block *block, const struct adam_settings *settings) {
+FNN_INLINE void adam_block(const bool amsgrad, const struct parameter_block *block,
+                           const struct adam_settings *settings) {
     const vec weight_first = vec_set1(settings->weight_first), beta2 = vec_set1(settings->beta2);
     const vec weight_second = vec_set1(settings->weight_second), root_scale = vec_set1(settings->root_scale);
     const vec step_size = vec_set1(settings->step_size), eps = vec_set1(settings->eps);
@@ -65,8 +65,8 @@ FNN_INLINE void adam_block(const bool amsgrad, const struct parameter_block *blo
         ptrdiff_t n = lanes_left(block->count - i);
         vec parameter = load_lanes(block->parameter + i, n), first = load_lanes(block->state[0] + i, n);
         vec second = vec_mul(beta2, load_lanes(block->state[1] + i, n));
-        vec g = decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize,
-                                 settings->weight_decay);
+        vec g =
+            decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize, settings->weight_decay);
         first = vec_fma(weight_first, vec_sub(g, first), first);
         second = vec_fma(vec_mul(weight_second, g), g, second);
         store_lanes(block->state[0] + i, first, n);
@@ -105,6 +105,6 @@ void FNN_FUNCTION(adam_step)(const struct fnn_adam_step_args *args, const struct
                                            .weight_decay = decoupled ? 0.0f : (float)args->weight_decay,
                                            .shrink = decoupled ? (float)(1 - args->lr * args->weight_decay) : 1.0f,
                                            .maximize = args->maximize != 0};
-    update_segments(args->segments, args->segment_count, args->amsgrad ? adam_amsgrad_block : adam_plain_block, &settings,
-                    team);
+    update_segments(args->segments, args->segment_count, args->amsgrad ? adam_amsgrad_block : adam_plain_block,
+                    &settings, team);
 }

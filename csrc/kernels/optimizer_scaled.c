@@ -17,8 +17,8 @@ static void rmsprop_block(const struct parameter_block *block, const void *conte
     for (ptrdiff_t i = 0; i < block->count; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(block->count - i);
         vec parameter = load_lanes(block->parameter + i, n);
-        vec g = decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize,
-                                 settings->weight_decay);
+        vec g =
+            decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize, settings->weight_decay);
         vec square = vec_fma(vec_mul(weight, g), g, vec_mul(alpha, load_lanes(block->state[0] + i, n)));
         store_lanes(block->state[0] + i, square, n);
         if (settings->centered) {
@@ -62,8 +62,8 @@ static void adagrad_block(const struct parameter_block *block, const void *conte
     for (ptrdiff_t i = 0; i < block->count; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(block->count - i);
         vec parameter = load_lanes(block->parameter + i, n);
-        vec g = decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize,
-                                 settings->weight_decay);
+        vec g =
+            decayed_gradient(load_lanes(block->gradient + i, n), parameter, settings->maximize, settings->weight_decay);
         vec sum = vec_fma(g, g, load_lanes(block->state[0] + i, n));
         store_lanes(block->state[0] + i, sum, n);
         vec direction = vec_div(g, vec_add(vec_sqrt(sum), eps));

@@ -6,7 +6,8 @@ enum { BLOCK = 1024 };
 /* y = gradient + l1 * sign(parameter) + 2 * l2 * parameter, sign(0) = 0; all arrays `count` floats, y may be gradient.
  * Error: two roundings of the sum, one of each of its terms, relative eps = 2^-24. Parallel over blocks. */
 void FNN_FUNCTION(penalty_gradient)(const struct fnn_penalty_gradient_args *args, const struct fnn_team *team) {
-    const vec up = vec_set1((float)args->l1), down = vec_set1((float)-args->l1), slope = vec_set1((float)(2 * args->l2));
+    const vec up = vec_set1((float)args->l1), down = vec_set1((float)-args->l1),
+              slope = vec_set1((float)(2 * args->l2));
     struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
     for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);

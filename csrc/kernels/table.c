@@ -1,7 +1,6 @@
 /* This ISA's kernels as one table, in the order of kernels.def. */
 #include "kernel.h"
 
-
 /* One adapter a kernel, so that each is called through a pointer of its own true type. */
 #define FNN_KERNEL(name, fields) \
     static void call_##name(const void *args, const struct fnn_team *team) { FNN_FUNCTION(name)(args, team); }

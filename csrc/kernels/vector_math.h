@@ -99,9 +99,7 @@ FNN_INLINE vec vec_log1m(vec u) {
 }
 
 /* 1 / (1 + exp(-x)) */
-FNN_INLINE vec vec_sigmoid(vec x) {
-    return vec_div(vec_set1(1.0f), vec_add(vec_set1(1.0f), vec_exp(vec_neg(x))));
-}
+FNN_INLINE vec vec_sigmoid(vec x) { return vec_div(vec_set1(1.0f), vec_add(vec_set1(1.0f), vec_exp(vec_neg(x)))); }
 
 /* tanh |x| = m / (m + 2), m = exp(2|x|) - 1. */
 FNN_INLINE vec vec_tanh(vec x) {
@@ -113,9 +111,7 @@ FNN_INLINE vec vec_tanh(vec x) {
 }
 
 /* log(1 + exp(x)) */
-FNN_INLINE vec vec_softplus(vec x) {
-    return vec_add(vec_max(vec_zero(), x), vec_log1p(vec_exp(vec_neg(vec_abs(x)))));
-}
+FNN_INLINE vec vec_softplus(vec x) { return vec_add(vec_max(vec_zero(), x), vec_log1p(vec_exp(vec_neg(vec_abs(x))))); }
 
 /* P(standard normal < x) = erfc(z) / 2 or 1 - that, z = |x| / sqrt(2), with erfc(z) = exp(-z^2) * p(t) / (1 + 2z),
  * t = (z - 2) / (z + 2): relative precision in the lower tail as well. p: a minimax fit over 0 <= z <= 9.5.

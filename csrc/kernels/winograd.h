@@ -26,23 +26,23 @@
 
 /* How the kernel is given its weights (argument weight_form). */
 enum winograd_form {
-    WINOGRAD_PACKED,  /* U, by winograd_pack_weight or winograd_pack_weight_backward */
+    WINOGRAD_PACKED, /* U, by winograd_pack_weight or winograd_pack_weight_backward */
     WINOGRAD_FILTERS, /* K,3,3,C: the parameter itself; U is made on the way */
     WINOGRAD_ROTATED, /* C,3,3,K: likewise, for the gradient of the input: k and c exchanged, taps in reverse order */
-    WINOGRAD_PANELS   /* as conv2d_pack_weight leaves them; likewise */
+    WINOGRAD_PANELS /* as conv2d_pack_weight leaves them; likewise */
 };
 
 enum {
-    WINOGRAD_DEPTH = 64,         /* channels in a chunk */
+    WINOGRAD_DEPTH = 64, /* channels in a chunk */
     WINOGRAD_GROUP_COLUMNS = 64, /* output channels in a unit of work, a multiple of every FNN_GEMM_COLUMNS */
-    WINOGRAD_GROUP_TILES = 70,   /* tiles in a unit of work, at most */
-    WINOGRAD_LINE = 16           /* floats */
+    WINOGRAD_GROUP_TILES = 70, /* tiles in a unit of work, at most */
+    WINOGRAD_LINE = 16 /* floats */
 };
 
 struct winograd_shape {
     int m, patch, planes;
     ptrdiff_t tile_rows, tile_columns; /* of one image */
-    ptrdiff_t tiles;                   /* of all images */
+    ptrdiff_t tiles; /* of all images */
 };
 
 static inline struct winograd_shape winograd_shape(ptrdiff_t tile, ptrdiff_t batch, ptrdiff_t out_height,
@@ -75,7 +75,9 @@ static inline ptrdiff_t winograd_tile_stride(const struct winograd_shape *shape,
 
 /* U of `depth` channels: floats from a plane to the next in a panel of the given width, and before column `first`, the first
  * of a panel; that of roundup(K, FNN_GEMM_COLUMNS) is at least the size of all. */
-static inline ptrdiff_t winograd_plane_stride(ptrdiff_t depth, ptrdiff_t width) { return depth * width + WINOGRAD_LINE; }
+static inline ptrdiff_t winograd_plane_stride(ptrdiff_t depth, ptrdiff_t width) {
+    return depth * width + WINOGRAD_LINE;
+}
 static inline ptrdiff_t winograd_panel_offset(ptrdiff_t planes, ptrdiff_t depth, ptrdiff_t first) {
     return planes * (first / FNN_GEMM_COLUMNS) * winograd_plane_stride(depth, FNN_GEMM_COLUMNS);
 }

@@ -25,8 +25,10 @@ struct backward_weight;
 
 /* The maps for one size of tiles. */
 struct stages {
-    void (*transform_inputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *v);
-    void (*transform_outputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *e);
+    void (*transform_inputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                             float *v);
+    void (*transform_outputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                              float *e);
     void (*transform_weight)(const struct backward_weight *b, ptrdiff_t k);
 };
 
@@ -42,26 +44,28 @@ struct backward_weight {
 };
 
 FNN_INLINE void transform(const float *image, ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels,
-                          const struct winograd_tile *tile, ptrdiff_t top, ptrdiff_t left, winograd_map map, int m, int in,
-                          ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
+                          const struct winograd_tile *tile, ptrdiff_t top, ptrdiff_t left, winograd_map map, int m,
+                          int in, ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
     const ptrdiff_t c = chunk * WINOGRAD_DEPTH, count = fnn_min(channels - c, WINOGRAD_DEPTH);
     struct winograd_patch patch;
     winograd_find_patch(image, tile->image, height, width, channels, top, left, in, &patch);
-    if (patch.interior) winograd_transform_patch(&patch, map, m, in, m + 2, true, c, count, plane_stride, to);
-    else winograd_transform_patch(&patch, map, m, in, m + 2, false, c, count, plane_stride, to);
+    if (patch.interior)
+        winograd_transform_patch(&patch, map, m, in, m + 2, true, c, count, plane_stride, to);
+    else
+        winograd_transform_patch(&patch, map, m, in, m + 2, false, c, count, plane_stride, to);
 }
 
 /* V of one tile and one chunk. */
-FNN_INLINE void transform_inputs(const struct backward_weight *b, int m, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
+FNN_INLINE void transform_inputs(const struct backward_weight *b, int m, const struct winograd_tile *tile,
+                                 ptrdiff_t chunk, float *v) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
     transform(args->x, args->height, args->width, args->channels, tile, tile->row * m - args->pad_top,
               tile->column * m - args->pad_left, winograd_input, m, m + 2, chunk, b->in.plane_stride, v);
 }
 
 /* E of one tile and one chunk. */
-FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
+FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, const struct winograd_tile *tile,
+                                  ptrdiff_t chunk, float *e) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
     transform(args->dy, args->out_height, args->out_width, args->out_channels, tile, tile->row * m, tile->column * m,
               winograd_output_transposed, m, m, chunk, b->out.plane_stride, e);
@@ -71,9 +75,11 @@ FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, const 
 static void sum_tile(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *sums) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
     const ptrdiff_t m = b->shape.m, channels = args->out_channels, row_stride = args->out_width * channels;
-    const ptrdiff_t rows = fnn_min(args->out_height - tile->row * m, m), columns = fnn_min(args->out_width - tile->column * m, m);
+    const ptrdiff_t rows = fnn_min(args->out_height - tile->row * m, m),
+                    columns = fnn_min(args->out_width - tile->column * m, m);
     const ptrdiff_t first = chunk * WINOGRAD_DEPTH, end = fnn_min(first + WINOGRAD_DEPTH, channels);
-    const float *corner = args->dy + (tile->image * args->out_height + tile->row * m) * row_stride + tile->column * m * channels;
+    const float *corner =
+        args->dy + (tile->image * args->out_height + tile->row * m) * row_stride + tile->column * m * channels;
     for (ptrdiff_t k = first; k < end; k += FNN_LANES) {
         vec sum = vec_zero();
         for (ptrdiff_t i = 0; i < rows; i++)
@@ -97,8 +103,8 @@ static void transform_tile(const struct backward_weight *b, ptrdiff_t begin, ptr
 }
 
 /* Stage 2 for one plane and one chunk of K. */
-static void multiply(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t chunk, ptrdiff_t count, bool accumulate,
-                     float *part) {
+static void multiply(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t chunk, ptrdiff_t count,
+                     bool accumulate, float *part) {
     const ptrdiff_t k = chunk * WINOGRAD_DEPTH, rows = fnn_min(b->args->out_channels - k, WINOGRAD_DEPTH);
     const ptrdiff_t row_tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
     const float *errors = b->errors + chunk * b->out.chunk_stride + plane * b->out.plane_stride;
@@ -164,7 +170,8 @@ FNN_INLINE void transform_weight(const struct backward_weight *b, int m, ptrdiff
 /* One part, by one thread. At least one block: a part without tiles is a sum of zero. */
 static void run_part(const struct backward_weight *b, ptrdiff_t index) {
     const ptrdiff_t parts = b->args->parts, tiles = b->shape.tiles, begin = index * tiles / parts;
-    const ptrdiff_t count = (index + 1) * tiles / parts - begin, blocks = fnn_max(fnn_ceil_div(count, b->args->block), 1);
+    const ptrdiff_t count = (index + 1) * tiles / parts - begin,
+                    blocks = fnn_max(fnn_ceil_div(count, b->args->block), 1);
     const ptrdiff_t out_chunks = fnn_ceil_div(b->args->out_channels, WINOGRAD_DEPTH);
     const ptrdiff_t chunks = fnn_ceil_div(b->args->channels, WINOGRAD_DEPTH) + out_chunks;
     float *part = b->args->workspace + index * b->part_size;
@@ -191,7 +198,8 @@ static void run_shared(const struct backward_weight *b, const struct fnn_team *t
         for (ptrdiff_t u = range.begin; u < range.end; u++) transform_tile(b, first, u % size, u / size);
         fnn_barrier(team);
         range = fnn_share(b->shape.planes * out_chunks, team);
-        for (ptrdiff_t u = range.begin; u < range.end; u++) multiply(b, u / out_chunks, u % out_chunks, size, i > 0, part);
+        for (ptrdiff_t u = range.begin; u < range.end; u++)
+            multiply(b, u / out_chunks, u % out_chunks, size, i > 0, part);
         if (b->args->dbias && team->rank == team->size - 1) add_sums(b, size, i > 0, part);
     }
 }
@@ -200,21 +208,26 @@ static void finish_bias(const struct backward_weight *b) {
     const float *sums = b->args->workspace + b->part_size - b->out_width;
     for (ptrdiff_t k = 0; k < b->args->out_channels; k += FNN_LANES) {
         vec sum = vec_load(sums + k);
-        for (ptrdiff_t part = 1; part < b->args->parts; part++) sum = vec_add(sum, vec_load(sums + part * b->part_size + k));
+        for (ptrdiff_t part = 1; part < b->args->parts; part++)
+            sum = vec_add(sum, vec_load(sums + part * b->part_size + k));
         store_lanes(b->args->dbias + k, sum, lanes_left(b->args->out_channels - k));
     }
 }
 
-static void transform_inputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *v) {
+static void transform_inputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                               float *v) {
     transform_inputs(b, 4, tile, chunk, v);
 }
-static void transform_inputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *v) {
+static void transform_inputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                               float *v) {
     transform_inputs(b, 2, tile, chunk, v);
 }
-static void transform_outputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *e) {
+static void transform_outputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                float *e) {
     transform_outputs(b, 4, tile, chunk, e);
 }
-static void transform_outputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *e) {
+static void transform_outputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                float *e) {
     transform_outputs(b, 2, tile, chunk, e);
 }
 static void transform_weight_4(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 4, k); }

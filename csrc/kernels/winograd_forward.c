@@ -37,10 +37,10 @@ struct forward {
     enum winograd_form form;
     ptrdiff_t channels, out_channels;
     struct winograd_patches layout; /* of V */
-    ptrdiff_t group_columns;        /* columns of M, at most */
-    float *patches;                 /* V */
-    float *products;                /* M: this thread's */
-    float *filters;                 /* U: this thread's, when it is made on the way */
+    ptrdiff_t group_columns; /* columns of M, at most */
+    float *patches; /* V */
+    float *products; /* M: this thread's */
+    float *filters; /* U: this thread's, when it is made on the way */
 };
 
 /* Stage 1: one chunk of V, of tiles [tiles.begin, tiles.end) in the block that begins at block_begin. */
@@ -55,18 +55,20 @@ FNN_INLINE void transform_inputs(const struct forward *f, int m, ptrdiff_t block
                             tile.column * m - args->pad_left, m + 2, &patch);
         float *v = f->patches + chunk * f->layout.chunk_stride + (i - block_begin) * f->layout.width;
         if (patch.interior)
-            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, true, c, channels, f->layout.plane_stride, v);
+            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, true, c, channels, f->layout.plane_stride,
+                                     v);
         else
-            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, false, c, channels, f->layout.plane_stride, v);
+            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, false, c, channels,
+                                     f->layout.plane_stride, v);
     }
 }
 
 /* A unit of stages 2 and 3. */
 struct unit {
-    const float *patches;     /* V of its first tile */
+    const float *patches; /* V of its first tile */
     struct fnn_range tiles;
     ptrdiff_t first, columns; /* of the output channels */
-    ptrdiff_t width, stride;  /* of M: columns rounded up, and from a tile to the next */
+    ptrdiff_t width, stride; /* of M: columns rounded up, and from a tile to the next */
 };
 
 /* Channels that are multiplied in one go: `runs` chunks of `depth`, from chunk `first` on. */
@@ -93,7 +95,8 @@ static void multiply_panel(const struct forward *f, const struct unit *unit, con
     for (ptrdiff_t part = 0; part < parts; part++) {
         const ptrdiff_t begin = part * count / parts;
         tile.rows = (part + 1) * count / parts - begin;
-        tile.v = unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride + begin * layout->width;
+        tile.v =
+            unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride + begin * layout->width;
         tile.m = f->products + begin * unit->stride + plane * unit->width + column;
         tile.next_v = tile.v + layout->plane_stride;
         tile.next_u = panel + panel_stride + part * steps->runs * steps->depth * tile.next_u_step;
@@ -109,7 +112,8 @@ FNN_INLINE void transform_filters(const struct forward *f, int m, const struct u
         const ptrdiff_t columns = fnn_min(unit->columns - j, FNN_GEMM_COLUMNS), width = gemm_width(columns);
         const struct winograd_weight weight =
             winograd_weight(f->args->weight, f->form, f->out_channels, f->channels, width);
-        winograd_transform_panel(&weight, m, unit->first + j, columns, depth, winograd_plane_stride(depth.end - c, width),
+        winograd_transform_panel(&weight, m, unit->first + j, columns, depth,
+                                 winograd_plane_stride(depth.end - c, width),
                                  f->filters + winograd_panel_offset(f->shape.planes, depth.end - c, j));
     }
 }
@@ -158,7 +162,8 @@ FNN_INLINE void transform_outputs(const struct forward *f, int m, const struct u
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++) {
         const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
         const ptrdiff_t row = tile.row * m, column = tile.column * m, row_stride = args->out_width * f->out_channels;
-        const ptrdiff_t corner = (tile.image * args->out_height + row) * row_stride + column * f->out_channels + unit->first;
+        const ptrdiff_t corner =
+            (tile.image * args->out_height + row) * row_stride + column * f->out_channels + unit->first;
         const ptrdiff_t rows = fnn_min(args->out_height - row, m), columns = args->out_width - column;
         for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
             const ptrdiff_t lanes = lanes_left(unit->columns - k);
@@ -212,7 +217,8 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
         range = fnn_share(tile_groups * fnn_ceil_div(f->out_channels, f->group_columns), team);
         for (ptrdiff_t i = range.begin; i < range.end; i++) {
             const ptrdiff_t group = i % tile_groups, k = i / tile_groups * f->group_columns;
-            const struct fnn_range tiles = {begin + group * count / tile_groups, begin + (group + 1) * count / tile_groups};
+            const struct fnn_range tiles = {begin + group * count / tile_groups,
+                                            begin + (group + 1) * count / tile_groups};
             run_unit(f, begin, tiles, k);
         }
     }
@@ -257,16 +263,17 @@ void FNN_FUNCTION(winograd_forward)(const struct fnn_winograd_forward_args *args
     f.layout = winograd_patches(&f.shape, args->channels, args->block);
     f.group_columns = WINOGRAD_GROUP_COLUMNS;
     const ptrdiff_t patches = f.layout.size;
-    const ptrdiff_t products = fnn_min(args->block, WINOGRAD_GROUP_TILES) *
-                               winograd_tile_stride(&f.shape, WINOGRAD_GROUP_COLUMNS);
-    const ptrdiff_t filters = f.form == WINOGRAD_PACKED
-                                  ? 0
-                                  : winograd_panel_offset(f.shape.planes, WINOGRAD_DEPTH, WINOGRAD_GROUP_COLUMNS);
+    const ptrdiff_t products =
+        fnn_min(args->block, WINOGRAD_GROUP_TILES) * winograd_tile_stride(&f.shape, WINOGRAD_GROUP_COLUMNS);
+    const ptrdiff_t filters =
+        f.form == WINOGRAD_PACKED ? 0 : winograd_panel_offset(f.shape.planes, WINOGRAD_DEPTH, WINOGRAD_GROUP_COLUMNS);
     const ptrdiff_t each = products + filters + (args->shared ? 0 : patches);
     float *own = args->workspace + (args->shared ? patches : 0) + team->rank * each;
     f.products = own;
     f.filters = own + products;
     f.patches = args->shared ? args->workspace : own + products + filters;
-    if (args->shared) run_shared(&f, team);
-    else run_alone(&f, team);
+    if (args->shared)
+        run_shared(&f, team);
+    else
+        run_alone(&f, team);
 }

@@ -11,8 +11,8 @@
 #include "winograd_weight.h"
 
 /* `columns` columns, `depth` steps. */
-FNN_INLINE void pack(const float *source, enum winograd_form form, int m, ptrdiff_t columns, ptrdiff_t depth, float *packed,
-                     const struct fnn_team *team) {
+FNN_INLINE void pack(const float *source, enum winograd_form form, int m, ptrdiff_t columns, ptrdiff_t depth,
+                     float *packed, const struct fnn_team *team) {
     const struct winograd_weight weight = winograd_weight(source, form, columns, depth, 0);
     const ptrdiff_t planes = (m + 2) * (m + 2), blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
     struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);

@@ -40,7 +40,8 @@ FNN_INLINE void winograd_load_column(const struct winograd_patch *patch, int siz
 #pragma GCC unroll 6
     for (int i = 0; i < size; i++) {
         const int at = i * size + j;
-        const float *from = interior ? column + i * patch->row_stride : patch->pixel[at] + (c & patch->channel_mask[at]);
+        const float *from =
+            interior ? column + i * patch->row_stride : patch->pixel[at] + (c & patch->channel_mask[at]);
         pixels[i] = load_lanes(from, lanes);
     }
 }
@@ -48,7 +49,8 @@ FNN_INLINE void winograd_load_column(const struct winograd_patch *patch, int siz
 /* v[plane*stride + c] = map of channel first + c of the patch, first applied to columns, then to rows. The loops
  * over columns and rows stay loops: unrolled, their addresses spill. */
 FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int in, int out,
-                                         bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride, float *v) {
+                                         bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride,
+                                         float *v) {
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
     for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
         const ptrdiff_t lanes = lanes_left(channels - c);

@@ -87,8 +87,10 @@ FNN_INLINE void winograd_filter(int m, const vec *g, vec *u) {
     }
     const vec a = vec_mul(vec_set1((float)A_SHARE), g[0]), b = vec_mul(vec_set1((float)B_SHARE), g[0]);
     u[0] = vec_mul(vec_set1((float)ZERO_SHARE), g[0]);
-    winograd_pair(vec_fma(vec_set1((float)(A_SHARE * A_SQUARE)), g[2], a), g[1], (float)(A_SHARE * POINT_A), &u[1], &u[2]);
-    winograd_pair(vec_fma(vec_set1((float)(B_SHARE * B_SQUARE)), g[2], b), g[1], (float)(B_SHARE * POINT_B), &u[3], &u[4]);
+    winograd_pair(vec_fma(vec_set1((float)(A_SHARE * A_SQUARE)), g[2], a), g[1], (float)(A_SHARE * POINT_A), &u[1],
+                  &u[2]);
+    winograd_pair(vec_fma(vec_set1((float)(B_SHARE * B_SQUARE)), g[2], b), g[1], (float)(B_SHARE * POINT_B), &u[3],
+                  &u[4]);
     u[5] = g[2];
 }
 

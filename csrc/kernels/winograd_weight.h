@@ -66,8 +66,8 @@ FNN_INLINE void winograd_transform_filters(const struct winograd_weight *weight,
 
 /* U of depths [depth.begin, depth.end) of the panel that begins at column `first`, `columns` of which exist:
  * element (plane, d, column) at to[plane*plane_stride + (d - depth.begin)*width + column - first]. */
-FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, ptrdiff_t first, ptrdiff_t columns,
-                                         struct fnn_range depth, ptrdiff_t plane_stride, float *to) {
+FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, ptrdiff_t first,
+                                         ptrdiff_t columns, struct fnn_range depth, ptrdiff_t plane_stride, float *to) {
     const ptrdiff_t width = gemm_width(columns);
     const float *panel = weight->source + first * weight->panel_stride;
     for (ptrdiff_t j = 0; j < columns; j += FNN_LANES) {

@@ -75,9 +75,7 @@ static inline mask ivec_less(ivec a, ivec b) {
     return _mm256_cmpgt_epi32((__m256i)(b ^ sign), (__m256i)(a ^ sign));
 }
 static inline mask ivec_equal(ivec a, ivec b) { return _mm256_cmpeq_epi32((__m256i)a, (__m256i)b); }
-static inline ivec ivec_select(mask m, ivec a, ivec b) {
-    return (ivec)_mm256_blendv_epi8((__m256i)b, (__m256i)a, m);
-}
+static inline ivec ivec_select(mask m, ivec a, ivec b) { return (ivec)_mm256_blendv_epi8((__m256i)b, (__m256i)a, m); }
 /* The low halves of the 64-bit products; *high receives the high halves. */
 static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
     __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
@@ -101,9 +99,7 @@ static inline __m128i avx2_low_bytes(ivec a) {
     __m256i quads = _mm256_shuffle_epi8((__m256i)a, pick);
     return _mm_unpacklo_epi32(_mm256_castsi256_si128(quads), _mm256_extracti128_si256(quads, 1));
 }
-static inline void ivec_store_u8(uint8_t *p, ivec a) {
-    _mm_storel_epi64((__m128i *)(void *)p, avx2_low_bytes(a));
-}
+static inline void ivec_store_u8(uint8_t *p, ivec a) { _mm_storel_epi64((__m128i *)(void *)p, avx2_low_bytes(a)); }
 static inline void ivec_store_u8_partial(uint8_t *p, ivec a, ptrdiff_t n) {
     uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(avx2_low_bytes(a));
     for (ptrdiff_t i = 0; i < n; i++) p[i] = (uint8_t)(bytes >> (8 * i));

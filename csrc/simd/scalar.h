@@ -101,7 +101,7 @@ static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
 }
 static inline ivec ivec_from_vec(vec a) {
     typedef int32_t signed_lanes __attribute__((vector_size(16)));
-    return (ivec)__builtin_convertvector(vec_round(a), signed_lanes);
+    return (ivec) __builtin_convertvector(vec_round(a), signed_lanes);
 }
 
 static inline ivec ivec_load_u8_partial(const uint8_t *p, ptrdiff_t n) {

@@ -19,6 +19,20 @@ from .transforms import value_and_grad, vjp
 __version__ = "0.1.0"
 
 __all__ = [
-    "Tensor", "Trainer", "available_isas", "cat", "conv_algorithm", "current_isa", "get_num_threads",
-    "initial_seed", "manual_seed", "nn", "optim", "set_num_threads", "show_config", "use_isa", "value_and_grad", "vjp",
+    "Tensor",
+    "Trainer",
+    "available_isas",
+    "cat",
+    "conv_algorithm",
+    "current_isa",
+    "get_num_threads",
+    "initial_seed",
+    "manual_seed",
+    "nn",
+    "optim",
+    "set_num_threads",
+    "show_config",
+    "use_isa",
+    "value_and_grad",
+    "vjp",
 ]

@@ -324,7 +324,9 @@ class Graph:
         operation = OPS[op]
         for tensor in inputs:
             if tensor.graph is not self:
-                raise ValueError(f"{op}: a tensor of another call to forward() was used; tensors do not outlive a trace")
+                raise ValueError(
+                    f"{op}: a tensor of another call to forward() was used; tensors do not outlive a trace"
+                )
         inferred = operation.infer(*inputs, **attributes)
         node = Node(operation, list(inputs), attributes, is_gradient=self.recording_gradients)
         for spec in inferred if isinstance(inferred, tuple) else (inferred,):
@@ -359,11 +361,11 @@ class Graph:
         names.update({id(t): ("variable", key) for key, t in self.variables.items()})
         nodes = []
         for position, node in enumerate(self.nodes):
-            nodes.append((node.op.name, tuple(names[id(t)] for t in node.inputs), tuple(sorted(node.attributes.items()))))
+            nodes.append(
+                (node.op.name, tuple(names[id(t)] for t in node.inputs), tuple(sorted(node.attributes.items())))
+            )
             names.update({id(t): (position, i) for i, t in enumerate(node.outputs)})
         return tuple(nodes), tuple(names[id(t)] for t in self.outputs), tuple(t.spec for t in self.inputs)
-
-
 
 
 def differentiate(graph: Graph, seeds: dict[Tensor, Tensor], wanted: Iterable[Tensor]) -> dict[Tensor, Tensor]:

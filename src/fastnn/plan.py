@@ -180,7 +180,9 @@ class Lowering:
         last_use = self._last_uses()
         for self._position, self._node in enumerate(self.graph.nodes):  # noqa: B020  attributes, not names
             node = self._node
-            self._prologue = not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
+            self._prologue = (
+                not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
+            )
             if self._prologue:
                 self._fixed.update(node.outputs)
             for i, tensor in enumerate(node.outputs):
@@ -342,7 +344,9 @@ def _place(reference: Reference) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count} B" if count < 10_000 else f"{count / 1e3:.1f} kB" if count < 10_000_000 else f"{count / 1e6:.1f} MB"
+    return (
+        f"{count} B" if count < 10_000 else f"{count / 1e3:.1f} kB" if count < 10_000_000 else f"{count / 1e6:.1f} MB"
+    )
 
 
 def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:

@@ -46,12 +46,18 @@ class Profile:
         lines = [f"{'kernel':32s} {'shape':22s} {'us':>9s} {'share':>6s} {'rate':>14s} {'roofline':>9s} {'bytes':>12s}"]
         for step in self.steps:
             seconds = max(step.seconds, 1e-9)
-            rate = f"{step.flops / seconds * 1e-9:7.1f} GFLOP/s" if step.flops else f"{step.size / seconds * 1e-9:7.1f} GB/s   "
+            rate = (
+                f"{step.flops / seconds * 1e-9:7.1f} GFLOP/s"
+                if step.flops
+                else f"{step.size / seconds * 1e-9:7.1f} GB/s   "
+            )
             lines.append(
                 f"{step.kernel:32s} {step.shape!s:22s} {step.seconds * 1e6:9.1f} {step.seconds / total:6.1%} {rate:>14s} "
                 f"{step.bound(self.machine) / seconds:9.0%} {step.size:12d}"
             )
-        lines.append(f"{'total':55s} {total * 1e6:9.1f}   of {self.machine.gflops:.0f} GFLOP/s, {self.machine.copy_gbs:.0f} GB/s")
+        lines.append(
+            f"{'total':55s} {total * 1e6:9.1f}   of {self.machine.gflops:.0f} GFLOP/s, {self.machine.copy_gbs:.0f} GB/s"
+        )
         return "\n".join(lines)
 
     def save_trace(self, path: str | Path) -> None:
@@ -61,7 +67,9 @@ class Profile:
         for step in self.steps:
             details = {"shape": list(step.shape), "flops": step.flops, "bytes": step.size}
             duration = step.seconds * 1e6
-            events.append({"name": step.kernel, "ph": "X", "pid": 1, "tid": 1, "ts": now, "dur": duration, "args": details})
+            events.append(
+                {"name": step.kernel, "ph": "X", "pid": 1, "tid": 1, "ts": now, "dur": duration, "args": details}
+            )
             now += duration
         Path(path).write_text(json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n")
 

@@ -31,7 +31,9 @@ def as_array(value: Any) -> Array:
     if not isinstance(value, np.ndarray):
         value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
     if value.dtype.kind not in "fiub":
-        raise TypeError(f"fastnn works on real numbers; an array of dtype {value.dtype} is none of float, integer or bool")
+        raise TypeError(
+            f"fastnn works on real numbers; an array of dtype {value.dtype} is none of float, integer or bool"
+        )
     return value
 
 

@@ -131,7 +131,9 @@ class ValueAndGrad:
     def _build(self, graph: Graph, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         value = _single(self._loss(self._model(x), y))
         if value.shape != ():
-            raise ValueError(f"value_and_grad: the loss has shape {value.shape}; it must be one number (reduction='mean')")
+            raise ValueError(
+                f"value_and_grad: the loss has shape {value.shape}; it must be one number (reduction='mean')"
+            )
         trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}
         tensors = {name: graph.variable(p.variable) for name, p in trained.items()}
         gradients = differentiate(graph, {value: graph.constant(1.0)}, tensors.values())

@@ -14,10 +14,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_agreement import flip, sizes  # noqa: E402
+from torch_agreement import flip, sizes
 
-import fastnn as fnn  # noqa: E402
-from fastnn import nn  # noqa: E402
+import fastnn as fnn
+from fastnn import nn
 
 RTOL = 3e-5
 CONFIGURATIONS = 200

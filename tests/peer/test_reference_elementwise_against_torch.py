@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import torch.nn.functional as F  # noqa: E402
-from torch_agreement import RTOL, agree, assert_close, flip, sizes  # noqa: E402
+import torch.nn.functional as F
+from torch_agreement import RTOL, agree, assert_close, flip, sizes
 
-from fastnn import reference  # noqa: E402
+from fastnn import reference
 
 CONFIGURATIONS = range(200)
 

@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     digits.add_argument("--epochs", type=_count, default=15, help="passes over the images (default: %(default)s)")
     digits.add_argument("--batch-size", type=_count, default=64, help="images of a step (default: %(default)s)")
     digits.add_argument("--lr", type=_rate, default=5e-3, help="highest learning rate of AdamW (default: %(default)s)")
-    digits.add_argument("--seed", type=_seed, default=0, help="of split, weights, order, dropout (default: %(default)s)")
+    digits.add_argument(
+        "--seed", type=_seed, default=0, help="of split, weights, order, dropout (default: %(default)s)"
+    )
     digits.add_argument("--threads", type=_count, help="threads to use (default: as `fastnn info` says)")
     digits.add_argument("--save", type=Path, metavar="FILE", help="write the trained weights to FILE (.npz)")
     digits.add_argument("--no-progress", action="store_true", help="show no progress")

@@ -25,7 +25,9 @@ class _Update(Op):
     ) -> tuple[Spec, ...]:
         group = 2 + states
         if len(inputs) % group:
-            raise ValueError(f"{self.name}: {len(inputs)} tensors are no list of parameter, gradient and {states} states")
+            raise ValueError(
+                f"{self.name}: {len(inputs)} tensors are no list of parameter, gradient and {states} states"
+            )
         for i, tensor in enumerate(inputs):
             parameter = inputs[i - i % group]
             if tensor.shape != parameter.shape:

@@ -8,6 +8,16 @@ from .schedule import CosineDecay, ExponentialDecay, MultiStepDecay, OneCycle, S
 from .sgd import SGD
 
 __all__ = [
-    "SGD", "Adagrad", "Adam", "AdamW", "CosineDecay", "ExponentialDecay", "MultiStepDecay", "OneCycle", "Optimizer",
-    "ParameterGroup", "RMSprop", "StepDecay",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CosineDecay",
+    "ExponentialDecay",
+    "MultiStepDecay",
+    "OneCycle",
+    "Optimizer",
+    "ParameterGroup",
+    "RMSprop",
+    "StepDecay",
 ]

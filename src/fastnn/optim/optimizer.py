@@ -165,9 +165,13 @@ class Optimizer:
         groups, parameters = state_dict["param_groups"], self.parameters()
         own, given = ([len(g["params"]) for g in groups] for groups in (self.param_groups, groups))
         if own != given:
-            raise ValueError(f"load_state_dict: groups of {given} parameters do not fit groups of {own}; nothing was changed")
+            raise ValueError(
+                f"load_state_dict: groups of {given} parameters do not fit groups of {own}; nothing was changed"
+            )
         order = [index for group in groups for index in group["params"]]
-        arrays = {p: self._checked_state(p, state_dict["state"].get(i, {})) for p, i in zip(parameters, order, strict=True)}
+        arrays = {
+            p: self._checked_state(p, state_dict["state"].get(i, {})) for p, i in zip(parameters, order, strict=True)
+        }
         fresh = [self._loaded_group(group, loaded) for group, loaded in zip(self.param_groups, groups, strict=True)]
         self.state = {p: {name: Variable(a) for name, a in values.items()} for p, values in arrays.items() if values}
         for group, settings in zip(self.param_groups, fresh, strict=True):

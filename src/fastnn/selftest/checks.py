@@ -52,9 +52,7 @@ def _function(
     return check
 
 
-def _convolution(
-    x: tuple[int, ...], channels: int, kernel: int, **options: Any
-) -> Check:
+def _convolution(x: tuple[int, ...], channels: int, kernel: int, **options: Any) -> Check:
     groups = options.get("groups", 1)
     weight = (channels, x[1] // groups, kernel, kernel)
     depth = weight[1] * kernel * kernel
@@ -118,7 +116,9 @@ def _cross_entropy(shape: tuple[int, int], **options: Any) -> Check:
     return check
 
 
-def _loss(name: str, target_range: tuple[float, float], input_range: tuple[float, float] | None = None, **options: Any) -> Check:
+def _loss(
+    name: str, target_range: tuple[float, float], input_range: tuple[float, float] | None = None, **options: Any
+) -> Check:
     """A loss of an input and a target of one shape; input_range draws the input uniformly from there."""
 
     def check(generator: np.random.Generator) -> list[Figure]:
@@ -142,7 +142,10 @@ def _layer_norm(generator: np.random.Generator) -> list[Figure]:
     expected = reference.layer_norm(exact, (37,), gamma, beta)
     gradients = reference.layer_norm_backward(_exact(dy), exact, (37,), gamma)
     pairs = zip(pullback(dy), gradients, strict=True)
-    return [Figure("result", y, expected, 64), *(Figure(f"gradient {i}", got, wanted, 128) for i, (got, wanted) in enumerate(pairs))]
+    return [
+        Figure("result", y, expected, 64),
+        *(Figure(f"gradient {i}", got, wanted, 128) for i, (got, wanted) in enumerate(pairs)),
+    ]
 
 
 def _arithmetic(generator: np.random.Generator) -> list[Figure]:

@@ -68,9 +68,7 @@ def _outcome(isa: str, name: str, check: Check, threads: tuple[int, ...]) -> Out
         set_num_threads(count)
         runs.append(check(np.random.default_rng(0)))
     worst = max(runs[0], key=lambda figure: figure.share)
-    same = all(
-        a.got.tobytes() == b.got.tobytes() for run in runs[1:] for a, b in zip(runs[0], run, strict=True)
-    )
+    same = all(a.got.tobytes() == b.got.tobytes() for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
     return Outcome(isa, name, threads, worst.name, worst.share, same)
 
 

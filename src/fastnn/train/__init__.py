@@ -6,6 +6,16 @@ from .metrics import Accuracy, ConfusionMatrix, Mean, Metric
 from .trainer import Trainer
 
 __all__ = [
-    "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History", "LambdaCallback", "Mean",
-    "Metric", "ReduceLROnPlateau", "TerminateOnNaN", "Trainer",
+    "Accuracy",
+    "CSVLogger",
+    "Callback",
+    "ConfusionMatrix",
+    "EarlyStopping",
+    "History",
+    "LambdaCallback",
+    "Mean",
+    "Metric",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+    "Trainer",
 ]

@@ -173,4 +173,6 @@ def _make(entry: Any) -> Metric:
         return NAMED[entry]()
     if callable(entry):
         return Mean(entry)
-    raise TypeError(f"a metric is a name, a Metric or a function (output, target) -> number, not {type(entry).__name__}")
+    raise TypeError(
+        f"a metric is a name, a Metric or a function (output, target) -> number, not {type(entry).__name__}"
+    )

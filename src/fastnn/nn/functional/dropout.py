@@ -15,9 +15,7 @@ def _drop(input: Tensor, p: float, training: bool, layer: int, channels: bool = 
     if not training or p == 0.0:
         return input
     scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    return input.graph.record(
-        "dropout", input, probability=p, scale=scale, layer=int(layer), channels=channels
-    )
+    return input.graph.record("dropout", input, probability=p, scale=scale, layer=int(layer), channels=channels)
 
 
 @eager("input")
