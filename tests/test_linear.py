@@ -104,6 +104,8 @@ def test_three_axes(isa: str, rng: np.random.Generator) -> None:
         ((4, 6), (3, 6, 1), None, "2 axes"),
         ((4, 6), (3, 6), (6,), r"bias has shape \(6,\)"),
         ((4, 2, 2, 6), (3, 6), None, "is an image"),
+        ((4, 0), (3, 0), None, "no elements"),
+        ((4, 6), (0, 6), None, "no elements"),
     ],
 )
 def test_errors(x: Any, weight: Any, bias: Any, message: str) -> None:

@@ -98,8 +98,7 @@ class Module:
         >>> nn.ReLU().plan((2, 3)).peak_bytes
         0
         """
-        arguments = self._compile().arguments([np.broadcast_to(np.float32(0), tuple(shape)) for shape in shapes])
-        return self._compile().plan([a.key for a in arguments])
+        return self._compile().plan([(tuple(int(n) for n in shape), "f", "memory") for shape in shapes])
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy (copy.deepcopy) takes along: everything but compiled plans."""
