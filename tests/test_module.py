@@ -330,3 +330,27 @@ def test_empty_batches(isa: str) -> None:
     )
     for mode in (True, False):
         assert net.train(mode)(np.zeros((0, 3, 8, 8), np.float32)).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("construct", "message"),
+    [
+        (lambda: nn.Conv2d(3, 8, 3, stride=0), "^Conv2d: stride must be at least 1"),
+        (lambda: nn.Conv1d(3, 8, 3, groups=2), "^Conv1d: in_channels must be divisible by groups"),
+        (lambda: nn.MaxPool2d(2, padding=2), "^MaxPool2d: padding 2 is more than half"),
+        (lambda: nn.Dropout(float("nan")), "^Dropout: p is a probability"),
+    ],
+)
+def test_wrong_arguments_name_the_layer(construct: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        construct()
+
+
+def test_errors_of_a_users_own_constructor_stay_as_they_are() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="^mine$"):
+        Own()

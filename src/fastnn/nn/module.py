@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -22,6 +24,30 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
+@contextmanager
+def _naming(name: Callable[[], str]) -> Iterator[None]:
+    """Puts the name of a layer before the message of an error that bad arguments raise inside, unless it has one."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError) as error:
+        if getattr(error, "names_layer", False):
+            raise
+        named = type(error)(f"{name()}: {error}")
+        named.names_layer = True  # type: ignore[union-attr]
+        raise named from error
+
+
+def _naming_constructor(cls: type[Module]) -> None:
+    construct = cls.__init__
+
+    @wraps(construct)
+    def __init__(self: Module, *args: Any, **kwargs: Any) -> None:
+        with _naming(lambda: type(self).__name__):
+            construct(self, *args, **kwargs)
+
+    cls.__init__ = __init__  # type: ignore[method-assign]
+
+
 class Module:
     """Base of all layers and models, used as `torch.nn.Module` is.
 
@@ -38,6 +64,12 @@ class Module:
     """
 
     training: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Our own layers name themselves in errors about their arguments."""
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith(f"{__package__}.") and "__init__" in cls.__dict__:
+            _naming_constructor(cls)
 
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", OrderedDict())
@@ -61,14 +93,10 @@ class Module:
 
     def _forward_named(self, *inputs: Any) -> Any:
         """forward, with errors of bad input that tell which layer raised them."""
-        try:
+        if self._modules:
             return self.forward(*inputs)
-        except (ValueError, TypeError, OverflowError) as error:
-            if not self._modules and not getattr(error, "names_layer", False):
-                named: Any = type(error)(f"{self!r}: {error}")
-                named.names_layer = True
-                raise named from error
-            raise
+        with _naming(lambda: repr(self)):
+            return self.forward(*inputs)
 
     def _compile(self) -> Compiled:
         compiled: Compiled | None = self.__dict__.get("_compiled")
