@@ -1,5 +1,8 @@
 """fastnn: fast CPU neural networks on NumPy arrays. See https://pypi.org/project/fastnn for the manual."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from . import nn, optim, threadpool  # noqa: F401  threadpool registers itself with threadpoolctl
 from .config import show_config
 from .graph import Tensor
@@ -13,8 +16,10 @@ from .settings import (
     set_num_threads,
     use_isa,
 )
-from .train import Trainer
 from .transforms import value_and_grad, vjp
+
+if TYPE_CHECKING:
+    from .train import Trainer
 
 __version__ = "0.1.0"
 
@@ -36,3 +41,11 @@ __all__ = [
     "value_and_grad",
     "vjp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Training is imported when it is first asked for: it takes a third of the time of all the rest."""
+    if name not in ("Trainer", "train"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    train = import_module(".train", __name__)
+    return train if name == "train" else train.Trainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 
 import numpy as np
 
@@ -31,8 +32,12 @@ class Stream:
 class _State:
     def __init__(self, seed: int) -> None:
         self.stream = Stream(seed)
-        self.generator = np.random.Generator(np.random.Philox(seed))
         self.layers = 0
+
+    @cached_property
+    def generator(self) -> np.random.Generator:
+        """Made when weights are first drawn: importing numpy.random takes as long as importing us."""
+        return np.random.Generator(np.random.Philox(self.stream.seed))
 
 
 _state = _State(0)

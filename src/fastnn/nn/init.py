@@ -8,7 +8,7 @@ Sources: Glorot and Bengio 2010 (xavier), He et al. 2015 (kaiming), Saxe et al. 
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from ..variable import Array
 from .parameter import Parameter
 
 Target = TypeVar("Target", Parameter, Array)
-Generator = np.random.Generator | None
+Generator: TypeAlias = "np.random.Generator | None"
 
 
 def empty(*shape: int) -> Array:

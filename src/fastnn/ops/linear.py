@@ -62,7 +62,9 @@ class Linear(_Product):
         if len(weight.shape) != 2:
             raise ValueError(f"linear: weight (out_features, in_features) has 2 axes, not {weight.shape}")
         if 0 in weight.shape:
-            raise ValueError(f"linear: weight {weight.shape} has no elements; in_features and out_features are at least 1")
+            raise ValueError(
+                f"linear: weight {weight.shape} has no elements; in_features and out_features are at least 1"
+            )
         if not x.shape or x.shape[-1] != weight.shape[1]:
             raise ValueError(
                 f"linear: input {x.shape} and weight {weight.shape}: the input's last axis must be {weight.shape[1]} long; "

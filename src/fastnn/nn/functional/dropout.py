@@ -100,8 +100,10 @@ def alpha_dropout(input: Any, p: float = 0.5, training: bool = False, inplace: b
     p = probability(p)
     if not training or p == 0.0:
         return input
-    scale = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * SELU_LIMIT**2)) if p < 1.0 else 0.0
-    shift, dropped = -scale * SELU_LIMIT * p, scale * SELU_LIMIT * (1.0 - p)
+    scale = shift = dropped = 0.0
+    if p < 1.0:
+        scale = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * SELU_LIMIT**2))
+        shift, dropped = -scale * SELU_LIMIT * p, scale * SELU_LIMIT * (1.0 - p)
     return input.graph.record(
         "alpha_dropout", input, probability=p, scale=scale, shift=shift, dropped=dropped, layer=int(layer)
     )

@@ -1,0 +1,95 @@
+"""Measuring: peaks, cases read from text, rows of the table, and the command that prints them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_runner import run_kernel
+
+from fastnn import nn
+from fastnn.benchmark import kernels, ours
+from fastnn.benchmark.cases import QUICK, Case, linear, read_cases
+from fastnn.benchmark.machine import Machine, measure_machine
+from fastnn.benchmark.timing import Timing, alternate
+from fastnn.cli import main
+from fastnn.profile import profile
+
+KERNELS = {"fma_peak"}
+
+
+def test_fma_peak_counts_every_thread(isa: str, threads: int) -> None:
+    """Every chain tends to term / (1 - factor) = 1, so each thread leaves 12 chains times its lanes."""
+    result = run_kernel("fma_peak", {"result": ((threads,), "f4")}, iterations=100_000)["result"]
+    assert np.unique(result).size == 1
+    assert result[0] == pytest.approx(12 * round(float(result[0]) / 12), rel=1e-3)
+    assert result[0] > 12
+
+
+def test_machine_is_measured() -> None:
+    machine = measure_machine(rounds=1)
+    assert machine.gflops > 0.1 and machine.copy_gbs > 0.1
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "benchmarks" / "shapes").glob("*.txt")), ids=str)
+def test_every_shape_file_is_read(file: Path) -> None:
+    cases = read_cases(file.read_text())
+    assert cases and len({case.name for case in cases}) == len(cases)
+
+
+@pytest.mark.parametrize(
+    "line", ["conv 1 2 3", "linear 1 2", "pool 1 2 3", "conv a b c d e f g h i", "linear 1 2 3 first"]
+)
+def test_lines_that_are_no_case(line: str) -> None:
+    with pytest.raises(ValueError):
+        read_cases(line)
+
+
+def test_rows_of_a_case() -> None:
+    machine = Machine("scalar", 1, 10.0, 10.0)
+    rows = list(kernels.measure([linear(4, 8, 3)], machine, None, 0.01))
+    assert [row.direction for row in rows] == ["forward", "backward"]
+    for row in rows:
+        assert row.time.lower <= row.time.median <= row.time.upper
+        assert row.ratio is None and row.rate > 0 and row.unit == "GFLOP/s"
+        assert json.loads(json.dumps(row.to_json()))["name"] == "linear 4x8 -> 3"
+
+
+def test_cases_compute_what_they_say() -> None:
+    """The timed calls are real: forward gives the layer's result, and each direction has steps to run."""
+    case = Case("small", lambda nn: nn.ReLU(), (2, 3, 4, 5), 0.0, 1.0, 1.0)
+    forward, backward = ours.calls(case)
+    forward(), backward()
+    assert all(case.flops > 0 or case.forward_bytes > 0 for case in QUICK)
+
+
+def test_ratio_is_peer_over_ours() -> None:
+    row = kernels.Row("x", "forward", Timing(1, 2, 3), 1, "GB/s", 0.5, 1.0, Timing(3, 4, 5))
+    assert row.ratio == 2.0
+
+
+def test_alternate_takes_turns() -> None:
+    order: list[str] = []
+    alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=1e-9, rounds=3)
+    assert order[-6:] == ["a", "b"] * 3
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["bench", "--filter", "linear 1x4096", "--seconds", "0.01", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "GFLOP/s of float32 FMA" in printed and "linear 1x4096 -> 1000" in printed
+    assert len(json.loads(file.read_text())["rows"]) == 2
+
+
+def test_profile_prints_and_saves(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
+    found = profile(model.plan((2, 3, 6, 6)), np.ones((2, 3, 6, 6)), machine=Machine("scalar", 1, 10.0, 10.0))
+    assert found.seconds > 0 and "linear_forward" in str(found)
+    convolution = next(step for step in found.steps if step.kernel.startswith("conv2d"))
+    assert convolution.flops == 2 * 2 * 4 * 16 * 27
+    found.save_trace(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert [event["name"] for event in events] == [step.kernel for step in found.steps]
