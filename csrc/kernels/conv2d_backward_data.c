@@ -1,14 +1,14 @@
-/* Convolution backward with respect to its input:
+/* Convolution backward with respect to its input, which is also the transposed convolution of dy:
  *
- *   dx[n,h,w,c] = residual[n,h,w,c] + sum over (r, p) with p*stride_h + r*dilation_h - pad_top = h, (s, q) likewise, and k, of
- *                 dy[n,p,q,k] * w[k,r,s,c]
+ *   dx[n,h,w,c] = activation(bias[c] + residual[n,h,w,c] + sum over (r, p) with p*stride_h + r*dilation_h - pad_top = h,
+ *                 (s, q) likewise, and k, of dy[n,p,q,k] * w[k,r,s,c])
  *
- * dy N,P,Q,K   packed (conv2d_pack_weight_backward)   residual N,H,W,C or null   dx N,H,W,C, overwritten
+ * dy N,P,Q,K   packed (conv2d_pack_weight_backward)   bias C or null   residual N,H,W,C or null   dx N,H,W,C, overwritten
  * dx may be the same array as residual if R*S <= 64 and K/G <= 1024; no other aliasing.
  *
  * The pixels with the same (h mod stride_h, w mod stride_w), a phase, meet the same taps: each phase is a convolution of
- * stride one over dy with its share of the taps, so that nothing is multiplied by the zeros between strides. A phase
- * that meets no tap is set to zero.
+ * stride one over dy with its share of the taps, so that nothing is multiplied by the zeros between strides. The sum of
+ * a phase that meets no tap is zero.
  *
  * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*K/G.
@@ -42,8 +42,9 @@ static void run_unit(const struct backward_data *b, const struct phase *phase, p
         .steps = b->steps,
         .depth = b->group_out_channels,
         .y = args->dx + c,
+        .bias = args->bias ? args->bias + c : NULL,
         .residual = args->residual ? args->residual + c : NULL,
-        .activation = FNN_ACTIVATION_NONE,
+        .activation = (enum fnn_activation)args->activation,
     };
     struct conv2d_origins origins;
     struct fnn_range panels = {block * phase->panels_per_block,

@@ -3,8 +3,8 @@
  *   conv2d_depthwise_pack:          packed[r,s,c] = source[c,r,s]
  *   conv2d_depthwise_forward:       y[n,p,q,c] = activation(bias[c] + residual[n,p,q,c] + sum over r, s of
  *                                       x[n, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w, c] * w[c,r,s])
- *   conv2d_depthwise_backward_data: dx[n,h,w,c] = residual[n,h,w,c] + sum over the (r, p), (s, q) that lead to (h, w) of
- *                                       dy[n,p,q,c] * w[c,r,s]
+ *   conv2d_depthwise_backward_data: dx[n,h,w,c] = activation(bias[c] + residual[n,h,w,c] + sum over the (r, p), (s, q)
+ *                                       that lead to (h, w) of dy[n,p,q,c] * w[c,r,s])
  *
  * source, w C,R,S (the weight parameter)   packed R,S,C   x, dx, residual of dx N,H,W,C   y, dy, residual of y N,P,Q,C   bias C or null
  * y or dx is overwritten; it may be its residual if R*S <= 64; no other aliasing.
@@ -207,9 +207,9 @@ void FNN_FUNCTION(conv2d_depthwise_backward_data)(const struct fnn_conv2d_depthw
             r.outputs = (g.width - w + g.stride_w - 1) / g.stride_w;
             r.output_step = g.stride_w * g.channels;
             r.y = args->dx + offset;
-            r.bias = NULL;
+            r.bias = args->bias;
             r.residual = args->residual ? args->residual + offset : NULL;
-            r.activation = FNN_ACTIVATION_NONE;
+            r.activation = (enum fnn_activation)args->activation;
             run_taps(&window, args->packed, n, 0, channel_block(unit % blocks, blocks, g.channels), &r);
         }
     }

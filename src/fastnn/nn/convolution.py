@@ -18,6 +18,7 @@ class _Convolution(Module):
     """What the convolutions of any number of axes share."""
 
     axes: int
+    transposed = False
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints, padding: Any, dilation: Ints,
@@ -37,7 +38,8 @@ class _Convolution(Module):
             padding if isinstance(padding, str) or _is_nested(padding) else integers(padding, self.axes, "padding", 0)
         )
         self.padding_mode = one_of(padding_mode, "padding_mode", "zeros")
-        self.weight = Parameter(init.empty(out_channels, in_channels // groups, *self.kernel_size))
+        ends = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        self.weight = Parameter(init.empty(ends[0], ends[1] // groups, *self.kernel_size))
         self.bias = Parameter(init.empty(out_channels)) if bias else None
         self.reset_parameters()
 
@@ -51,11 +53,15 @@ class _Convolution(Module):
             parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * self.axes:
             parts.append(f"dilation={self.dilation}")
+        parts += self._more_repr()
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
             parts.append("bias=False")
         return ", ".join(parts)
+
+    def _more_repr(self) -> list[str]:
+        return []
 
 
 def _is_nested(padding: Any) -> bool:

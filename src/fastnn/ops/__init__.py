@@ -15,7 +15,11 @@ from . import (  # noqa: F401
     normalization_rows,
     optimizer,
     pooling,
+    power,
+    random_rectifier,
     reduction,
+    resampling,
     shape,
     slicing,
+    transposed_convolution,
 )

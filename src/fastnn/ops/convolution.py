@@ -44,10 +44,14 @@ class Geometry:
     padding: Sides
     dilation: Pair
     groups: int
+    positions: Pair | None = None
+    """(P, Q), if fewer than fit: the outputs that a transposed convolution was given."""
 
     @property
     def output(self) -> Pair:
         """(P, Q); not positive where the kernel does not fit."""
+        if self.positions is not None:
+            return self.positions
         top, bottom, left, right = self.padding
         (_, _, height, width), (_, _, rows, columns) = self.x, self.weight
         return (
@@ -89,7 +93,8 @@ class Geometry:
 
 
 def geometry_of(x: Shape, weight: Shape, attributes: dict[str, Any]) -> Geometry:
-    return Geometry(x, weight, *(attributes[name] for name in ("stride", "padding", "dilation", "groups")))
+    names = ("stride", "padding", "dilation", "groups")
+    return Geometry(x, weight, *(attributes[name] for name in names), positions=attributes.get("positions"))
 
 
 def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
@@ -222,6 +227,32 @@ class Convolution(Op):
             steps.step("conv2d_forward", g.work(steps.facts), **arguments)
 
 
+def lower_input_gradient(
+    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
+    activation: int,
+) -> None:  # fmt: skip
+    """The steps of dx = activation(bias + residual + the gradient of the input), bias one for each channel of dx."""
+    if lower_backward_data(steps, g, dy, weight, bias, residual, dx, activation):
+        return
+    arguments: dict[str, Any] = {
+        "bias": steps.pointer(bias),
+        "residual": steps.pointer(residual),
+        "activation": activation,
+    }
+    if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments)):
+        packed = _packed(steps, weight, g, backward=True, turned=True)
+        arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx), **turned}
+        steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, turned))
+        return
+    arguments |= {"dy": steps.pointer(dy), "dx": steps.pointer(dx), **g.arguments}
+    if g.is_depthwise:
+        packed = _packed_depthwise(steps, weight, g)
+        steps.step("conv2d_depthwise_backward_data", g.work(steps.facts) * 4, packed=packed, **arguments)
+    else:
+        packed = _packed(steps, weight, g, backward=True)
+        steps.step("conv2d_backward_data", g.work(steps.facts), packed=packed, **arguments)
+
+
 @register
 class ConvolutionBackwardData(Op):
     """dx (shape) from dy and weight; `has_residual`: plus a third input of dx's shape."""
@@ -243,34 +274,7 @@ class ConvolutionBackwardData(Op):
         (dy, weight), (dx,) = node.inputs[:2], node.outputs
         g = geometry_of(node.shape, weight.shape, node.attributes)
         residual = node.inputs[2] if len(node.inputs) > 2 else None
-        if lower_backward_data(steps, g, dy, weight, residual, dx):
-            return
-        if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments)):
-            steps.step(
-                "conv2d_strip_forward",
-                g.work(steps.facts),
-                x=steps.pointer(dy),
-                packed=_packed(steps, weight, g, backward=True, turned=True),
-                bias=None,
-                residual=steps.pointer(residual),
-                y=steps.pointer(dx),
-                activation=ACTIVATIONS[None],
-                **turned,
-                **_strips(steps, turned),
-            )
-            return
-        arguments: dict[str, Any] = {
-            "dy": steps.pointer(dy),
-            "residual": steps.pointer(residual),
-            "dx": steps.pointer(dx),
-            **g.arguments,
-        }
-        if g.is_depthwise:
-            packed = _packed_depthwise(steps, weight, g)
-            steps.step("conv2d_depthwise_backward_data", g.work(steps.facts) * 4, packed=packed, **arguments)
-        else:
-            packed = _packed(steps, weight, g, backward=True)
-            steps.step("conv2d_backward_data", g.work(steps.facts), packed=packed, **arguments)
+        lower_input_gradient(steps, g, dy, weight, None, residual, dx, ACTIVATIONS[None])
 
 
 @register

@@ -87,16 +87,17 @@ def lower_forward(
 
 
 def lower_backward_data(
-    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, residual: Tensor | None, dx: Tensor
-) -> bool:
+    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
+    activation: int,
+) -> bool:  # fmt: skip
     """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding 2 - padding."""
     product = _product(g, backward=True)
     if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
         return False
     sizes = _sizes(g)
     arguments: dict[str, Any] = {
-        "x": steps.pointer(dy), "bias": None, "residual": steps.pointer(residual), "y": steps.pointer(dx),
-        "activation": 0,
+        "x": steps.pointer(dy), "bias": steps.pointer(bias), "residual": steps.pointer(residual),
+        "y": steps.pointer(dx), "activation": activation,
         "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
         "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
         "out_channels": sizes["channels"], "pad_top": 2 - sizes["pad_top"], "pad_left": 2 - sizes["pad_left"],

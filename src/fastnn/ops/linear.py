@@ -107,6 +107,19 @@ class Linear(_Product):
         )
 
 
+def lower_product(steps: Lowering, dy: Tensor, weight: Tensor, dx: Tensor, sizes: dict[str, int]) -> None:
+    """The step of dx (batch, channels) = dy (batch, out_channels) weight (out_channels, channels)."""
+    steps.step(
+        "linear_backward_data",
+        _work(sizes, steps.facts),
+        dy=steps.pointer(dy),
+        weight=steps.pointer(weight),
+        dx=steps.pointer(dx),
+        **_workspace(steps, sizes["batch"], sizes["channels"], sizes["out_channels"]),
+        **sizes,
+    )
+
+
 @register
 class LinearBackwardData(_Product):
     """dx = dy weight."""
@@ -118,16 +131,7 @@ class LinearBackwardData(_Product):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (dy, weight), (dx,) = node.inputs, node.outputs
-        sizes = _sizes(dy.shape, weight.shape)
-        steps.step(
-            "linear_backward_data",
-            _work(sizes, steps.facts),
-            dy=steps.pointer(dy),
-            weight=steps.pointer(weight),
-            dx=steps.pointer(dx),
-            **_workspace(steps, sizes["batch"], sizes["channels"], sizes["out_channels"]),
-            **sizes,
-        )
+        lower_product(steps, dy, weight, dx, _sizes(dy.shape, weight.shape))
 
 
 @register

@@ -7,6 +7,7 @@ from .rewriting import absorb, only_reader
 
 ACTIVATIONS = {
     "conv2d": ("relu", "relu6"),
+    "conv_transpose2d": ("relu", "relu6"),
     "linear": ("relu", "relu6"),
     "batch_norm_train": ("relu",),
     "batch_norm_track": ("relu",),
@@ -14,7 +15,9 @@ ACTIVATIONS = {
 }
 """For each op that can apply an activation to its result, which ones."""
 
-RESIDUALS = ("conv2d", "conv2d_backward_data", "batch_norm_train", "batch_norm_track", "batch_norm_eval")
+RESIDUALS = (
+    "conv2d", "conv2d_backward_data", "conv_transpose2d", "batch_norm_train", "batch_norm_track", "batch_norm_eval",
+)  # fmt: skip
 """Ops that can add a tensor of the result's shape."""
 
 

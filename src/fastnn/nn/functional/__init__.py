@@ -44,10 +44,12 @@ from .pooling import (
 )
 from .shape import cat, flatten, unflatten
 from .softmax import glu, log_softmax, softmax
+from .transposed_convolution import conv_transpose1d, conv_transpose2d
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "alpha_dropout", "avg_pool1d", "avg_pool2d", "batch_norm",
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cat", "celu", "conv1d", "conv2d", "cross_entropy",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cat", "celu", "conv1d", "conv2d",
+    "conv_transpose1d", "conv_transpose2d", "cross_entropy",
     "dropout", "dropout1d", "dropout2d", "elu", "flatten", "gaussian_dropout", "gelu", "glu", "group_norm",
     "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "kl_div", "l1_loss", "layer_norm",
     "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "mish", "mse_loss", "prelu",
