@@ -98,7 +98,33 @@ def test_child_forked_while_other_threads_run() -> None:
 
 
 def test_a_lock_held_while_forking_does_not_hang_the_child() -> None:
-    """A new plan is compiled in the child: no lock of the parent's threads may be needed for that."""
+    """A thread of the parent is in the middle of tracing a model when another one forks; the child traces the same model."""
+    code = (
+        COMMON
+        + """
+    parent, tracing, forked = os.getpid(), threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def forward(self, x):
+            if os.getpid() == parent:
+                tracing.set()
+                forked.wait()
+            return nn.functional.relu(x)
+
+    slow = Slow()
+    runner = threading.Thread(target=slow, args=(np.ones((2, 7), np.float32),))
+    runner.start()
+    tracing.wait()
+    result = in_child(lambda: slow(np.ones((3, 5), np.float32)).sum())
+    forked.set()
+    runner.join()
+    print(result)
+    """
+    )
+    assert output_of(code) == "15.0"
+
+
+def test_child_forked_while_other_threads_compile() -> None:
     code = (
         COMMON
         + """
@@ -107,7 +133,7 @@ def test_a_lock_held_while_forking_does_not_hang_the_child() -> None:
     def keep_compiling():
         size = 1
         while not stop.is_set():
-            nn.functional.relu(np.zeros((2, size % 97 + 1), np.float32))
+            nn.functional.relu(np.zeros((2, size % 997 + 1), np.float32))
             fnn.random.next_layer()
             size += 1
 

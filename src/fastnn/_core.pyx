@@ -10,9 +10,10 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 import itertools
-import threading
 
 cimport numpy as cnp
+
+from .locks import Lock
 
 cnp.import_array()
 
@@ -282,7 +283,7 @@ cdef class Program:
         self.step_count, self.prologue = len(steps), prologue
         self.arena_bytes, self.constant_bytes = arena_bytes, constant_bytes
         self.value_count = value_count
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self.number = next(_numbers)
         self.wanted, self.filled = 1, 0
         flat, begins = self._flatten(steps)

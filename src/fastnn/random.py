@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from functools import cached_property
 
 import numpy as np
+
+from .locks import Lock
 
 RANDOM_SEED, RANDOM_STEP = "random.seed", "random.step"
 """Names of the run-time values that random operations of a plan read."""
@@ -20,7 +21,7 @@ class Stream:
     def __init__(self, seed: int = 0, step: int = 0) -> None:
         self.seed = seed
         self.step = step
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def values(self) -> dict[str, int]:
         """The seed and the next step."""
@@ -41,7 +42,7 @@ class _State:
 
 
 _state = _State(0)
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def manual_seed(seed: int) -> None:

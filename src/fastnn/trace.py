@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from . import _core, ops  # noqa: F401  importing ops registers them
 from .graph import Graph, Tensor
+from .locks import Lock
 from .passes import run_passes
 from .plan import Plan, compile_graph
 from .random import RANDOM_SEED, default_stream
@@ -88,7 +88,7 @@ class Compiled:
         self._build = build
         self._integers = tuple(integers)
         self._repeatable = repeatable
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._found: OrderedDict[Any, Plan] = OrderedDict()  # by shapes and clock: no trace needed
         self._plans: OrderedDict[Any, Plan] = OrderedDict()  # by what the graph computes
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .locks import Lock
 
 Array = npt.NDArray[Any]
 
@@ -49,7 +50,7 @@ class Clock:
     """A count of changes that any thread may tick."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.now = 0
 
     def tick(self) -> int:

@@ -1,0 +1,51 @@
+"""Locks that a forked child finds free, whoever held them in the parent.
+
+A fork copies a locked lock but not the thread that would release it, so the child would wait for ever. Whatever these locks
+guard is changed by single assignments and dictionary operations, and is whole at every moment; hence the child
+can go on with new locks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from weakref import WeakSet
+
+
+class Lock:
+    """A re-entrant lock for a `with` block.
+
+    >>> with Lock():
+    ...     pass
+    """
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        _locks.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Frees the lock; for a process in which this thread is the only one."""
+        self._lock = threading.RLock()
+
+
+_locks: WeakSet[Lock] = WeakSet()
+
+
+def _renew_all() -> None:
+    for lock in list(_locks):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)
