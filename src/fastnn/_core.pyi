@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -52,6 +52,7 @@ class Program:
         constant_bytes: int = 0,
         prologue: int = 0,
         value_count: int = 0,
+        brief: bool = False,
     ) -> None: ...
     def refresh(self) -> None: ...
     def run(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> None: ...
@@ -65,3 +66,37 @@ class Program:
         values: tuple[Any, ...] = (),
     ) -> None: ...
     def profile(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> list[float]: ...
+
+class Clock:
+    now: Final[int]
+    def tick(self) -> int: ...
+
+class Form:
+    def __init__(
+        self,
+        dtype: str,
+        shape: tuple[int, ...],
+        channels_last: bool,
+        limits: tuple[int, int, int | None] | None = None,
+    ) -> None: ...
+
+class Route:
+    def __init__(
+        self,
+        program: Program,
+        inputs: tuple[Form, ...],
+        outputs: tuple[Form, ...],
+        value_names: tuple[str, ...],
+        written: tuple[Any, ...],
+        choice: object,
+        threads: int,
+        structure: int,
+        weights: int,
+    ) -> None: ...
+
+class Calls:
+    def __init__(self, choice: Callable[[], object], structure: Clock, weights: Clock) -> None: ...
+    def remember(self, route: Route) -> None: ...
+    def run(
+        self, inputs: tuple[Any, ...], runtime: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[Any], ...] | None: ...

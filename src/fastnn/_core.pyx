@@ -13,7 +13,7 @@ import itertools
 
 cimport numpy as cnp
 
-from .locks import Lock
+from .locks import Lock as _Lock
 
 cnp.import_array()
 
@@ -176,6 +176,21 @@ cdef enum:
 _numbers = itertools.count(1)
 
 
+cdef class Clock:
+    """A count of changes that any thread may tick."""
+    cdef readonly int64_t now
+    cdef object lock
+
+    def __init__(self):
+        self.lock = _Lock()
+
+    def tick(self):
+        """Counts one more change; returns the new count."""
+        with self.lock:
+            self.now += 1
+            return self.now
+
+
 cdef class Pointer:
     """`size` bytes at `offset` of a space: the arena, the program's constants, array `index` of the statics
     (parameters and buffers, fixed when the program is built) or of the externals (given at every run)."""
@@ -254,6 +269,7 @@ cdef class Program:
     cdef RuntimeSlot *runtimes
     cdef ptrdiff_t slot_count, relocation_count, runtime_count
     cdef readonly ptrdiff_t step_count, prologue, arena_bytes, constant_bytes, value_count
+    cdef bint brief                  # so short that releasing the GIL costs more than it gives
     cdef Memory constants
     cdef ptrdiff_t wanted, filled    # the constants are current when these are equal
     cdef object lock
@@ -268,7 +284,7 @@ cdef class Program:
         self.runtimes = NULL
 
     def __init__(self, str isa, list steps, tuple statics, external_sizes, ptrdiff_t arena_bytes,
-                 ptrdiff_t constant_bytes=0, ptrdiff_t prologue=0, ptrdiff_t value_count=0):
+                 ptrdiff_t constant_bytes=0, ptrdiff_t prologue=0, ptrdiff_t value_count=0, bint brief=False):
         if self.steps != NULL:
             raise RuntimeError("a program is built once")
         if isa not in ISAS:
@@ -282,8 +298,8 @@ cdef class Program:
         self.external_written = [False] * len(self.external_sizes)
         self.step_count, self.prologue = len(steps), prologue
         self.arena_bytes, self.constant_bytes = arena_bytes, constant_bytes
-        self.value_count = value_count
-        self.lock = Lock()
+        self.value_count, self.brief = value_count, brief
+        self.lock = _Lock()
         self.number = next(_numbers)
         self.wanted, self.filled = 1, 0
         flat, begins = self._flatten(steps)
@@ -449,9 +465,9 @@ cdef class Program:
         instance.constants = constants
 
     cdef _bind_run(self, Instance instance, tuple externals, tuple values):
+        """Points an instance's arguments at checked arrays and gives it the run's values."""
         cdef ptrdiff_t i
         cdef Relocation *r
-        cdef RuntimeSlot *runtime
         if len(externals) != len(self.external_sizes) or len(values) != self.value_count:
             raise ValueError(f"the program takes {len(self.external_sizes)} arrays and {self.value_count} values, "
                              f"got {len(externals)} and {len(values)}")
@@ -461,12 +477,40 @@ cdef class Program:
             r = &self.relocations[i]
             if r.space == SPACE_EXTERNAL:
                 instance.slots[r.slot].pointer = <char *>cnp.PyArray_DATA(<cnp.ndarray>externals[r.index]) + r.offset
+        self._bind_values(instance, values)
+
+    cdef _bind_values(self, Instance instance, tuple values):
+        cdef ptrdiff_t i
+        cdef RuntimeSlot *runtime
         for i in range(self.runtime_count):
             runtime = &self.runtimes[i]
             if runtime.is_word:
                 instance.slots[runtime.slot].word = PyLong_AsUnsignedLongLong(values[runtime.index])
             else:
                 instance.slots[runtime.slot].real = values[runtime.index]
+
+    cdef _run_known(self, char **externals, tuple values):
+        """As run, for arrays that were found to be like those of an earlier run."""
+        cdef Instance instance
+        cdef ptrdiff_t i
+        cdef Relocation *r
+        instance = self._instance(self._current_constants())
+        for i in range(self.relocation_count):
+            r = &self.relocations[i]
+            if r.space == SPACE_EXTERNAL:
+                instance.slots[r.slot].pointer = externals[r.index] + r.offset
+        if self.runtime_count:
+            self._bind_values(instance, values)
+        self._run_steps(instance, self.prologue, self.step_count)
+        self.idle.append(instance)
+
+    cdef _run_steps(self, Instance instance, ptrdiff_t first, ptrdiff_t last):
+        cdef int threads = fastnn_get_num_threads()
+        if self.brief:
+            fnn_plan_run(instance.steps + first, last - first, 1)
+            return
+        with nogil:
+            fnn_plan_run(instance.steps + first, last - first, threads)
 
     def refresh(self):
         """The statics changed: compute the constants anew before the next run."""
@@ -502,11 +546,9 @@ cdef class Program:
     def run(self, tuple externals, tuple values=()):
         """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes)."""
         cdef Instance instance
-        cdef int threads = fastnn_get_num_threads()
         instance = self._instance(self._current_constants())
         self._bind_run(instance, externals, values)
-        with nogil:
-            fnn_plan_run(instance.steps + self.prologue, self.step_count - self.prologue, threads)
+        self._run_steps(instance, self.prologue, self.step_count)
         self.idle.append(instance)
 
     def begin(self):
@@ -538,6 +580,179 @@ cdef class Program:
         free(seconds)
         self.idle.append(instance)
         return result
+
+
+# ---- repeated calls -----------------------------------------------------------------------------------------
+
+cdef enum:
+    FORM_AXES = 8
+    ROUTE_ARRAYS = 16
+    ROUTES_KEPT = 4
+
+
+cdef class Form:
+    """What an array of a repeated call looks like: element type, shape, order in memory, range of its values."""
+    cdef int type_number, axes
+    cdef bint channels_last, limited, has_exception
+    cdef cnp.npy_intp shape[FORM_AXES]
+    cdef int64_t least, most, exception
+
+    def __init__(self, dtype, tuple shape, bint channels_last, limits=None):
+        """shape: logical. channels_last: a 4-D array N,C,H,W that lies N,H,W,C in memory. limits: None, or
+        (least, most, exception or None) of an integer array."""
+        if len(shape) > FORM_AXES or channels_last and len(shape) != 4:
+            raise ValueError(f"an array of {len(shape)} axes cannot have this form")
+        self.type_number = cnp.NPY_FLOAT if dtype == "f" else cnp.NPY_INT64
+        self.axes, self.channels_last = len(shape), channels_last
+        for i, extent in enumerate(shape):
+            self.shape[i] = extent
+        if limits is not None:
+            self.limited = True
+            self.least, self.most, exception = limits
+            self.has_exception = exception is not None
+            self.exception = exception or 0
+
+    cdef bint fits(self, array) except -1:
+        """Whether a kernel may read the array as it lies, and every value is in range."""
+        cdef int axis
+        cdef cnp.ndarray given
+        if not cnp.PyArray_CheckExact(array):
+            return False
+        given = <cnp.ndarray>array
+        if (cnp.PyArray_TYPE(given) != self.type_number or cnp.PyArray_NDIM(given) != self.axes
+                or not cnp.PyArray_ISALIGNED(given) or not cnp.PyArray_ISNOTSWAPPED(given)):
+            return False
+        for axis in range(self.axes):
+            if cnp.PyArray_DIM(given, axis) != self.shape[axis]:
+                return False
+        if self.channels_last:
+            return self._lies_channels_last(given)
+        if not cnp.PyArray_IS_C_CONTIGUOUS(given):
+            return False
+        return not self.limited or self._in_range(given)
+
+    cdef bint _lies_channels_last(self, cnp.ndarray array):
+        cdef cnp.npy_intp stride = cnp.PyArray_ITEMSIZE(array)
+        cdef int i, axis
+        for i in range(4):
+            axis = 3 * (i == 1) + 2 * (i == 2) + (i == 0)  # C, W, H, N
+            if self.shape[axis] != 1 and cnp.PyArray_STRIDE(array, axis) != stride:
+                return False
+            stride *= self.shape[axis]
+        return True
+
+    cdef bint _in_range(self, cnp.ndarray array):
+        cdef const int64_t *values = <const int64_t *>cnp.PyArray_DATA(array)
+        cdef cnp.npy_intp i
+        for i in range(cnp.PyArray_SIZE(array)):
+            if (values[i] < self.least or values[i] > self.most) and not (
+                    self.has_exception and values[i] == self.exception):
+                return False
+        return True
+
+    cdef cnp.ndarray fresh(self):
+        """A new array of this form, in memory order."""
+        cdef cnp.npy_intp shape[FORM_AXES]
+        cdef int axis
+        for axis in range(self.axes):
+            shape[axis] = self.shape[axis]
+        if self.channels_last:
+            shape[1], shape[2], shape[3] = self.shape[2], self.shape[3], self.shape[1]
+        return cnp.PyArray_EMPTY(self.axes, shape, self.type_number, 0)
+
+
+cdef class Route:
+    """All that was found out for one call, and what must not have changed for the next one to be like it."""
+    cdef Program program
+    cdef tuple inputs, outputs, value_names, written
+    cdef object choice
+    cdef int threads
+    cdef int64_t structure, weights
+
+    def __init__(self, Program program not None, tuple inputs, tuple outputs, tuple value_names, tuple written,
+                 choice, int threads, int64_t structure, int64_t weights):
+        """inputs, outputs: a Form for each array. written: the variables that a run changes. choice, threads,
+        structure, weights: the settings and clocks that the program is right for."""
+        sizes = program.external_sizes
+        if len(inputs) + len(outputs) != len(sizes) or len(sizes) > ROUTE_ARRAYS:
+            raise ValueError(f"a route of {len(inputs)} inputs and {len(outputs)} outputs does not fit its program")
+        for form, size, is_written in zip(inputs + outputs, sizes, program.external_written):
+            bytes_needed = tensor_bytes(tuple([(<Form?>form).shape[i] for i in range((<Form>form).axes)]),
+                                        4 if (<Form>form).type_number == cnp.NPY_FLOAT else 8)
+            if bytes_needed != size:
+                raise ValueError(f"an array of {bytes_needed} bytes does not fit its program's {size}")
+        if any(program.external_written[:len(inputs)]):
+            raise ValueError("the program writes to its inputs")
+        if len(value_names) != program.value_count:
+            raise ValueError(f"{len(value_names)} names for {program.value_count} values")
+        self.program, self.inputs, self.outputs = program, inputs, outputs
+        self.value_names, self.written = value_names, written
+        self.choice, self.threads, self.structure = choice, threads, structure
+        self.weights = weights if program.prologue else -1
+
+    cdef bint fits(self, tuple inputs, dict runtime) except -1:
+        cdef Py_ssize_t i
+        if len(inputs) != len(self.inputs):
+            return False
+        for name in self.value_names:
+            if runtime is None or name not in runtime:
+                return False
+        for i in range(len(inputs)):
+            if not (<Form>self.inputs[i]).fits(inputs[i]):
+                return False
+        return True
+
+    cdef tuple run(self, tuple inputs, dict runtime):
+        cdef char *pointers[ROUTE_ARRAYS]
+        cdef Py_ssize_t i, count = len(inputs)
+        cdef cnp.ndarray array
+        cdef list results = []
+        for i in range(count):
+            pointers[i] = <char *>cnp.PyArray_DATA(<cnp.ndarray>inputs[i])
+        for form in self.outputs:
+            array = (<Form>form).fresh()
+            pointers[count] = <char *>cnp.PyArray_DATA(array)
+            count += 1
+            results.append(array.transpose(0, 3, 1, 2) if (<Form>form).channels_last else array)
+        values = tuple([runtime[name] for name in self.value_names]) if self.value_names else ()
+        self.program._run_known(pointers, values)
+        return tuple(results)
+
+
+cdef class Calls:
+    """The routes of one function: a call like one before is recognised in C, and nothing is looked up for it."""
+    cdef list routes
+    cdef object choice               # () -> the settings in force
+    cdef Clock structure, weights
+
+    def __init__(self, choice, Clock structure not None, Clock weights not None):
+        self.routes = []
+        self.choice, self.structure, self.weights = choice, structure, weights
+
+    def remember(self, Route route not None):
+        """Puts a route before those known; one that it replaces, and the oldest, go."""
+        self.routes = [route, *[r for r in self.routes if (<Route>r).program is not route.program]][:ROUTES_KEPT]
+
+    def run(self, tuple inputs not None, dict runtime=None):
+        """The outputs of a call like one before, images seen as N,C,H,W; None: the call is another."""
+        cdef Route route
+        cdef list routes = self.routes
+        if not routes:
+            return None
+        choice = self.choice()
+        for found in routes:
+            route = <Route>found
+            if (route.choice is choice and route.structure == self.structure.now
+                    and route.threads == fastnn_get_num_threads()
+                    and (route.weights == -1 or route.weights == self.weights.now)
+                    and route.fits(inputs, runtime)):
+                results = route.run(inputs, runtime)
+                if route.written:
+                    now = self.weights.tick()
+                    for variable in route.written:
+                        variable.changed = now
+                return results
+        return None
 
 
 cdef void *_allocate(size_t size) except NULL:

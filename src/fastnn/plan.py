@@ -17,6 +17,10 @@ SERIAL_WORK = 60_000
 """Nanoseconds of one thread's work below which a step is not worth sharing: waking and joining a team costs some ten
 thousand, and a barrier a thousand."""
 
+BRIEF_WORK = 20_000
+"""Nanoseconds of a whole run below which it keeps the GIL: to give it up and to take it again costs as much as a
+small layer, and nobody waits longer than that for it."""
+
 
 @dataclass(eq=False)
 class Storage:
@@ -380,6 +384,7 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
         constant_bytes,
         prologue,
         len(lowering.value_names),
+        all(s.serial for s in steps) and sum(s.work for s in steps) < BRIEF_WORK,
     )
     split = sum(not s.prologue and s.position < forward_nodes for s in steps)
     variables = [t.variable for t in graph.variables.values() if t.variable is not None]

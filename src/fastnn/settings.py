@@ -1,4 +1,4 @@
-"""What the user may choose for a block of code: the instruction set and the convolution algorithm."""
+"""What the user may choose for a block of code: instruction set, convolution algorithm, rewrites of the graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from operator import index
+from typing import Any
 
 from . import _core
 from .plan import SERIAL_WORK, Facts, facts_of
@@ -34,14 +36,35 @@ def _default_isa() -> str:
     return _checked_isa(wanted, "FASTNN_ISA") if wanted else available_isas()[-1]
 
 
-_isa: ContextVar[str] = ContextVar("fastnn_isa", default=_default_isa())  # noqa: B039  a str
-_convolution: ContextVar[str] = ContextVar("fastnn_convolution", default="auto")
-_serial_work: ContextVar[float] = ContextVar("fastnn_serial_work", default=SERIAL_WORK)
+@dataclass(frozen=True)
+class Choice:
+    """All that holds for a block of code; one object stays in force until another is chosen."""
+
+    isa: str
+    convolution: str = "auto"
+    serial_work: float = SERIAL_WORK
+    without: frozenset[str] = frozenset()
+    """Passes that are left out."""
+
+
+_choice: ContextVar[Choice] = ContextVar("fastnn_settings", default=Choice(_default_isa()))  # noqa: B039  it is frozen
+
+current_choice = _choice.get
+"""() -> the settings in force here."""
+
+
+@contextmanager
+def _chosen(**changes: Any) -> Iterator[None]:
+    token = _choice.set(replace(_choice.get(), **changes))
+    try:
+        yield
+    finally:
+        _choice.reset(token)
 
 
 def current_isa() -> str:
     """The instruction set that calls made here use: the best one, unless `FASTNN_ISA` or `use_isa` says otherwise."""
-    return _isa.get()
+    return _choice.get().isa
 
 
 @contextmanager
@@ -56,11 +79,8 @@ def use_isa(name: str) -> Iterator[None]:
     ...     current_isa()
     'scalar'
     """
-    token = _isa.set(_checked_isa(name, "use_isa"))
-    try:
+    with _chosen(isa=_checked_isa(name, "use_isa")):
         yield
-    finally:
-        _isa.reset(token)
 
 
 @contextmanager
@@ -72,11 +92,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
     """
     if name not in CONVOLUTION_ALGORITHMS:
         raise ValueError(f"conv_algorithm: {name!r} is none of {', '.join(CONVOLUTION_ALGORITHMS)}")
-    token = _convolution.set(name)
-    try:
+    with _chosen(convolution=name):
         yield
-    finally:
-        _convolution.reset(token)
 
 
 @contextmanager
@@ -88,11 +105,29 @@ def serial_below(nanoseconds: float) -> Iterator[None]:
     >>> with serial_below(0):
     ...     pass
     """
-    token = _serial_work.set(float(nanoseconds))
-    try:
+    with _chosen(serial_work=float(nanoseconds)):
         yield
-    finally:
-        _serial_work.reset(token)
+
+
+@contextmanager
+def without_passes(*names: str) -> Iterator[None]:
+    """Leaves rewrites of the graph out of the plans made inside the block: some of `fastnn.passes.PASSES` by name, or
+    all of them if none is named. Results agree within rounding; for tests, and to see what a pass is worth.
+
+    >>> from fastnn import nn
+    >>> model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    >>> with without_passes():
+    ...     [step.kernel for step in model.plan((1, 3)).steps]
+    ['linear_forward', 'relu_forward']
+    """
+    from .passes import PASSES
+
+    known = [rewrite.__name__ for rewrite in PASSES]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"without_passes: {name!r} is none of {', '.join(known)}")
+    with _chosen(without=_choice.get().without.union(names or known)):
+        yield
 
 
 def get_num_threads() -> int:
@@ -114,9 +149,10 @@ def set_num_threads(threads: int) -> None:
 
 def current_facts() -> Facts:
     """What a plan made now is compiled for."""
-    return facts_of(_isa.get(), _core.get_num_threads(), _convolution.get(), _serial_work.get())
+    choice = _choice.get()
+    return facts_of(choice.isa, _core.get_num_threads(), choice.convolution, choice.serial_work)
 
 
-def settings_key() -> tuple[str, int, str, float]:
+def settings_key() -> tuple[Choice, int]:
     """Changes when a plan made now would differ from one made before."""
-    return _isa.get(), _core.get_num_threads(), _convolution.get(), _serial_work.get()
+    return _choice.get(), _core.get_num_threads()

@@ -9,16 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import _core, ops  # noqa: F401  importing ops registers them
+from ._core import Clock
 from .graph import Graph, Tensor
 from .locks import Lock
 from .passes import run_passes
 from .plan import Plan, compile_graph
 from .random import RANDOM_SEED, default_stream
-from .settings import current_facts, settings_key
-from .variable import Array, Clock, logical_view, weights_clock
+from .settings import Choice, current_choice, current_facts, settings_key
+from .variable import Array, logical_view, weights_clock
 
 structure_clock = Clock()
 """Ticks whenever any module changes in a way that a new trace could see."""
+
+ARRAYS_KNOWN = 8
+"""Inputs and outputs that a call can have to be recognised at once."""
 
 PLANS_KEPT = 16
 """Plans that one traced function keeps, the least recently used going first."""
@@ -76,6 +80,19 @@ def _cast(array: Array, integers: bool) -> Array:
     return array.astype(wanted, copy=False)
 
 
+def _character(tensor: Tensor) -> str:
+    return "f" if tensor.dtype == "float32" else "q"
+
+
+def _form(tensor: Tensor, given: Argument) -> _core.Form | None:
+    """What an array must look like to be taken as this one was; None: more than C compares."""
+    (shape, character, layout), limits = given.key, [limit[:3] for limit in tensor.limits]
+    image = len(shape) == 4
+    if len(limits) > 1 or image and character != "f" or limits and tensor.dtype != "int64":
+        return None
+    return _core.Form(_character(tensor), shape, image and layout == "memory", *limits)
+
+
 class Compiled:
     """A function of tensors that is called with arrays.
 
@@ -89,6 +106,9 @@ class Compiled:
         self._integers = tuple(integers)
         self._repeatable = repeatable
         self._lock = Lock()
+        self._calls = _core.Calls(current_choice, structure_clock, weights_clock)
+        self.again = self._calls.run
+        """(arrays, runtime) -> the outputs of a call like one before; None: it is another, or something changed."""
         self._found: OrderedDict[Any, Plan] = OrderedDict()  # by shapes and clock: no trace needed
         self._plans: OrderedDict[Any, Plan] = OrderedDict()  # by what the graph computes
 
@@ -118,7 +138,7 @@ class Compiled:
             for shape, character, layout in shapes
         ]
         graph.outputs = list(self._build(graph, *tensors))
-        run_passes(graph)
+        run_passes(graph, current_choice().without)
         key = (graph.signature(), settings_key())
         if key not in self._plans:
             self._plans[key] = compile_graph(graph, current_facts(), self._repeatable)
@@ -127,11 +147,29 @@ class Compiled:
         self._plans.move_to_end(key)
         return self._plans[key]
 
-    def __call__(self, *values: Any, runtime: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+    def __call__(self, *values: Any, runtime: dict[str, Any] | None = None) -> tuple[Array, ...]:
         """Runs the plan for these arrays; returns the outputs, images channels-last in memory."""
+        outputs = self.again(values, runtime)
+        if outputs is not None:
+            return outputs
+        choice, threads, structure = current_choice(), _core.get_num_threads(), structure_clock.now
         arguments = self.arguments(values)
         plan = self.plan([a.key for a in arguments])
-        return run(plan, arguments, runtime)
+        outputs = run(plan, arguments, runtime)
+        if structure == structure_clock.now:
+            self._remember(plan, arguments, (choice, threads, structure))
+        return outputs
+
+    def _remember(self, plan: Plan, arguments: Sequence[Argument], valid: tuple[Choice, int, int]) -> None:
+        """Lets `again` know the way of this call, if it is one that C can check."""
+        inputs = [_form(tensor, given) for tensor, given in zip(plan.inputs, arguments, strict=True)]
+        outputs = [_core.Form(_character(t), t.shape, t.ndim == 4) for t in plan.outputs]
+        if None in inputs or len(inputs) + len(outputs) > ARRAYS_KNOWN:
+            return
+        names, time = plan.value_names, plan.constants_time
+        self._calls.remember(
+            _core.Route(plan.program, tuple(inputs), tuple(outputs), names, plan.written, *valid, time)  # type: ignore[arg-type]
+        )
 
 
 def check_limits(plan: Plan, arguments: Sequence[Argument]) -> None:
@@ -173,7 +211,7 @@ def note_written(plan: Plan) -> None:
             variable.changed = now
 
 
-def run(plan: Plan, arguments: Sequence[Argument], runtime: Mapping[str, Any] | None = None) -> tuple[Array, ...]:
+def run(plan: Plan, arguments: Sequence[Argument], runtime: dict[str, Any] | None = None) -> tuple[Array, ...]:
     """One run of a plan into fresh output arrays."""
     check_limits(plan, arguments)
     values = runtime_values(plan, runtime)

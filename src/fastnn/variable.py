@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .locks import Lock
+from ._core import Clock
 
 Array = npt.NDArray[Any]
 
@@ -44,19 +44,6 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> 
     raw = np.empty(size + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size].view(dtype).reshape(shape)
-
-
-class Clock:
-    """A count of changes that any thread may tick."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self.now = 0
-
-    def tick(self) -> int:
-        with self._lock:
-            self.now += 1
-            return self.now
 
 
 weights_clock = Clock()

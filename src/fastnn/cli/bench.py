@@ -1,4 +1,5 @@
-"""`fastnn bench`: this machine's peaks, then each layer's time, rate, fraction of the peak and thread scaling."""
+"""`fastnn bench`: this machine's peaks, then each layer's time, rate, fraction of the peak and thread scaling; or, with
+`--net`, whole nets in inference and training."""
 
 from __future__ import annotations
 
@@ -8,45 +9,133 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..benchmark.machine import measure_machine
-from ..settings import set_num_threads
+from ..benchmark.machine import Machine, measure_machine
+from ..settings import get_num_threads, set_num_threads
 
-HELP = "measure this machine's peaks and the kernels against them"
+HELP = "measure this machine's peaks and the kernels against them, or whole nets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fastnn bench`."""
     parser.add_argument("--threads", type=int, help="threads of the main column (default: as in `fastnn info`)")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name contains TEXT")
-    parser.add_argument("--peer", choices=["torch"], help="measure a peer alternately in the same run")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME",
+        help="measure a peer alternately in the same run: torch; with --net also torch.compile, onnxruntime, openvino, "
+        "or all that are installed: all (may be given several times)",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each figure (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    nets = parser.add_argument_group("whole nets")
+    nets.add_argument("--net", action="append", default=[], metavar="NAME", help="a net of fastnn.models, or all")
+    nets.add_argument(
+        "--run", dest="kind", choices=["inference", "training"], help="only this kind of run (default: both)"
+    )
+    nets.add_argument("--batch", type=int, action="append", help="batch size (default: the net's usual ones)")
+    nets.add_argument("--memory", action="store_true", help="measure peak memory, each library in a process of its own")
+    nets.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; returns the exit status."""
-    from ..benchmark import kernels, peers
-    from ..benchmark.cases import QUICK
-
-    if arguments.peer and find_spec(arguments.peer) is None:
-        print(f"fastnn bench: --peer {arguments.peer} needs {arguments.peer} to be installed")
-        return 2
     if arguments.threads:
         set_num_threads(arguments.threads)
-    machine = measure_machine()
+    return run_nets(arguments) if arguments.net else run_layers(arguments)
+
+
+def _show(machine: Machine) -> None:
     print(
         f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s of float32 FMA, "
         f"{machine.copy_gbs:.1f} GB/s copying (read + write)\n"
     )
-    if arguments.peer:
+
+
+def run_layers(arguments: argparse.Namespace) -> int:
+    """The table of layers."""
+    from ..benchmark import kernels, peers
+    from ..benchmark.cases import QUICK
+
+    peer = arguments.peer[0] if arguments.peer else None
+    if arguments.peer and arguments.peer != ["torch"]:
+        print("fastnn bench: the layers' only peer is torch; other peers need --net")
+        return 2
+    if peer and find_spec(peer) is None:
+        print(f"fastnn bench: --peer {peer} needs {peer} to be installed")
+        return 2
+    machine = measure_machine()
+    _show(machine)
+    if peer:
         peers.set_threads(machine.threads)
     cases = [case for case in QUICK if arguments.filter in case.name]
-    print(kernels.header(arguments.peer))
+    print(kernels.header(peer))
     rows = []
-    for row in kernels.measure(cases, machine, arguments.peer, arguments.seconds):
+    for row in kernels.measure(cases, machine, peer, arguments.seconds):
         print(kernels.line(row), flush=True)
         rows.append(row)
     if arguments.json:
         figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def _chosen_peers(wanted: list[str]) -> list[str]:
+    """The contenders of --peer; ValueError tells what is not there."""
+    from ..benchmark.net_calls import PEERS, installed
+
+    if "all" in wanted:
+        return installed()
+    chosen = []
+    for name in wanted:
+        if name not in PEERS:
+            raise ValueError(f"--peer {name}: there are {', '.join(PEERS)} and all")
+        if name not in installed():
+            package = PEERS[name]
+            also = " and onnx and torch for the model's file" if package != "torch" else ""
+            compiler = " and a C++ compiler" if name == "torch.compile" else ""
+            raise ValueError(f"--peer {name} needs {package}{also}{compiler} to be installed")
+        chosen += [name, "torch channels_last"] if name == "torch" else [name]
+    return chosen
+
+
+def run_nets(arguments: argparse.Namespace) -> int:
+    """The table of whole nets."""
+    from ..benchmark import nets
+    from ..benchmark.net_calls import INFERENCE, TRAINING, Task
+    from ..models import NETS
+
+    names = list(NETS) if "all" in arguments.net else arguments.net
+    unknown = [name for name in names if name not in NETS]
+    if unknown:
+        print(f"fastnn bench: there is no net {unknown[0]!r}; there are {', '.join(NETS)} and all")
+        return 2
+    try:
+        peers = _chosen_peers(arguments.peer)
+    except ValueError as error:
+        print(f"fastnn bench: {error}")
+        return 2
+    if arguments.plot and find_spec("matplotlib") is None:
+        print("fastnn bench: --plot needs matplotlib to be installed")
+        return 2
+    machine, threads = measure_machine(), get_num_threads()
+    _show(machine)
+    kinds = [arguments.kind] if arguments.kind else [INFERENCE, TRAINING]
+    tasks = [
+        Task(name, kind, batch, threads)
+        for name in names
+        for kind in kinds
+        for batch in arguments.batch or (NETS[name].inference if kind == INFERENCE else NETS[name].training)
+    ]
+    print(nets.header(arguments.memory))
+    rows = []
+    for row in nets.measure(tasks, peers, arguments.seconds, arguments.memory):
+        print(*nets.lines(row), sep="\n", flush=True)
+        rows.append(row)
+    print(*nets.summary(rows), sep="\n")
+    if arguments.json:
+        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if arguments.plot:
+        from ..benchmark import net_plot
+
+        net_plot.save(rows, arguments.plot)
     return 0

@@ -64,6 +64,7 @@ class Module:
     """
 
     training: bool
+    _compiled: Compiled | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Our own layers name themselves in errors about their arguments."""
@@ -85,10 +86,12 @@ class Module:
     # -- calling
 
     def __call__(self, *inputs: Any) -> Any:
-        for x in inputs:
-            if isinstance(x, Tensor):
-                return self._forward_named(*inputs)
-        outputs = self._compile()(*inputs)
+        outputs = None if self._compiled is None else self._compiled.again(inputs)
+        if outputs is None:
+            for x in inputs:
+                if isinstance(x, Tensor):
+                    return self._forward_named(*inputs)
+            outputs = self._compile()(*inputs)
         return outputs[0] if len(outputs) == 1 and not self._compiled_many else outputs
 
     def _forward_named(self, *inputs: Any) -> Any:

@@ -14,7 +14,7 @@ from ..nn.module import Module
 from ..nn.parameter import Parameter
 from ..optim.optimizer import Optimizer
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
-from ..trace import Argument, Compiled, argument, check_limits, run
+from ..trace import Argument, Compiled, argument, check_limits
 from ..variable import Array, aligned_empty, logical_view, memory_shape
 from .batches import Batches, checked_count, checked_samples
 from .callbacks import Callback, warn_not_finite
@@ -129,10 +129,8 @@ class Trainer:
         return self._step(x, y)[0]
 
     def _step(self, x: Any, y: Any) -> tuple[float, Array | None]:
-        arguments = self._training.arguments((x, y))
-        plan = self._training.plan([given.key for given in arguments])
         runtime = {RANDOM_SEED: self.seed, RANDOM_STEP: self.steps + 1, **self.optimizer.runtime()}
-        outputs = run(plan, arguments, runtime)
+        outputs = self._training(x, y, runtime=runtime)
         self.steps += 1
         self.optimizer.steps += 1
         return float(outputs[0]), outputs[1] if self.metrics else None
