@@ -47,6 +47,8 @@ CONVOLUTIONS = {
                                   stride=(2, 3), padding=(1, 0), output_padding=(1, 2), groups=2, dilation=(2, 1)),
     "conv_transpose2d dilated": with_bias("conv_transpose2d", normal(1, 2, 3, 3), normal(2, 2, 2, 2), 2,
                                           output_padding=1, dilation=3),
+    "conv_transpose1d": with_bias("conv_transpose1d", normal(2, 4, 5), normal(4, 3, 3), 6,
+                                  stride=3, padding=1, output_padding=2, groups=2, dilation=2),
     "linear": with_bias("linear", normal(3, 4), normal(5, 4), 5),
     "linear of rank 3": with_bias("linear", normal(2, 3, 4), normal(5, 4), 5),
 }  # fmt: skip

@@ -52,6 +52,23 @@ def convolution(axes: int) -> Callable[[np.random.Generator], Configuration]:
     return make
 
 
+def transposed_convolution(axes: int) -> Callable[[np.random.Generator], Configuration]:
+    def make(rng: np.random.Generator) -> Configuration:
+        groups = int(rng.choice([1, 1, 2, 3]))
+        channels, outputs = (groups * n for n in sizes(rng, 2, 1, 7))
+        kernel, dilation, stride = sizes(rng, axes, 1, 5), sizes(rng, axes, 1, 3), sizes(rng, axes, 1, 4)
+        reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+        options = {
+            "in_channels": channels, "out_channels": outputs, "kernel_size": tuple(kernel), "dilation": tuple(dilation),
+            "groups": groups, "stride": tuple(stride), "bias": flip(rng),
+            "padding": tuple(int(rng.integers(0, (n + 1) // 2)) for n in reach),
+            "output_padding": tuple(int(rng.integers(max(s, d))) for s, d in zip(stride, dilation, strict=True)),
+        }  # fmt: skip
+        return options, (*sizes(rng, 1, 1, 5), channels, *sizes(rng, axes, 1, 9))
+
+    return make
+
+
 def linear(rng: np.random.Generator) -> Configuration:
     features, outputs = sizes(rng, 2, 1, 40)
     shape = (*sizes(rng, int(rng.integers(0, 4)), 1, 5), features)
@@ -166,6 +183,8 @@ def glu(rng: np.random.Generator) -> Configuration:
 LAYERS: dict[str, Callable[[np.random.Generator], Configuration]] = {
     "Conv1d": convolution(1),
     "Conv2d": convolution(2),
+    "ConvTranspose1d": transposed_convolution(1),
+    "ConvTranspose2d": transposed_convolution(2),
     "Linear": linear,
     "BatchNorm1d": batch_norm(2, 3),
     "BatchNorm2d": batch_norm(4),
@@ -259,6 +278,25 @@ def compare_mode(theirs: Any, ours: nn.Module, x: np.ndarray, rng: np.random.Gen
 def test_layer(name: str) -> None:
     for number in range(CONFIGURATIONS):
         compare(name, LAYERS[name], number)
+
+
+def test_output_size() -> None:
+    """The sizes that PyTorch takes and what it makes of them, and the sizes that it refuses."""
+    for number in range(CONFIGURATIONS):
+        rng = seeded("output size", number)
+        options, shape = transposed_convolution(2)(rng)
+        theirs, ours = torch.nn.ConvTranspose2d(**options), nn.ConvTranspose2d(**options)
+        ours.load_state_dict(theirs.state_dict())
+        x = rng.standard_normal(shape).astype(np.float32)
+        size = [int(n + rng.integers(-1, 3)) for n in theirs(torch.tensor(x)).shape[2:]]
+        size = [*shape[:1], options["out_channels"], *size] if flip(rng) else size
+        try:
+            expected = theirs(torch.tensor(x), output_size=size).detach().numpy()
+        except (ValueError, RuntimeError):
+            with pytest.raises(ValueError, match="output"):
+                ours(x, output_size=size)
+            continue
+        assert_close(ours(x, output_size=size), expected, f"{options} on {shape} to {size}")
 
 
 def test_every_default_is_pytorchs() -> None:

@@ -91,6 +91,24 @@ def test_conv_transpose2d() -> None:
         )  # fmt: skip
 
 
+def test_conv_transpose1d() -> None:
+    for seed in CONFIGURATIONS:
+        rng = generator(seed)
+        groups, c_group, k_group, s, dilation, stride = sizes(rng, 6, 1, 4)
+        options = {
+            "stride": stride, "padding": int(rng.integers(0, dilation * (s - 1) // 2 + 1)), "groups": groups,
+            "output_padding": int(rng.integers(max(stride, dilation))), "dilation": dilation,
+        }  # fmt: skip
+        x = rng.standard_normal((3, groups * c_group, *sizes(rng, 1, 1, 9)))
+        weight, bias = rng.standard_normal((groups * c_group, k_group, s)), rng.standard_normal(groups * k_group)
+        agree(
+            lambda *arrays: reference.conv_transpose1d(*arrays, **options),
+            lambda dy, x, weight, bias: reference.conv_transpose1d_backward(dy, x, weight, **options),
+            lambda *tensors: F.conv_transpose1d(*tensors, **options),
+            (x, weight, bias), rng, f"seed {seed}, x {x.shape}, weight {weight.shape}, {options}",
+        )  # fmt: skip
+
+
 def test_linear() -> None:
     for seed in CONFIGURATIONS:
         rng = generator(seed)

@@ -31,7 +31,7 @@ from .adaptive_pooling import (
     adaptive_max_pool2d,
     adaptive_max_pool2d_backward,
 )
-from .convolution import conv1d, conv1d_backward, conv2d, conv2d_backward, conv_transpose2d, conv_transpose2d_backward
+from .convolution import conv1d, conv1d_backward, conv2d, conv2d_backward
 from .dropout import (
     alpha_dropout,
     alpha_dropout_backward,
@@ -123,6 +123,12 @@ from .shape import (
 )
 from .softmax import glu, glu_backward, log_softmax, log_softmax_backward, softmax, softmax_backward
 from .special import erf, erfc
+from .transposed_convolution import (
+    conv_transpose1d,
+    conv_transpose1d_backward,
+    conv_transpose2d,
+    conv_transpose2d_backward,
+)
 
 __all__ = [
     "Normalized",
@@ -153,6 +159,8 @@ __all__ = [
     "conv1d_backward",
     "conv2d",
     "conv2d_backward",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
     "conv_transpose2d",
     "conv_transpose2d_backward",
     "cross_entropy",

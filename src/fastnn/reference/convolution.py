@@ -1,4 +1,4 @@
-"""Convolution and its transpose, one tap of the filter at a time.
+"""Convolution, one tap of the filter at a time.
 
 Letters: N batch, C in-channels, K out-channels, G groups, H W in, P Q out, R S filter.
 y[n,k,p,q] = bias[k] + sum over c,r,s of weight[k,c,r,s] * x_padded[n, c, p*stride + r*dilation, q*stride + s*dilation]
@@ -182,68 +182,3 @@ def conv1d_backward(
     dy, x, weight = _as_height_one(dy, "dy"), _as_height_one(x, "x"), _as_height_one(weight, "weight")
     dx, dweight, dbias = conv2d_backward(dy, x, weight, *_geometry_1d(stride, padding, dilation), groups)
     return dx[:, :, 0, :], dweight[:, :, 0, :], dbias
-
-
-def _transposed_geometry(
-    x: Array, weight: Array, stride: Ints, padding: Ints, output_padding: Ints, groups: int, dilation: Ints
-) -> tuple[Pair, Pair, Sides, Pair]:
-    """Check the arguments of conv_transpose2d; return output size, stride, padding, dilation."""
-    as_float(x, "x", 4)
-    as_float(weight, "weight", 4)
-    _check_groups(groups, in_channels=x.shape[1])
-    if x.shape[1] != weight.shape[0]:
-        raise ValueError(f"x {x.shape} has {x.shape[1]} channels, but weight {weight.shape} takes {weight.shape[0]}")
-    stride, dilation = pair(stride, "stride"), pair(dilation, "dilation")
-    padding, extra = pair(padding, "padding", 0), pair(output_padding, "output_padding", 0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation)):
-        raise ValueError(f"output_padding {extra} must be smaller than stride {stride} or dilation {dilation}")
-    height, width = (
-        (size - 1) * st - 2 * pad + d * (k - 1) + e + 1
-        for size, st, pad, d, k, e in zip(x.shape[2:], stride, padding, dilation, weight.shape[2:], extra)
-    )
-    if min(height, width) < 1:
-        raise ValueError(f"output of conv_transpose2d would be {height} x {width}: padding {padding} is too large")
-    (ph, pw) = padding
-    return (height, width), stride, ((ph, ph), (pw, pw)), dilation
-
-
-def conv_transpose2d(
-    x: Array, weight: Array, bias: Array | None = None, stride: Ints = 1, padding: Ints = 0,
-    output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1,
-) -> Array:  # fmt: skip
-    """Transposed convolution: x (N,C,H,W), weight (C,K/groups,R,S), bias (K) -> (N,K,P,Q).
-
-    The input gradient of a `conv2d` whose dy is x: P = (H-1)*stride - 2*padding + dilation*(R-1) + output_padding + 1.
-    Raises ValueError for channels or groups that do not fit, too large an output_padding, an empty output.
-
-    >>> conv_transpose2d(np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), stride=2).tolist()
-    [[[[1.0, 1.0, 2.0, 1.0, 1.0]]]]
-    """
-    x, weight = np.asarray(x), np.asarray(weight)
-    size, stride, sides, dilation = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
-    y = _input_gradient(x, weight, size, stride, sides, dilation, groups)
-    if bias is not None:
-        check_shape(np.asarray(bias), (weight.shape[1] * groups,), "bias")
-        y = y + np.reshape(bias, (-1, 1, 1))
-    return y
-
-
-def conv_transpose2d_backward(
-    dy: Array, x: Array, weight: Array, stride: Ints = 1, padding: Ints = 0, output_padding: Ints = 0,
-    groups: int = 1, dilation: Ints = 1,
-) -> Gradients:  # fmt: skip
-    """Gradients of `conv_transpose2d`: dy (N,K,P,Q) -> dx (N,C,H,W), dweight (C,K/groups,R,S), dbias (K).
-
-    Errors as the forward function, and ValueError when dy has not the shape of the output.
-
-    >>> dx, _, _ = conv_transpose2d_backward(np.ones((1, 1, 1, 5)), np.ones((1, 1, 1, 2)), np.ones((1, 1, 1, 3)), 2)
-    >>> dx.tolist()
-    [[[[3.0, 3.0]]]]
-    """
-    dy, x, weight = as_float(dy, "dy", 4), np.asarray(x), np.asarray(weight)
-    size, stride, sides, dilation = _transposed_geometry(x, weight, stride, padding, output_padding, groups, dilation)
-    check_shape(dy, (x.shape[0], weight.shape[1] * groups, *size), "dy")
-    # A large output_padding can make room for windows that x has no element for: they carry no gradient.
-    dx = _correlate(dy, weight, stride, sides, dilation, groups)[..., : x.shape[2], : x.shape[3]]
-    dweight = _weight_gradient(x, dy, weight.shape[2:], stride, sides, dilation, groups)
-    return dx, dweight, dy.sum(axis=(0, 2, 3))
