@@ -163,3 +163,15 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
 def test_weights_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"weight must have the shape \(3,\) for scores of shape \(2, 3\), got \(4,\)"):
         nn.CrossEntropyLoss(np.ones(4))(np.zeros((2, 3)), np.zeros(2, np.int64))
+
+
+@pytest.mark.parametrize("classes", [2, 10, 17, 1000])
+def test_gradient_of_a_sure_prediction_keeps_its_digits(isa: str, rng: np.random.Generator, classes: int) -> None:
+    """The relative bound of cross_entropy.c: the gradient at the label is a sum of small numbers, not 1 minus nearly 1."""
+    x, labels = normal(rng, (23, classes)), rng.integers(0, classes, 23)
+    x[np.arange(23), labels] += np.linspace(5, 16, 23).astype(np.float32)
+    _, pullback = fnn.vjp(lambda t: F.cross_entropy(t, labels, reduction="sum"), x)
+    exact = reference.cross_entropy_backward(np.ones(()), x.astype(float), labels, reduction="sum")
+    spread = np.ptp(x, 1).max() + np.log(classes)
+    bound = (2 * classes + 20 + 2 * spread) * UNIT * np.abs(exact) + np.finfo(np.float32).tiny
+    assert_within(pullback(np.float32(1))[0], exact, bound)

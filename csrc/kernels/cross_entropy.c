@@ -4,14 +4,16 @@
  *
  *     loss_i = (1 - a) * w[t] * (lse_i - x[i,t]) + a / C * sum_c w[c] * (lse_i - x[i,c])
  *     mean: sum loss_i / sum w[t_i]        sum: sum loss_i        none: loss_i
- *     dx[i,c] = g_i * (exp(x[i,c] - lse_i) * q_i - a / C * w[c] - (c == t) * (1 - a) * w[t])
+ *     dx[i,c] = g_i * (p[i,c] * q_i - a / C * w[c] - (c == t) * (1 - a) * w[t]),  p[i,c] = exp(x[i,c] - lse_i)
  *     q_i = (1 - a) * w[t] + a / C * sum_c w[c];    g_i = dloss / sum w[t_i], dloss, or dloss[i]
  *
  * Rows whose label is ignore_index count nowhere: loss and gradient 0. (So do labels outside [0, C), which the caller
  * has refused.) logits x, dlogits (rows, classes); labels, log_sum_exp (rows); class_weight (C); loss, dloss (1), or (rows)
  * for none; total_weight (1): sum w[t_i]. reduction: 0 none, 1 mean, 2 sum. dlogits may be logits.
  * Error of a loss: (C / lanes + 12) eps * (max |x[i,:]| + log C) * q_i, of the total in addition 1 rounding (it is summed in
- * double); of a gradient: (C / lanes + 12 + 2 max |x[i,:]|) eps * q_i * |g_i|, eps = 2^-24.
+ * double); of a gradient: (C / lanes + 12 + 2 max |x[i,:]|) eps * q_i * |g_i|, eps = 2^-24; without smoothing
+ * (2 C / lanes + 20 + 2 max_c |x[i,c] - lse_i|) eps * |dx[i,c]|: p[i,t] - 1 is taken as minus the sum of the others, divided by the
+ * sum of all. The usual difference keeps no digit once a net is sure of itself, which is where training ends.
  * workspace: 2 * ceil(rows / 64) doubles. Parallel over blocks of 64 rows, combined in order. */
 #include "softmax.h"
 
@@ -25,13 +27,16 @@ static inline float class_weight_of(const float *class_weight, int64_t label) {
     return class_weight ? class_weight[label] : 1.0f;
 }
 
+/* sum_c x[c] */
+static float row_sum(const float *x, ptrdiff_t classes) {
+    vec sum = vec_zero();
+    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) sum = vec_add(sum, load_lanes(x + c, lanes_left(classes - c)));
+    return vec_sum(sum);
+}
+
 /* sum_c w[c] */
 static float weight_sum(const float *class_weight, ptrdiff_t classes) {
-    if (!class_weight) return (float)classes;
-    vec sum = vec_zero();
-    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES)
-        sum = vec_add(sum, load_lanes(class_weight + c, lanes_left(classes - c)));
-    return vec_sum(sum);
+    return class_weight ? row_sum(class_weight, classes) : (float)classes;
 }
 
 /* sum_c w[c] * (lse - x[c]) */
@@ -51,10 +56,10 @@ static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff
     const float *x = args->logits + row * classes;
     int64_t label = args->labels[row];
     float maximum = row_maximum(x, classes), smoothing = (float)args->label_smoothing;
-    float log_sum_exp = maximum + scalar_log(row_exponential_sum(x, classes, maximum));
+    float log_sum = scalar_log(row_exponential_sum(x, classes, maximum)), log_sum_exp = maximum + log_sum;
     args->log_sum_exp[row] = log_sum_exp;
     if (!is_counted(label, classes, args->ignore_index)) return 0.0f;
-    float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum_exp - x[label]);
+    float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum + (maximum - x[label]));
     if (smoothing > 0) loss += smoothing / (float)classes * smooth_loss(x, args->class_weight, log_sum_exp, classes);
     return loss;
 }
@@ -98,20 +103,24 @@ static void row_gradient(const struct fnn_cross_entropy_backward_args *args, ptr
         for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) store_lanes(dx + c, vec_zero(), lanes_left(classes - c));
         return;
     }
-    float hard = (1.0f - smoothing) * class_weight_of(args->class_weight, label);
-    const vec log_sum_exp = vec_set1(args->log_sum_exp[row]), all = vec_set1(hard + smooth_weight);
-    const vec soft = vec_set1(smoothing / (float)classes), g = vec_set1(gradient);
-    float at_label = x[label];
+    float hard = (1.0f - smoothing) * class_weight_of(args->class_weight, label), soft = smoothing / (float)classes;
+    const vec log_sum_exp = vec_set1(args->log_sum_exp[row]), g = vec_set1(gradient);
     for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) {
         ptrdiff_t n = lanes_left(classes - c);
-        vec probability = vec_exp(vec_sub(load_lanes(x + c, n), log_sum_exp));
-        vec w = args->class_weight ? load_lanes(args->class_weight + c, n) : vec_set1(1.0f);
-        store_lanes(dx + c, vec_mul(g, vec_sub(vec_mul(probability, all), vec_mul(soft, w))), n);
+        store_lanes(dx + c, vec_exp(vec_sub(load_lanes(x + c, n), log_sum_exp)), n);
     }
-    float probability[FNN_LANES];
-    vec_store(probability, vec_exp(vec_sub(vec_set1(at_label), log_sum_exp)));
-    float target = hard + smoothing / (float)classes * class_weight_of(args->class_weight, label);
-    dx[label] = gradient * (probability[0] * (hard + smooth_weight) - target);
+    float at_label = dx[label];
+    dx[label] = 0.0f;
+    float others = row_sum(dx, classes), sum = others + at_label;
+    const vec all = vec_set1((hard + smooth_weight) / sum);
+    for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(classes - c);
+        vec w = args->class_weight ? load_lanes(args->class_weight + c, n) : vec_set1(1.0f);
+        vec target = vec_mul(vec_set1(soft), w);
+        store_lanes(dx + c, vec_mul(g, vec_sub(vec_mul(load_lanes(dx + c, n), all), target)), n);
+    }
+    float smooth = at_label / sum * smooth_weight - soft * class_weight_of(args->class_weight, label);
+    dx[label] = gradient * (smooth - hard * (others / sum));
 }
 
 void FNN_FUNCTION(cross_entropy_backward)(const struct fnn_cross_entropy_backward_args *args,
