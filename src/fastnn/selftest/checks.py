@@ -256,6 +256,13 @@ CHECKS: dict[str, Check] = {
     "conv2d grouped": _convolution((2, 12, 8, 7), 18, 3, groups=3),
     "conv2d depthwise": _convolution((2, 21, 9, 8), 21, 3, padding=1, groups=21),
     "conv2d depthwise strided": _convolution((2, 21, 9, 8), 21, 3, stride=2, padding=1, groups=21),
+    "conv_transpose2d": _function(
+        "conv_transpose2d", [(2, 19, 6, 5), (19, 7, 4, 4), (7,)], 308, (0, 1), stride=2, padding=1
+    ),
+    "conv_transpose2d depthwise": _function(
+        "conv_transpose2d", [(2, 21, 6, 5), (21, 1, 3, 3), (21,)], 13, (0, 1), stride=2, padding=1, groups=21
+    ),
+    "conv_transpose2d of pixels": _function("conv_transpose2d", [(3, 23, 1, 1), (23, 9, 4, 4), (9,)], 27, (0, 1)),
     "linear": _function("linear", [(33, 70), (41, 70), (41,)], 74, (0, 1)),
     "linear, few rows": _function("linear", [(3, 301), (45, 301), (45,)], 305, (0, 1)),
     "batch norm, training": _batch_norm((4, 19, 5, 7), True),
