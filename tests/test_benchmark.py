@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 from kernel_runner import run_kernel
 
 from fastnn import _core, nn
-from fastnn.benchmark import kernels, ours
-from fastnn.benchmark.cases import QUICK, Case, linear, read_cases
+from fastnn.benchmark import kernels, optimizers, ours
+from fastnn.benchmark.cases import MEMORY, OPTIMIZERS, QUICK, Case, linear, read_cases
 from fastnn.benchmark.machine import Machine, measure_machine
 from fastnn.benchmark.timing import Timing, alternate
 from fastnn.cli import main
@@ -61,6 +62,21 @@ def test_cases_compute_what_they_say() -> None:
     forward, backward = ours.calls(case)
     forward(), backward()
     assert all(case.flops > 0 or case.forward_bytes > 0 for case in QUICK)
+
+
+def test_every_memory_bound_layer_can_be_built() -> None:
+    """Each case of the table names a layer that exists and takes the case's input, and says what it must move."""
+    for case in MEMORY:
+        layer = case.layer(nn).train()
+        assert layer.plan(case.shape).outputs and case.forward_bytes > 0 and case.backward_bytes > 0
+
+
+def test_optimizer_step_is_a_row() -> None:
+    case = dataclasses.replace(OPTIMIZERS[0], parameters=((3, 5), (7,)))
+    (step,) = optimizers.calls(case)
+    step()
+    (row,) = kernels.measure([case], Machine("scalar", 1, 10.0, 10.0), None, 0.01)
+    assert row.direction == "step" and row.unit == "GB/s" and row.rate > 0
 
 
 def test_ratio_is_peer_over_ours() -> None:

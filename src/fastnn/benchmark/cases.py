@@ -24,6 +24,12 @@ class Case:
     forward_bytes: float = 0.0
     backward_bytes: float = 0.0
     input_gradient: bool = True
+    has_peer: bool = True
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        """What is timed, in the order of the calls that are made for the case."""
+        return "forward", "backward"
 
 
 def convolution(
@@ -80,12 +86,19 @@ IMAGE = (32, 64, 56, 56)
 IMAGE_BYTES = FLOAT_BYTES * 32 * 64 * 56 * 56
 
 
-def streaming(name: str, layer: Callable[[Any], Any], forward: float, backward: float) -> Case:
-    """A memory-bound layer at 32x64x56x56; traffic is counted in passes over the input."""
-    return Case(name, layer, IMAGE, 0.0, forward * IMAGE_BYTES, backward * IMAGE_BYTES)
+def streaming(
+    name: str,
+    layer: Callable[[Any], Any],
+    forward: float,
+    backward: float,
+    shape: tuple[int, ...] = IMAGE,
+    has_peer: bool = True,
+) -> Case:
+    """A memory-bound layer on as many floats as 32x64x56x56 has; traffic is counted in passes over the input."""
+    return Case(name, layer, shape, 0.0, forward * IMAGE_BYTES, backward * IMAGE_BYTES, has_peer=has_peer)
 
 
-QUICK: tuple[Case, ...] = (
+COMPUTE: tuple[Case, ...] = (
     convolution(16, 64, 56, 56, 64, 3, 1, 1, 1),
     convolution(16, 128, 28, 28, 128, 3, 1, 1, 1),
     convolution(16, 256, 14, 14, 256, 3, 1, 1, 1),
@@ -97,10 +110,80 @@ QUICK: tuple[Case, ...] = (
     linear(128, 784, 512),
     linear(128, 4096, 4096),
     linear(1, 4096, 1000),
+)
+
+MEMORY: tuple[Case, ...] = (
     streaming("batch norm, training", lambda nn: nn.BatchNorm2d(64), 3, 5),
-    streaming("relu", lambda nn: nn.ReLU(), 2, 3),
+    streaming("group norm 32", lambda nn: nn.GroupNorm(32, 64), 2, 3),
+    streaming("instance norm", lambda nn: nn.InstanceNorm2d(64), 2, 3),
+    streaming("layer norm 8192x784", lambda nn: nn.LayerNorm(784), 2, 3, (8192, 784)),
+    streaming("softmax 8192x784", lambda nn: nn.Softmax(1), 2, 3, (8192, 784)),
     streaming("dropout 0.5", lambda nn: nn.Dropout(0.5), 2, 2),
+    streaming("dropout2d 0.5", lambda nn: nn.Dropout2d(0.5), 2, 2),
+    streaming("alpha dropout 0.5", lambda nn: nn.AlphaDropout(0.5), 2, 2),
+    streaming("gaussian dropout 0.5", lambda nn: nn.GaussianDropout(0.5), 2, 2, has_peer=False),
+    streaming("relu", lambda nn: nn.ReLU(), 2, 3),
+    streaming("relu6", lambda nn: nn.ReLU6(), 2, 3),
+    streaming("leaky relu", lambda nn: nn.LeakyReLU(), 2, 3),
+    streaming("prelu, 64 slopes", lambda nn: nn.PReLU(64), 2, 3),
+    streaming("elu", lambda nn: nn.ELU(), 2, 3),
+    streaming("sigmoid", lambda nn: nn.Sigmoid(), 2, 3),
+    streaming("tanh", lambda nn: nn.Tanh(), 2, 3),
+    streaming("gelu", lambda nn: nn.GELU(), 2, 3),
+    streaming("gelu, tanh", lambda nn: nn.GELU("tanh"), 2, 3),
+    streaming("silu", lambda nn: nn.SiLU(), 2, 3),
+    streaming("mish", lambda nn: nn.Mish(), 2, 3),
+    streaming("softplus", lambda nn: nn.Softplus(), 2, 3),
+    streaming("hardswish", lambda nn: nn.Hardswish(), 2, 3),
+    streaming("glu", lambda nn: nn.GLU(1), 1.5, 2.5),
     streaming("max pool 2x2", lambda nn: nn.MaxPool2d(2), 1.25, 1.3125),
     streaming("max pool 3x3 s2", lambda nn: nn.MaxPool2d(3, 2, 1), 1.25, 1.3125),
     streaming("average pool 2x2", lambda nn: nn.AvgPool2d(2), 1.25, 1.25),
+    streaming("average pool 3x3 s2", lambda nn: nn.AvgPool2d(3, 2, 1), 1.25, 1.25),
+    streaming("global average pool", lambda nn: nn.AdaptiveAvgPool2d(1), 1, 1),
 )
+
+
+@dataclass(frozen=True)
+class OptimizerCase(Case):
+    """One step of an optimizer for parameters of the given shapes (`shape` and `layer` are unused).
+
+    `forward_bytes` counts what the step must read and write: parameters and states both, gradients read.
+    """
+
+    optimizer: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+    peer_options: tuple[tuple[str, Any], ...] = ()
+    parameters: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return ("step",)
+
+
+MILLIONS = 10
+
+
+def optimizer_step(name: str, optimizer: str, passes: int, fused: bool = False, **options: Any) -> OptimizerCase:
+    """A step for ten million parameters; `passes` over them are read or written. `fused`: the peer's fused variant."""
+    return OptimizerCase(
+        f"{name}, {MILLIONS} M" + (", peer fused" if fused else ""),
+        lambda nn: None,
+        (),
+        forward_bytes=passes * FLOAT_BYTES * MILLIONS * 1e6,
+        optimizer=optimizer,
+        options=tuple(options.items()),
+        peer_options=(("fused", True),) if fused else (),
+        parameters=((1000, 1000),) * MILLIONS,
+    )
+
+
+OPTIMIZERS: tuple[Case, ...] = (
+    optimizer_step("SGD with momentum", "SGD", 5, lr=1e-3, momentum=0.9),
+    optimizer_step("SGD with momentum", "SGD", 5, fused=True, lr=1e-3, momentum=0.9),
+    optimizer_step("Adam", "Adam", 7, lr=1e-3),
+    optimizer_step("Adam", "Adam", 7, fused=True, lr=1e-3),
+    optimizer_step("AdamW", "AdamW", 7, fused=True, lr=1e-3),
+)
+
+QUICK = (*COMPUTE, *MEMORY, *OPTIMIZERS)

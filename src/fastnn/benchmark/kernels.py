@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..settings import get_num_threads, set_num_threads
-from . import ours, peers
-from .cases import Case
+from . import optimizers, ours, peers
+from .cases import Case, OptimizerCase
 from .machine import Machine
-from .timing import Timing, alternate
+from .timing import Call, Timing, alternate
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,39 @@ class Row:
 
 
 def measure(cases: Sequence[Case], machine: Machine, peer: str | None, seconds: float) -> Iterator[Row]:
-    """Rows of every case, forward then backward; all threads, one thread and the peer take turns."""
+    """Rows of every case, one a direction; all threads, one thread and the peer take turns."""
     threads = get_num_threads()
     for case in cases:
         by_threads = {}
         for count in {threads, 1}:
             set_num_threads(count)
-            by_threads[count] = ours.calls(case)
+            by_threads[count] = _ours(case)
         set_num_threads(threads)
-        rivals = peers.torch_calls(case) if peer == "torch" else None
-        for i, direction in enumerate(("forward", "backward")):
+        rivals = _rivals(case) if peer == "torch" and case.has_peer else None
+        for i, direction in enumerate(case.directions):
             yield _row(case, direction, i, by_threads, rivals, machine, seconds)
+
+
+def _ours(case: Case) -> tuple[Call, ...]:
+    return optimizers.calls(case) if isinstance(case, OptimizerCase) else ours.calls(case)
+
+
+def _rivals(case: Case) -> tuple[Call, ...]:
+    return optimizers.torch_calls(case) if isinstance(case, OptimizerCase) else peers.torch_calls(case)
 
 
 def _row(
     case: Case,
     direction: str,
     i: int,
-    by_threads: dict[int, tuple[ours.Call, ours.Call]],
-    rivals: tuple[ours.Call, ours.Call] | None,
+    by_threads: dict[int, tuple[Call, ...]],
+    rivals: tuple[Call, ...] | None,
     machine: Machine,
     seconds: float,
 ) -> Row:
     threads = max(by_threads)
 
-    def with_threads(count: int) -> ours.Call:
+    def with_threads(count: int) -> Call:
         def call() -> None:
             set_num_threads(count)
             by_threads[count][i]()
@@ -75,9 +83,9 @@ def _row(
     timings = alternate(calls, seconds)
     set_num_threads(threads)
     time = timings["ours"]
-    passes = 1 if direction == "forward" else 1 + case.input_gradient
+    passes = 1 + case.input_gradient if direction == "backward" else 1
     compute = case.flops > 0
-    work = case.flops * passes if compute else (case.forward_bytes if direction == "forward" else case.backward_bytes)
+    work = case.flops * passes if compute else (case.backward_bytes if direction == "backward" else case.forward_bytes)
     rate = work / time.median * 1e-9
     peak = machine.gflops if compute else machine.copy_gbs
     unit = "GFLOP/s" if compute else "GB/s"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,7 @@ from ..plan import Plan
 from ..trace import Compiled, argument, refresh_constants, runtime_values
 from ..variable import memory_shape
 from .cases import Case
-
-Call = Callable[[], object]
+from .timing import Call
 
 
 def random_input(case: Case) -> Any:

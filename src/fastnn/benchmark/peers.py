@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .cases import Case
-from .ours import Call, random_input
+from .ours import random_input
+from .timing import Call
 
 PEERS = ("torch",)
 
@@ -40,7 +40,7 @@ def _torch_calls(case: Case, channels_last: bool) -> tuple[Call, Call]:
     return forward, lambda: torch.autograd.grad(y, wanted, dy, retain_graph=True)
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(call: Call) -> float:
     call()
     start = time.perf_counter()
     call()

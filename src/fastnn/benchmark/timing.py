@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import quantiles
 
+Call = Callable[[], object]
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -17,14 +19,14 @@ class Timing:
     upper: float
 
 
-def _timed(call: Callable[[], object], repeats: int) -> float:
+def _timed(call: Call, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         call()
     return (time.perf_counter() - start) / repeats
 
 
-def alternate(calls: Mapping[str, Callable[[], object]], seconds: float = 0.3, rounds: int = 9) -> dict[str, Timing]:
+def alternate(calls: Mapping[str, Call], seconds: float = 0.3, rounds: int = 9) -> dict[str, Timing]:
     """Times every callable once a round, in turn; each gets about `seconds` in all.
 
     >>> sorted(alternate({"a": lambda: None, "b": lambda: None}, seconds=0.01))
