@@ -19,6 +19,8 @@ KERNELS = {
     "avg_pool2d_backward",
     "adaptive_avg_pool2d_forward",
     "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d_forward",
+    "adaptive_max_pool2d_backward",
 }
 
 SameBits = Callable[..., Any]
@@ -158,3 +160,30 @@ def test_adaptive_avg_pool2d(
     terms = reference.adaptive_avg_pool2d_backward(np.abs(dy).astype(np.float64), x, out)
     expected = reference.adaptive_avg_pool2d_backward(dy.astype(np.float64), x, out)
     assert_within(channels_first(dx), expected, (holders + 2) * UNIT * terms)
+
+
+@pytest.mark.parametrize("kind", ["finite", "nan", "infinite"])
+@pytest.mark.parametrize("out", [(1, 1), (2, 3), (7, 5), (6, 1), (13, 11)])
+@pytest.mark.parametrize("image", [(2, 17, 7, 5), (1, 64, 3, 8), (3, 1, 1, 1), (1, 131, 20, 19), (0, 3, 4, 4)])
+def test_adaptive_max_pool2d(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, image: tuple[int, ...], out: Pair, kind: str
+) -> None:
+    x = special_values(rng, image, kind)
+    dy = rng.integers(-5, 5, (*image[:2], *out)).astype(np.float32)
+    arguments = shape_arguments(image, out)
+    pooled_shape = (image[0], *out, image[1])
+    outputs = {"y": (pooled_shape, "f4"), "positions": (pooled_shape, "i8")}
+    forward = same_results(
+        same_bits, lambda: run_kernel("adaptive_max_pool2d_forward", outputs, x=channels_last(x), **arguments)
+    )
+    expected, positions = reference.adaptive_max_pool2d(x, out, return_indices=True)
+    np.testing.assert_array_equal(channels_first(forward["y"]), expected)
+    np.testing.assert_array_equal(channels_first(forward["positions"]), positions)
+    gradient, found = {"dx": (channels_last(x).shape, "f4")}, forward["positions"]
+    backward = same_results(
+        same_bits,
+        lambda: run_kernel(
+            "adaptive_max_pool2d_backward", gradient, dy=channels_last(dy), positions=found, **arguments
+        ),
+    )
+    np.testing.assert_array_equal(channels_first(backward["dx"]), reference.adaptive_max_pool2d_backward(dy, x, out))

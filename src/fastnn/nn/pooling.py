@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import functional as F
+from .functional.pooling import norm_exponent
 from .functional.sizes import integers, positive_integer
 from .module import Module
 
@@ -152,7 +153,19 @@ class AvgPool1d(Module):
     extra_repr = AvgPool2d.extra_repr
 
 
-class AdaptiveAvgPool2d(Module):
+class _AdaptivePool(Module):
+    def __init__(self, output_size: Any) -> None:
+        super().__init__()
+        for size in output_size if isinstance(output_size, Sequence) else (output_size,):
+            if size is not None:
+                positive_integer(size, "output_size")
+        self.output_size = _plain(output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool2d(_AdaptivePool):
     """The means of P x Q windows that cover the image: (N,C,H,W) -> (N,C,P,Q).
 
     output_size : P = Q, or (P, Q); None keeps the image's own extent.
@@ -162,21 +175,11 @@ class AdaptiveAvgPool2d(Module):
     (2, 3, 1, 1)
     """
 
-    def __init__(self, output_size: Any) -> None:
-        super().__init__()
-        for size in output_size if isinstance(output_size, Sequence) else (output_size,):
-            if size is not None:
-                positive_integer(size, "output_size")
-        self.output_size = _plain(output_size)
-
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.adaptive_avg_pool2d(x, self.output_size)
 
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}"
 
-
-class AdaptiveAvgPool1d(AdaptiveAvgPool2d):
+class AdaptiveAvgPool1d(_AdaptivePool):
     """The means of Q windows that cover a sequence: (N,C,L) -> (N,C,Q); output_size : Q.
 
     >>> import numpy as np
@@ -186,3 +189,85 @@ class AdaptiveAvgPool1d(AdaptiveAvgPool2d):
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.adaptive_avg_pool1d(x, self.output_size)
+
+
+class _AdaptiveMaxPool(_AdaptivePool):
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = bool(return_indices)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMaxPool):
+    """The maxima of P x Q windows that cover the image: (N,C,H,W) -> (N,C,P,Q), see `functional.adaptive_max_pool2d`.
+
+    output_size : P = Q, or (P, Q); None keeps the image's own extent.
+    return_indices : whether to return (y, h*W + w of each maximum) instead of y.
+
+    >>> import numpy as np
+    >>> AdaptiveMaxPool2d((None, 2))(np.ones((2, 3, 5, 5))).shape
+    (2, 3, 5, 2)
+    """
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.adaptive_max_pool2d(x, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool1d(_AdaptiveMaxPool):
+    """The maxima of Q windows that cover a sequence: (N,C,L) -> (N,C,Q); parameters as AdaptiveMaxPool2d.
+
+    >>> import numpy as np
+    >>> AdaptiveMaxPool1d(2)(np.array([[[1.0, 2.0, 6.0]]]))
+    array([[[2., 6.]]], dtype=float32)
+    """
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.adaptive_max_pool1d(x, self.output_size, self.return_indices)
+
+
+class _LPPool(Module):
+    axes: int
+
+    def __init__(
+        self, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
+    ) -> None:
+        super().__init__()
+        _check_window(self.axes, kernel_size, stride, 0)
+        self.norm_type = norm_exponent(norm_type)
+        self.kernel_size = _plain(kernel_size)
+        self.stride = None if stride is None else _plain(stride)
+        self.ceil_mode = bool(ceil_mode)
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        function = F.lp_pool2d if self.axes == 2 else F.lp_pool1d
+        return function(x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        return (
+            f"norm_type={self.norm_type}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"ceil_mode={self.ceil_mode}"
+        )
+
+
+class LPPool2d(_LPPool):
+    """(the sum of x^p over each window)^(1/p) of images (N,C,H,W) -> (N,C,P,Q), see `functional.lp_pool2d`.
+
+    norm_type : p, any number but 0. kernel_size, stride (None: kernel_size) : an integer or (height, width).
+    ceil_mode : whether a last window that does not fit whole counts, scaled up to a whole one.
+
+    >>> import numpy as np
+    >>> LPPool2d(2, (1, 2))(np.array([[[[3.0, 4.0]]]]))
+    array([[[[5.]]]], dtype=float32)
+    """
+
+    axes = 2
+
+
+class LPPool1d(_LPPool):
+    """(the sum of x^p over each window)^(1/p) of sequences (N,C,L) -> (N,C,Q); parameters as LPPool2d.
+
+    >>> import numpy as np
+    >>> LPPool1d(1, 2)(np.array([[[3.0, 4.0]]]))
+    array([[[7.]]], dtype=float32)
+    """
+
+    axes = 1

@@ -7,6 +7,7 @@ from . import (  # noqa: F401
     convolution,
     dropout,
     elementwise,
+    embedding,
     fold,
     linear,
     loss,

@@ -1,14 +1,15 @@
-"""Pooling of images (N,C,H,W) over sliding windows and to a given size."""
+"""Pooling of images (N,C,H,W) over sliding windows and to a given size. Op and kernel of each kind share a name."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
-from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .elementwise import FLOATS_PER_NANOSECOND
 
 Pair = tuple[int, int]
 BYTE_TAPS = 255
@@ -31,12 +32,25 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return count
 
 
-def pooled_shape(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Shape:
-    """(N,C,P,Q) for x (N,C,H,W)."""
+def check_image(x: Tensor) -> None:
+    """x has the shape (N,C,H,W)."""
     if x.ndim != 4:
         raise ValueError(f"the input must have the shape (N,C,H,W), got {x.ndim} axes in {x.shape}")
+
+
+def pooled_shape(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Shape:
+    """(N,C,P,Q) for x (N,C,H,W)."""
+    check_image(x)
     axes = zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
     return (*x.shape[:2], *(pooled_size(*axis, ceil_mode) for axis in axes))
+
+
+def adapted_shape(x: Tensor, output: Pair) -> Shape:
+    """(N,C,P,Q) for x (N,C,H,W) and output (P,Q)."""
+    check_image(x)
+    if min(*output, *x.shape[2:]) < 1:
+        raise ValueError(f"cannot pool an image of {x.shape[2:]} to {output}: the sizes must be at least 1")
+    return (*x.shape[:2], *output)
 
 
 def shape_arguments(image: Shape, pooled: Shape) -> dict[str, int]:
@@ -46,20 +60,49 @@ def shape_arguments(image: Shape, pooled: Shape) -> dict[str, int]:
             "out_height": pooled[2], "out_width": pooled[3]}  # fmt: skip
 
 
-def window_arguments(node: Node) -> dict[str, int]:
-    """The kernels' arguments for a window."""
-    (height, width), (stride_h, stride_w), (top, left) = node.kernel, node.stride, node.padding
-    return {"kernel_height": height, "kernel_width": width, "stride_h": stride_h, "stride_w": stride_w,
-            "pad_top": top, "pad_left": left}  # fmt: skip
+def window_arguments(attributes: dict[str, Any]) -> dict[str, int]:
+    """The kernels' arguments for those of a window's attributes that there are."""
+    names = {"kernel": ("kernel_height", "kernel_width"), "stride": ("stride_h", "stride_w"),
+             "padding": ("pad_top", "pad_left"), "dilation": ("dilation_h", "dilation_w")}  # fmt: skip
+    arguments = {
+        argument: number
+        for name, both in names.items()
+        if name in attributes
+        for argument, number in zip(both, attributes[name], strict=True)
+    }
+    return {
+        **arguments,
+        **{name: int(attributes[name]) for name in ("count_include_pad", "divisor") if name in attributes},
+    }
 
 
-def dilation_arguments(node: Node) -> dict[str, int]:
-    return {"dilation_h": node.dilation[0], "dilation_w": node.dilation[1]}
+def pooling_step(
+    kernel: str, node: Node, steps: Lowering, image: Shape, pooled: Shape, **tensors: Tensor | None
+) -> None:
+    """A kernel call between an image and what it is pooled to. Work: the image is read once from memory, its windows
+    from cache."""
+    taps = math.prod(node.attributes.get("kernel", (1,)))
+    steps.step(
+        kernel,
+        (math.prod(image) + math.prod(pooled) * taps / 4) / FLOATS_PER_NANOSECOND,
+        **{name: steps.pointer(tensor) for name, tensor in tensors.items()},
+        **shape_arguments(image, pooled),
+        **window_arguments(node.attributes),
+    )
 
 
-def pooling_work(image: Tensor, taps: int, pooled: Tensor) -> float:
-    """Nanoseconds of one thread: the image is read once from memory, its windows from cache."""
-    return (elements(image) + elements(pooled) * taps / 4) / FLOATS_PER_NANOSECOND
+class _Backward(Op):
+    """dx (N,C,H,W), H and W from the attribute `image`, from dy and what else the kernel reads."""
+
+    reads: ClassVar[tuple[str, ...]] = ("dy",)
+
+    def infer(self, *inputs: Tensor, image: Shape, **_: Any) -> Spec:  # type: ignore[override]
+        return Spec(image)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (dx,) = node.outputs
+        tensors = dict(zip(self.reads, node.inputs, strict=True))
+        pooling_step(self.name, node, steps, dx.shape, tensors["dy"].shape, **tensors, dx=dx)
 
 
 @register
@@ -75,57 +118,25 @@ class MaxPool2d(Op):
         return Spec(shape), Spec(shape, "uint8" if kernel[0] * kernel[1] <= BYTE_TAPS else "uint32")
 
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
-        dy = dys[0]
-        if dy is None:
+        if dys[0] is None:
             return [None]
-        return [
-            dy.graph.record("max_pool2d_backward", dy, node.outputs[1], image=node.inputs[0].shape, **_window(node))
-        ]
+        window = {name: node.attributes[name] for name in ("kernel", "stride", "padding", "dilation")}
+        image = node.inputs[0].shape
+        return [dys[0].graph.record("max_pool2d_backward", dys[0], node.outputs[1], image=image, **window)]
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y, index) = node.inputs, node.outputs
-        steps.step(
-            "max_pool2d_forward",
-            pooling_work(x, node.kernel[0] * node.kernel[1], y),
-            x=steps.pointer(x),
-            y=steps.pointer(y),
-            index=steps.pointer(index) if index in self._read(steps) else None,
-            **shape_arguments(x.shape, y.shape),
-            **window_arguments(node),
-            **dilation_arguments(node),
-        )
-
-    def _read(self, steps: Lowering) -> set[Tensor]:
-        return {tensor for node in steps.graph.nodes for tensor in node.inputs}
-
-
-def _window(node: Node) -> dict[str, Any]:
-    return {name: node.attributes[name] for name in ("kernel", "stride", "padding", "dilation")}
+        is_read = any(index in other.inputs for other in steps.graph.nodes)
+        tensors = {"x": x, "y": y, "index": index if is_read else None}
+        pooling_step("max_pool2d_forward", node, steps, x.shape, y.shape, **tensors)
 
 
 @register
-class MaxPool2dBackward(Op):
-    """dx (N,C,H,W), H and W from `image`: each dy goes to the tap that won."""
+class MaxPool2dBackward(_Backward):
+    """Each dy goes to the tap that won."""
 
     name = "max_pool2d_backward"
-
-    def infer(  # type: ignore[override]
-        self, dy: Tensor, index: Tensor, image: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-    ) -> Spec:
-        return Spec(image)
-
-    def lower(self, node: Node, steps: Lowering) -> None:
-        (dy, index), (dx,) = node.inputs, node.outputs
-        steps.step(
-            "max_pool2d_backward",
-            pooling_work(dx, node.kernel[0] * node.kernel[1], dy),
-            dy=steps.pointer(dy),
-            index=steps.pointer(index),
-            dx=steps.pointer(dx),
-            **shape_arguments(dx.shape, dy.shape),
-            **window_arguments(node),
-            **dilation_arguments(node),
-        )
+    reads = ("dy", "index")
 
 
 @register
@@ -134,22 +145,12 @@ class MaxPool2dPositions(Op):
 
     name = "max_pool2d_positions"
 
-    def infer(  # type: ignore[override]
-        self, index: Tensor, image: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-    ) -> Spec:
+    def infer(self, index: Tensor, **_: Any) -> Spec:  # type: ignore[override]
         return Spec(index.shape, "int64")
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (index,), (positions,) = node.inputs, node.outputs
-        steps.step(
-            "max_pool2d_positions",
-            positions.spec.size / 8,
-            index=steps.pointer(index),
-            positions=steps.pointer(positions),
-            **shape_arguments(node.image, positions.shape),
-            **window_arguments(node),
-            **dilation_arguments(node),
-        )
+        pooling_step(self.name, node, steps, node.image, positions.shape, index=index, positions=positions)
 
 
 @register
@@ -159,14 +160,7 @@ class AvgPool2d(Op):
     name = "avg_pool2d"
 
     def infer(  # type: ignore[override]
-        self,
-        x: Tensor,
-        kernel: Pair,
-        stride: Pair,
-        padding: Pair,
-        ceil_mode: bool,
-        count_include_pad: bool,
-        divisor: int,
+        self, x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, **_: Any
     ) -> Spec:
         return Spec(pooled_shape(x, kernel, stride, padding, (1, 1), ceil_mode))
 
@@ -177,39 +171,14 @@ class AvgPool2d(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        steps.step(
-            "avg_pool2d_forward",
-            pooling_work(x, node.kernel[0] * node.kernel[1], y),
-            x=steps.pointer(x),
-            y=steps.pointer(y),
-            count_include_pad=int(node.count_include_pad),
-            divisor=node.divisor,
-            **shape_arguments(x.shape, y.shape),
-            **window_arguments(node),
-        )
+        pooling_step("avg_pool2d_forward", node, steps, x.shape, y.shape, x=x, y=y)
 
 
 @register
-class AvgPool2dBackward(Op):
-    """dx (N,C,H,W), H and W from `image`: each dy over its divisor goes to every element of its window."""
+class AvgPool2dBackward(_Backward):
+    """Each dy over its divisor goes to every element of its window."""
 
     name = "avg_pool2d_backward"
-
-    def infer(self, dy: Tensor, image: Shape, **_: Any) -> Spec:  # type: ignore[override]
-        return Spec(image)
-
-    def lower(self, node: Node, steps: Lowering) -> None:
-        (dy,), (dx,) = node.inputs, node.outputs
-        steps.step(
-            "avg_pool2d_backward",
-            pooling_work(dx, node.kernel[0] * node.kernel[1], dy),
-            dy=steps.pointer(dy),
-            dx=steps.pointer(dx),
-            count_include_pad=int(node.count_include_pad),
-            divisor=node.divisor,
-            **shape_arguments(dx.shape, dy.shape),
-            **window_arguments(node),
-        )
 
 
 @register
@@ -219,11 +188,7 @@ class AdaptiveAvgPool2d(Op):
     name = "adaptive_avg_pool2d"
 
     def infer(self, x: Tensor, output: Pair) -> Spec:  # type: ignore[override]
-        if x.ndim != 4:
-            raise ValueError(f"the input must have the shape (N,C,H,W), got {x.ndim} axes in {x.shape}")
-        if min(*output, *x.shape[2:]) < 1:
-            raise ValueError(f"cannot pool an image of {x.shape[2:]} to {output}: the sizes must be at least 1")
-        return Spec((*x.shape[:2], *output))
+        return Spec(adapted_shape(x, output))
 
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
         (dy,) = dys
@@ -232,22 +197,42 @@ class AdaptiveAvgPool2d(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        work = pooling_work(x, 1, y)
-        geometry = shape_arguments(x.shape, y.shape)
-        steps.step("adaptive_avg_pool2d_forward", work, x=steps.pointer(x), y=steps.pointer(y), **geometry)
+        pooling_step("adaptive_avg_pool2d_forward", node, steps, x.shape, y.shape, x=x, y=y)
 
 
 @register
-class AdaptiveAvgPool2dBackward(Op):
-    """dx (N,C,H,W), H and W from `image`: each dy over its window's size goes to every element of the window."""
+class AdaptiveAvgPool2dBackward(_Backward):
+    """Each dy over its window's size goes to every element of the window."""
 
     name = "adaptive_avg_pool2d_backward"
 
-    def infer(self, dy: Tensor, image: Shape) -> Spec:  # type: ignore[override]
-        return Spec(image)
+
+@register
+class AdaptiveMaxPool2d(Op):
+    """y (N,C,P,Q): the maxima of P x Q windows that cover the image, and h * W + w of each, int64; attribute output = (P, Q)."""
+
+    name = "adaptive_max_pool2d"
+
+    def infer(self, x: Tensor, output: Pair) -> tuple[Spec, Spec]:  # type: ignore[override]
+        shape = adapted_shape(x, output)
+        if x.shape[2] * x.shape[3] >= 2**32:
+            raise ValueError(f"cannot number the pixels of an image of {x.shape[2:]}: they must be fewer than 2**32")
+        return Spec(shape), Spec(shape, "int64")
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        if dys[0] is None:
+            return [None]
+        image = node.inputs[0].shape
+        return [dys[0].graph.record("adaptive_max_pool2d_backward", dys[0], node.outputs[1], image=image)]
 
     def lower(self, node: Node, steps: Lowering) -> None:
-        (dy,), (dx,) = node.inputs, node.outputs
-        work = pooling_work(dx, 1, dy)
-        geometry = shape_arguments(dx.shape, dy.shape)
-        steps.step("adaptive_avg_pool2d_backward", work, dy=steps.pointer(dy), dx=steps.pointer(dx), **geometry)
+        (x,), (y, positions) = node.inputs, node.outputs
+        pooling_step("adaptive_max_pool2d_forward", node, steps, x.shape, y.shape, x=x, y=y, positions=positions)
+
+
+@register
+class AdaptiveMaxPool2dBackward(_Backward):
+    """Each dy goes to its window's maximum."""
+
+    name = "adaptive_max_pool2d_backward"
+    reads = ("dy", "positions")

@@ -20,8 +20,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def eager(*tensors: str, integers: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Lets a function of tensors be called with arrays, too; names the arguments that are tensors.
 
-    Integer arrays given for `integers` (class labels, positions) stay integers, all others become float32. The
-    wrapped function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
+    Integers given for `integers` (class labels, positions) stay integers, all others become float32. The wrapped
+    function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
     running statistics can be updated.
     """
 
@@ -44,10 +44,14 @@ def eager(*tensors: str, integers: tuple[str, ...] = ()) -> Callable[[Function],
 
 def _lifted(graph: Graph, given: dict[str, Any], integers: tuple[str, ...]) -> dict[str, Any]:
     """The tensor arguments as tensors of the graph; arrays among them become constants."""
-    return {
+    lifted = {
         name: value if isinstance(value, Tensor) else _constant(graph, value, name in integers)
         for name, value in given.items()
     }
+    for name, tensor in lifted.items():
+        if tensor.dtype == "int64" and name not in integers and not isinstance(given[name], Buffer):
+            lifted[name] = graph.record("to_float", tensor)
+    return lifted
 
 
 def _constant(graph: Graph, value: Any, integer: bool) -> Tensor:

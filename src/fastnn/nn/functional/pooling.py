@@ -7,7 +7,7 @@ from typing import Any
 
 from ...graph import Tensor
 from .eager import eager
-from .sizes import as_image, as_sequence, check_rank, integers, positive_integer
+from .sizes import as_image, as_sequence, check_rank, integers, positive_integer, real
 
 Ints = int | Sequence[int]
 Size = int | None | Sequence[int | None]
@@ -154,3 +154,92 @@ def adaptive_avg_pool1d(input: Any, output_size: Size) -> Any:
     check_rank(input, (3,), "(N,C,L)")
     (length,) = _output_size(output_size, input.shape[2:])
     return as_sequence(input.graph.record("adaptive_avg_pool2d", as_image(input), output=(1, length)))
+
+
+def _adaptive_max_pool(input: Tensor, output: tuple[int, ...], return_indices: bool) -> Any:
+    extents = input.shape[2:]
+    if min(*extents, *output) >= 1 and not any(size % count for size, count in zip(extents, output, strict=True)):
+        kernel = tuple(size // count for size, count in zip(extents, output, strict=True))
+        window = {"kernel": kernel, "stride": kernel, "padding": (0, 0), "dilation": (1, 1)}
+        return _max_pool(input, window, False, return_indices)
+    y, positions = input.graph.record("adaptive_max_pool2d", input, output=output)
+    return (y, positions) if return_indices else y
+
+
+@eager("input")
+def adaptive_max_pool2d(input: Any, output_size: Size, return_indices: bool = False) -> Any:
+    """The maxima of P x Q windows that cover the image: input (N,C,H,W) -> (N,C,P,Q), and with return_indices the
+    h*W + w of each (int64).
+
+    output_size and windows as adaptive_avg_pool2d. The first of equal elements wins; NaN propagates.
+
+    >>> import numpy as np
+    >>> adaptive_max_pool2d(np.array([[[[1.0, 2.0, 6.0]]]]), (1, 2)).tolist()
+    [[[[2.0, 6.0]]]]
+    """
+    check_rank(input, (4,), "(N,C,H,W)")
+    return _adaptive_max_pool(input, _output_size(output_size, input.shape[2:]), return_indices)
+
+
+@eager("input")
+def adaptive_max_pool1d(input: Any, output_size: Size, return_indices: bool = False) -> Any:
+    """adaptive_max_pool2d along the last axis: input (N,C,L) -> (N,C,Q).
+
+    >>> import numpy as np
+    >>> adaptive_max_pool1d(np.array([[[1.0, 2.0, 6.0]]]), 2).tolist()
+    [[[2.0, 6.0]]]
+    """
+    check_rank(input, (3,), "(N,C,L)")
+    (length,) = _output_size(output_size, input.shape[2:])
+    result = _adaptive_max_pool(as_image(input), (1, length), return_indices)
+    return tuple(as_sequence(t) for t in result) if return_indices else as_sequence(result)
+
+
+def norm_exponent(norm_type: Any) -> float:
+    """p of an Lp norm: a finite number other than 0."""
+    exponent = real(norm_type, "norm_type")
+    if exponent == 0.0:
+        raise ValueError("norm_type must not be 0")
+    return exponent
+
+
+def _lp_pool(input: Tensor, exponent: float, window: dict[str, Any], ceil_mode: bool) -> Tensor:
+    """(mean x^p * size)^(1/p); a window that hangs over the end is thus scaled up to a whole one, as in PyTorch."""
+    graph, size = input.graph, window["kernel"][0] * window["kernel"][1]
+    powers = input if exponent == 1.0 else graph.record("power", input, exponent=exponent)
+    means = _avg_pool(powers, window, ceil_mode, True, None if ceil_mode else 1)
+    sums = means * float(size) if ceil_mode else means
+    return sums if exponent == 1.0 else graph.record("power", sums, exponent=1.0 / exponent)
+
+
+@eager("input")
+def lp_pool2d(
+    input: Any, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
+) -> Any:
+    """(the sum of x^p over each window)^(1/p), p = norm_type: input (N,C,H,W) -> (N,C,P,Q).
+
+    kernel_size, stride (None: kernel_size), ceil_mode as in avg_pool2d. As in PyTorch the powers keep their sign (no
+    absolute value): a negative sum gives NaN; the gradient is 0 where the sum is 0. Errors as avg_pool2d, and ValueError for
+    p = 0 or an infinite one.
+
+    >>> import numpy as np
+    >>> lp_pool2d(np.array([[[[3.0, 4.0]]]]), 2, (1, 2)).tolist()
+    [[[[5.0]]]]
+    """
+    check_rank(input, (4,), "(N,C,H,W)")
+    return _lp_pool(input, norm_exponent(norm_type), _window(kernel_size, stride, 0, 1, 2), ceil_mode)
+
+
+@eager("input")
+def lp_pool1d(
+    input: Any, norm_type: float, kernel_size: Ints, stride: Ints | None = None, ceil_mode: bool = False
+) -> Any:
+    """lp_pool2d along the last axis: input (N,C,L) -> (N,C,Q).
+
+    >>> import numpy as np
+    >>> lp_pool1d(np.array([[[3.0, 4.0, 0.0]]]), 2, 2, stride=1).tolist()
+    [[[5.0, 4.0]]]
+    """
+    check_rank(input, (3,), "(N,C,L)")
+    window = _window(kernel_size, stride, 0, 1, 1)
+    return as_sequence(_lp_pool(as_image(input), norm_exponent(norm_type), window, ceil_mode))
