@@ -186,5 +186,83 @@ def test_gaussian_dropout_needs_p_below_one() -> None:
     for call in (lambda: nn.GaussianDropout(1.0), lambda: F.gaussian_dropout(np.ones(3), 1.0)):
         with pytest.raises(ValueError, match="p < 1"):
             call()
-    with pytest.raises(TypeError, match="no mask"):
+    with pytest.raises(TypeError, match="has no mask"):
         nn.GaussianDropout(0.5).mask(0, (3,))
+
+
+CLASSIC = [(F.dropout, reference.dropout, (7, 13)), (F.dropout, reference.dropout, (2, 19, 5, 7)),
+           (F.dropout1d, reference.dropout1d, (3, 17, 5)), (F.dropout2d, reference.dropout2d, (3, 19, 5, 7))]  # fmt: skip
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(("function", "expected", "shape"), CLASSIC)
+def test_classic_dropout(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, function: Callable[..., Any],
+    expected: Callable[..., Any], shape: tuple[int, ...], p: float, training: bool,
+) -> None:  # fmt: skip
+    """No scaling in training, times 1 - p otherwise: forward and backward the reference's bits."""
+    x, dy = normal(rng, shape), normal(rng, shape)
+    stream = {"seed": 3, "layer": 2, "step": 1, "mode": "classic"}
+
+    def run() -> tuple[Any, ...]:
+        fnn.manual_seed(3)
+        y, pullback = fnn.vjp(lambda t: function(t, p, training, layer=2, mode="classic"), x)
+        return y, *pullback(dy)
+
+    y, dx = same_bits(run)
+    np.testing.assert_array_equal(y, expected(x, p, training, **stream))
+    np.testing.assert_array_equal(dx, expected(dy, p, training, **stream))
+
+
+@pytest.mark.parametrize("make", [nn.Dropout, nn.Dropout1d, nn.Dropout2d])
+def test_classic_layers(make: Callable[..., Any], rng: np.random.Generator) -> None:
+    shape = {nn.Dropout: (5, 40), nn.Dropout1d: (5, 40, 3), nn.Dropout2d: (5, 40, 3, 2)}[make]
+    layer = make(0.25, mode="classic")
+    x = normal(rng, shape)
+    fnn.manual_seed(4)
+    np.testing.assert_array_equal(layer(x), np.where(layer.mask(1), x, 0))
+    np.testing.assert_array_equal(layer.eval()(x), x * np.float32(0.75))
+    assert repr(layer).endswith("(p=0.25, inplace=False, mode='classic')")
+    with pytest.raises(ValueError, match="mode must be 'inverted' or 'classic', got 'modern'"):
+        make(mode="modern")
+
+
+def test_classic_and_inverted_agree_in_the_mean() -> None:
+    """Both forms expect the same of a net with one dropout: classic inference is (1 - p) times the inverted one."""
+    x = np.ones(200_000, np.float32)
+    classic, inverted = nn.Dropout(0.4, mode="classic"), nn.Dropout(0.4)
+    assert abs(classic(x).mean() - classic.eval()(x).mean()) < 5 * np.sqrt(0.24 / x.size)
+    assert abs(inverted(x).mean() - inverted.eval()(x).mean()) < 5 * np.sqrt(0.4 / 0.6 / x.size)
+
+
+LAYERS = [nn.Dropout(0.3), nn.Dropout1d(0.3), nn.Dropout2d(0.3), nn.AlphaDropout(0.3), nn.GaussianDropout(0.3)]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_what_a_training_step_drew_can_be_seen_afterwards(layer: nn.Module, rng: np.random.Generator) -> None:
+    """mask(step), or noise(step), of a Trainer's step with its seed: the shape is the one the layer saw."""
+    from fastnn import optim
+
+    shape = {nn.Dropout1d: (6, 4, 5), nn.Dropout2d: (6, 4, 5, 3)}.get(type(layer), (6, 20))
+    with pytest.raises(ValueError, match="no input was seen so far"):
+        type(layer)(0.3).mask(1) if not isinstance(layer, nn.GaussianDropout) else type(layer)(0.3).noise(1)
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(int(np.prod(shape[1:])), 1, bias=False))
+    model[2].weight.data = np.ones(model[2].weight.shape)
+    trainer = fnn.Trainer(model, lambda output, target: (output * target).sum(), optim.SGD(lr=1.0), seed=11)
+    x = normal(rng, shape)
+    for step in (1, 2, 3):
+        before = model[2].weight.data.copy()
+        trainer.step(x, np.ones((6, 1)))
+        used = (before - model[2].weight.data).reshape(
+            shape[1:]
+        )  # the gradient: the sum over the batch of what came through
+        if isinstance(layer, nn.GaussianDropout):
+            through = x * layer.noise(step, seed=11)
+        elif isinstance(layer, nn.AlphaDropout):
+            through = reference.alpha_dropout(x, 0.3, training=True, seed=11, layer=layer.layer, step=step)
+            kept = layer.mask(step, seed=11)
+            assert (np.isclose(through, through[~kept][0]) == ~kept).all()
+        else:
+            through = np.where(layer.mask(step, seed=11), x / np.float32(0.7), 0)
+        np.testing.assert_allclose(used, through.sum(0), atol=2e-5)

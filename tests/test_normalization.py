@@ -178,6 +178,8 @@ def test_inputs_that_do_not_fit(layer: nn.Module, shape: tuple[int, ...], messag
         ({"num_features": 2, "eps": float("nan")}, ValueError, "eps must be a finite number"),
         ({"num_features": 2, "momentum": -0.1}, ValueError, "momentum must be a finite number of at least 0"),
         ({"num_features": 2, "running_var": "other"}, ValueError, "running_var must be 'unbiased' or 'biased'"),
+        ({"num_features": 2, "decay": 1.5}, ValueError, r"decay must lie in \[0, 1\], got 1.5"),
+        ({"num_features": 2, "decay": float("nan")}, ValueError, "decay must be a finite number"),
     ],
 )
 def test_arguments_that_do_not_fit(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from layer_check import UNIT, Array, Results, SameBits, assert_within, differentiate, normal
 
+import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, reference
 
@@ -89,7 +90,10 @@ def test_large_mean_and_small_deviation(isa: str, rng: np.random.Generator) -> N
         (lambda: nn.GroupNorm(2, 4)(np.zeros((2, 3, 3, 4))), r"looks like N,H,W,C; pass x.transpose\(0, 3, 1, 2\)"),
         (lambda: nn.InstanceNorm2d(3)(np.zeros((2, 3, 4))), r"the input must have the shape \(N,C,H,W\)"),
         (lambda: nn.InstanceNorm2d(3)(np.zeros((2, 3, 1, 1))), "more than one value per channel is needed"),
-        (lambda: nn.InstanceNorm2d(3, track_running_stats=True), "track_running_stats must be False"),
+        (lambda: F.instance_norm(np.zeros((2, 3, 4)), use_input_stats=False), "needs running_mean and running_var"),
+        (lambda: F.instance_norm(np.zeros((2, 3, 4)), np.zeros(3)), "come together, or not at all"),
+        (lambda: F.instance_norm(np.zeros((2, 3, 4)), np.zeros(4), np.ones(4)), r"running_mean must have the shape \(3,\)"),
+        (lambda: nn.InstanceNorm2d(3, momentum=float("nan")), "InstanceNorm2d: momentum must be a finite number"),
         (lambda: F.layer_norm(np.zeros((2, 3)), 3, np.zeros(4)), r"weight must have the shape \(3,\), got \(4,\)"),
         (lambda: F.group_norm(np.zeros((2, 4)), 2, np.zeros(3)), r"weight must have the shape \(4,\)"),
     ],
@@ -104,3 +108,54 @@ def test_repr() -> None:
     assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05, affine=True)"
     text = "InstanceNorm2d(4, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)"
     assert repr(nn.InstanceNorm2d(4)) == text
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3, 7), (3, 19, 5, 3), (1, 2, 2, 1), (2, 16, 9, 9)], ids=str)
+def test_instance_norm_with_running_statistics(
+    isa: str, threads: int, rng: np.random.Generator, shape: tuple[int, ...], affine: bool
+) -> None:
+    """Two batches in training move the statistics as the reference says; inference normalises with them."""
+    layer = (nn.InstanceNorm1d if len(shape) == 3 else nn.InstanceNorm2d)(
+        shape[1], momentum=0.3, affine=affine, track_running_stats=True
+    )
+    weight = bias = None
+    if affine:
+        weight, bias = rng.uniform(0.5, 2, shape[1]), rng.standard_normal(shape[1])
+        layer.weight.data, layer.bias.data = weight, bias
+    mean, variance = np.zeros(shape[1]), np.ones(shape[1])
+    for _ in range(2):
+        x = (3 + rng.standard_normal(shape)).astype(np.float32)
+        expected = reference.instance_norm(x.astype(float), mean, variance, weight, bias, momentum=0.3)
+        np.testing.assert_allclose(layer(x), expected.output, rtol=2e-5, atol=2e-5)
+        mean, variance = expected.running_mean, expected.running_var
+        np.testing.assert_allclose(layer.running_mean.data, mean, rtol=1e-6)
+        np.testing.assert_allclose(layer.running_var.data, variance, rtol=1e-5)
+    layer.eval()
+    dy = rng.standard_normal(shape).astype(np.float32)
+    y, pullback = fnn.vjp(layer, x)
+    expected = reference.instance_norm(x.astype(float), mean, variance, weight, bias, use_input_stats=False)
+    np.testing.assert_allclose(y, expected.output, rtol=2e-5, atol=2e-5)
+    dx, *_ = reference.instance_norm_backward(
+        dy.astype(float), x.astype(float), mean, variance, weight, use_input_stats=False
+    )
+    np.testing.assert_allclose(pullback(dy)[0], dx, rtol=2e-5, atol=2e-5)
+    assert layer.num_batches_tracked.data == 0  # PyTorch never counts here
+    layer.reset_running_stats()
+    assert not layer.running_mean.data.any() and (layer.running_var.data == 1).all()
+
+
+def test_running_statistics_have_the_same_bits(isa: str, same_bits: SameBits, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((5, 67, 6, 7)).astype(np.float32)
+
+    def run() -> list[Array]:
+        layer = nn.InstanceNorm2d(67, track_running_stats=True)
+        return [layer(x), layer.running_mean.data.copy(), layer.running_var.data.copy()]
+
+    same_bits(run)
+
+
+def test_an_empty_batch_leaves_running_statistics() -> None:
+    layer = nn.InstanceNorm1d(3, track_running_stats=True)
+    assert layer(np.zeros((0, 3, 4))).shape == (0, 3, 4)
+    assert not layer.running_mean.data.any() and (layer.running_var.data == 1).all()

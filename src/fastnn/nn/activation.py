@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import random
 from . import functional as F
 from .functional.sizes import one_of, positive_integer, real
 from .module import Module
@@ -360,3 +361,29 @@ class LogSoftmax(Module):
         return F.log_softmax(x, self.dim)
 
     extra_repr = Softmax.extra_repr
+
+
+class RReLU(_InPlace):
+    """x where positive, else x times a slope drawn evenly between lower and upper in training, their mean otherwise.
+
+    Slopes depend on the seed (`fastnn.manual_seed`), the layer, the step and the element alone; the backward pass draws
+    them again. Raises ValueError unless lower <= upper. See `functional.rrelu`.
+
+    >>> import numpy as np
+    >>> RReLU(0.25, 0.75).eval()(np.array([-1.0, 2.0]))
+    array([-0.5,  2. ], dtype=float32)
+    """
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.lower, self.upper = real(lower, "lower"), real(upper, "upper")
+        if self.lower > self.upper:
+            raise ValueError(f"lower must not be above upper, got {lower} and {upper}")
+        self.layer = random.next_layer()
+
+    def forward(self, x: Any) -> Any:  # type: ignore[override]
+        return F.rrelu(x, self.lower, self.upper, self.training, layer=self.layer)
+
+    def extra_repr(self) -> str:
+        inplace = ", inplace=True" if self.inplace else ""
+        return f"lower={self.lower}, upper={self.upper}{inplace}"

@@ -9,11 +9,11 @@ import numpy as np
 from .. import random
 from ..variable import Array
 from . import functional as F
-from .functional.sizes import probability
+from .functional.sizes import one_of, probability
 from .module import Module
 
 
-class _Dropout(Module):
+class _Random(Module):
     """What the dropouts share: a probability, and a number in the random stream."""
 
     channels = False
@@ -23,24 +23,49 @@ class _Dropout(Module):
         self.p = probability(p)
         self.inplace = inplace
         self.layer = random.next_layer()
+        object.__setattr__(self, "_input_shape", None)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
 
-    def mask(self, step: int, shape: tuple[int, ...], seed: int | None = None) -> Array:
+    def _seen(self, x: Any) -> Any:
+        """Notes the shape of an input; returns the input."""
+        object.__setattr__(self, "_input_shape", x.shape)
+        return x
+
+    def _shape(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        shape = self.__dict__["_input_shape"] if shape is None else shape
+        if shape is None:
+            raise ValueError(f"{type(self).__name__}: no input was seen so far; give the shape of one")
+        return tuple(int(n) for n in shape)
+
+    def mask(self, step: int, shape: tuple[int, ...] | None = None, seed: int | None = None) -> Array:
         """Which elements of an input of `shape` are kept in a step of the random stream (bool, C-contiguous).
 
-        A pass of this model draws the mask that the seed (None: the one in force) and its step say, and no other.
+        A pass of this model draws the mask that the seed (None: the one in force) and its step say, and no other. Steps
+        count from 1: the calls since `fastnn.manual_seed`, or a Trainer's training steps with its seed. `shape` may be
+        left out once the layer has seen an input: the shape last compiled for counts. ValueError before that.
 
         >>> from fastnn import nn
-        >>> nn.Dropout(1.0).mask(0, (2, 3)).any().item()
+        >>> nn.Dropout(1.0).mask(1, (2, 3)).any().item()
         False
         """
         from ..reference import dropout_mask
 
-        seed = random.initial_seed() if seed is None else seed
-        kept = dropout_mask(tuple(shape), self.p, seed=seed, layer=self.layer, step=step, channels=self.channels)
-        return np.ascontiguousarray(np.broadcast_to(kept, tuple(shape)))
+        shape, seed = self._shape(shape), random.initial_seed() if seed is None else seed
+        kept = dropout_mask(shape, self.p, seed=seed, layer=self.layer, step=step, channels=self.channels)
+        return np.ascontiguousarray(np.broadcast_to(kept, shape))
+
+
+class _Dropout(_Random):
+    """Dropout in its two forms."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, mode: str = "inverted") -> None:
+        super().__init__(p, inplace)
+        self.mode = one_of(mode, "mode", "inverted", "classic")
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", mode='classic'" if self.mode == "classic" else "")
 
 
 class Dropout(_Dropout):
@@ -48,6 +73,7 @@ class Dropout(_Dropout):
 
     Masks depend on the seed (`fastnn.manual_seed`), the layer, the step and the element alone; they are the same for
     any instruction set and number of threads. `layer` numbers the layers since the last manual_seed.
+    mode="classic", the form first published, leaves kept elements as they are in training and multiplies by 1-p otherwise.
     Raises ValueError unless 0 <= p <= 1. Source: Srivastava et al., "Dropout", JMLR 2014.
 
     >>> import numpy as np
@@ -57,7 +83,7 @@ class Dropout(_Dropout):
     """
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
-        return F.dropout(x, self.p, self.training, layer=self.layer)
+        return F.dropout(self._seen(x), self.p, self.training, layer=self.layer, mode=self.mode)
 
 
 class Dropout1d(_Dropout):
@@ -71,7 +97,7 @@ class Dropout1d(_Dropout):
     channels = True
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
-        return F.dropout1d(x, self.p, self.training, layer=self.layer)
+        return F.dropout1d(self._seen(x), self.p, self.training, layer=self.layer, mode=self.mode)
 
 
 class Dropout2d(_Dropout):
@@ -85,10 +111,10 @@ class Dropout2d(_Dropout):
     channels = True
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
-        return F.dropout2d(x, self.p, self.training, layer=self.layer)
+        return F.dropout2d(self._seen(x), self.p, self.training, layer=self.layer, mode=self.mode)
 
 
-class GaussianDropout(_Dropout):
+class GaussianDropout(_Random):
     """Multiplies by noise of mean 1 and variance p/(1-p) in training; the identity otherwise. ValueError unless 0 <= p < 1.
 
     >>> import numpy as np
@@ -104,14 +130,27 @@ class GaussianDropout(_Dropout):
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
-    def mask(self, step: int, shape: tuple[int, ...], seed: int | None = None) -> Array:
-        raise TypeError("GaussianDropout keeps every element: it has noise, but no mask")
+    def mask(self, step: int, shape: tuple[int, ...] | None = None, seed: int | None = None) -> Array:
+        raise TypeError("GaussianDropout keeps every element: it has no mask; its factors are noise(step)")
+
+    def noise(self, step: int, shape: tuple[int, ...] | None = None, seed: int | None = None) -> Array:
+        """The factors of the elements of an input of `shape` in a step of the random stream, float32; else as `mask`.
+
+        >>> from fastnn import nn
+        >>> nn.GaussianDropout(0.0).noise(1, (2,))
+        array([1., 1.], dtype=float32)
+        """
+        from ..reference import gaussian_dropout
+
+        shape, seed = self._shape(shape), random.initial_seed() if seed is None else seed
+        factors = gaussian_dropout(np.ones(shape), self.p, seed=seed, layer=self.layer, step=step)
+        return np.ascontiguousarray(factors, np.float32)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
-        return F.gaussian_dropout(x, self.p, self.training, layer=self.layer)
+        return F.gaussian_dropout(self._seen(x), self.p, self.training, layer=self.layer)
 
 
-class AlphaDropout(_Dropout):
+class AlphaDropout(_Random):
     """Dropout for nets of SELUs, which keeps mean 0 and variance 1; see functional.alpha_dropout.
 
     >>> import numpy as np
@@ -120,4 +159,4 @@ class AlphaDropout(_Dropout):
     """
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
-        return F.alpha_dropout(x, self.p, self.training, layer=self.layer)
+        return F.alpha_dropout(self._seen(x), self.p, self.training, layer=self.layer)

@@ -10,7 +10,7 @@ import numpy as np
 from . import functional as F
 from .functional.sizes import check_channels, check_rank, positive_integer, real
 from .module import Module
-from .parameter import Parameter
+from .parameter import Buffer, Parameter
 
 
 class LayerNorm(Module):
@@ -85,26 +85,35 @@ class _InstanceNorm(Module):
     form: str
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
         track_running_stats: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        if track_running_stats:
-            raise ValueError(
-                "instance normalisation works with the sample's own statistics; track_running_stats must be False"
-            )
         self.num_features = positive_integer(num_features, "num_features")
         self.eps = real(eps, "eps", 0.0)
-        self.momentum = momentum
+        self.momentum = None if momentum is None else real(momentum, "momentum", 0.0)
         self.affine = bool(affine)
-        self.track_running_stats = False
+        self.track_running_stats = bool(track_running_stats)
         self.weight = Parameter(np.ones(num_features)) if affine else None
         self.bias = Parameter(np.zeros(num_features)) if affine else None
+        tracked = self.track_running_stats
+        self.register_buffer("running_mean", Buffer(np.zeros(num_features)) if tracked else None)
+        self.register_buffer("running_var", Buffer(np.ones(num_features)) if tracked else None)
+        self.register_buffer("num_batches_tracked", Buffer(0, np.int64) if tracked else None)
+
+    def reset_running_stats(self) -> None:
+        """Forgets the batches seen: mean 0, variance 1."""
+        if self.track_running_stats:
+            self.running_mean.data = np.zeros(self.num_features)
+            self.running_var.data = np.ones(self.num_features)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         check_rank(x, self.ranks, self.form)
         check_channels(x.shape, self.num_features)
-        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        return F.instance_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training or not self.track_running_stats, self.momentum or 0.0, self.eps,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return (
@@ -116,8 +125,15 @@ class _InstanceNorm(Module):
 class InstanceNorm2d(_InstanceNorm):
     """Normalisation of each channel of each image (N,C,H,W), see `functional.instance_norm`.
 
-    num_features : C. affine : whether there are weight and bias (C). Running statistics are not kept
-    (track_running_stats=True is refused; momentum, which is theirs, has no effect).
+    Parameters
+    ----------
+    num_features : C. eps : added to the variance. affine : whether there are weight and bias (C).
+    track_running_stats : whether inference uses running statistics, gathered in training: means over the batch of the
+        images' means and unbiased variances. Otherwise always each image's own statistics.
+    momentum : the weight of the new batch in the running statistics; None counts as 0.
+
+    Attributes: weight, bias, running_mean, running_var (C), each None where switched off; num_batches_tracked, which
+    PyTorch has and, for this layer, never counts up.
     Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016.
 
     >>> import numpy as np

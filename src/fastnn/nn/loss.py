@@ -48,3 +48,37 @@ class CrossEntropyLoss(Module):
             input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction,
             label_smoothing=self.label_smoothing,
         )  # fmt: skip
+
+
+class NLLLoss(Module):
+    """Negative log-likelihood of target classes, see `functional.nll_loss`.
+
+    Parameters
+    ----------
+    weight : (C), multiplies each class's term. ignore_index : rows with this index count nowhere.
+    reduction : "mean", "sum" or "none".
+
+    Called with log-probabilities (C), (N,C), (N,C,L) or (N,C,H,W) and integer class indices of the shape without C.
+
+    >>> import numpy as np
+    >>> from fastnn import nn
+    >>> log_probabilities = nn.LogSoftmax(dim=1)(np.zeros((2, 4)))
+    >>> round(float(NLLLoss()(log_probabilities, np.array([1, 3]))), 4)
+    1.3863
+    """
+
+    _integers = (False, True)
+
+    def __init__(
+        self, weight: Any = None, size_average: None = None, ignore_index: int = -100, reduce: None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if size_average is not None or reduce is not None:
+            raise ValueError("size_average and reduce are no longer supported; use reduction")
+        self.register_buffer("weight", None if weight is None else Buffer(weight))
+        self.ignore_index = int(ignore_index)
+        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
+
+    def forward(self, input: Any, target: Any) -> Any:  # type: ignore[override]
+        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)

@@ -26,7 +26,9 @@ class _BatchNorm(Module):
         self.num_features = positive_integer(num_features, "num_features")
         self.eps = real(eps, "eps", 0.0)
         if decay is not None:
-            momentum = 1.0 - real(decay, "decay", 0.0)
+            if real(decay, "decay", 0.0) > 1.0:
+                raise ValueError(f"decay must lie in [0, 1], got {decay}")
+            momentum = 1.0 - decay
         self.momentum = None if momentum is None else real(momentum, "momentum", 0.0)
         self.affine = bool(affine)
         self.track_running_stats = bool(track_running_stats)

@@ -12,6 +12,7 @@ from . import (  # noqa: F401
     linear,
     loss,
     loss_elementwise,
+    monitor,
     normalization,
     normalization_rows,
     optimizer,

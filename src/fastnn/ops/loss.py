@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..graph import Node, Op, Spec, Tensor, register
+from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
-from .elementwise import elements
+from .elementwise import FLOATS_PER_NANOSECOND, elements
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 EXPONENTIALS_PER_NANOSECOND = 1.0
@@ -100,4 +100,77 @@ class CrossEntropyBackward(Op):
             total_weight=steps.pointer(total_weight),
             dlogits=steps.pointer(node.outputs[0]),
             **_common_arguments(node, inputs, steps),
+        )
+
+
+@register
+class NegativeLogLikelihood(Op):
+    """loss and total weight (1) of log-probabilities (N,C) or (N,C,H,W) and class indices (N) or (N,H,W).
+
+    A third input is the class weights (C). Attributes: ignore_index, reduction ("none": the loss has the shape of the
+    indices).
+    """
+
+    name = "nll_loss"
+
+    def infer(self, x: Tensor, labels: Tensor, *weight: Tensor, ignore_index: int, reduction: str) -> tuple[Spec, Spec]:  # type: ignore[override]
+        return Spec(labels.shape if reduction == "none" else ()), Spec((1,))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        dloss = dys[0]
+        if any(needed[1:]):
+            raise TypeError("nll_loss has no gradient with respect to its targets or class weights")
+        if dloss is None:
+            return [None] * len(node.inputs)
+        x, *inputs = node.inputs
+        dx = dloss.graph.record("nll_loss_backward", dloss, node.outputs[1], *inputs, shape=x.shape, **node.attributes)
+        return [dx, *[None] * len(inputs)]
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x, *inputs = node.inputs
+        rows, classes = rows_and_classes(x)
+        steps.step(
+            "nll_loss_forward",
+            rows / FLOATS_PER_NANOSECOND * 16,
+            x=steps.pointer(x),
+            loss=steps.pointer(node.outputs[0]),
+            total_weight=steps.pointer(node.outputs[1]),
+            workspace=steps.workspace(2 * -(-rows // 1024) * 8),
+            rows=rows,
+            classes=classes,
+            **_label_arguments(node, inputs, steps),
+        )
+
+
+def _label_arguments(node: Node, inputs: Sequence[Tensor], steps: Lowering) -> dict[str, Any]:
+    labels, *weight = inputs
+    return {
+        "labels": steps.pointer(labels),
+        "class_weight": steps.pointer(weight[0] if weight else None),
+        "ignore_index": node.ignore_index,
+        "reduction": REDUCTIONS[node.reduction],
+    }
+
+
+@register
+class NegativeLogLikelihoodBackward(Op):
+    """dx from dloss, total weight, class indices and class weights; the log-probabilities themselves are not needed."""
+
+    name = "nll_loss_backward"
+
+    def infer(self, dloss: Tensor, total_weight: Tensor, *inputs: Tensor, shape: Shape, **_: Any) -> Spec:  # type: ignore[override]
+        return Spec(shape)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        dloss, total_weight, *inputs = node.inputs
+        rows, classes = rows_and_classes(node.outputs[0])
+        steps.step(
+            "nll_loss_backward",
+            elements(node.outputs[0]) / FLOATS_PER_NANOSECOND,
+            dloss=steps.pointer(dloss),
+            total_weight=steps.pointer(total_weight),
+            dx=steps.pointer(node.outputs[0]),
+            rows=rows,
+            classes=classes,
+            **_label_arguments(node, inputs, steps),
         )

@@ -85,3 +85,41 @@ class LayerNormBackward(Op):
             rows=rows,
             columns=columns,
         )
+
+
+@register
+class InstanceNormTrack(Op):
+    """Moves running_mean and running_variance (C) towards the means over the batch of the samples' statistics (3, N*C),
+    which layer_norm wrote for rows of `positions` elements."""
+
+    name = "instance_norm_track"
+    has_effects = True
+
+    def infer(  # type: ignore[override]
+        self, statistics: Tensor, running_mean: Tensor, running_variance: Tensor, batch: int, positions: int,
+        eps: float, momentum: float,
+    ) -> tuple[Spec, ...]:  # fmt: skip
+        for tensor in (running_mean, running_variance):
+            if (3, batch * tensor.shape[0]) != statistics.shape:
+                raise ValueError(
+                    f"running statistics of shape {tensor.shape} for statistics of shape {statistics.shape}"
+                )
+        return ()
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        return 1, 2
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        statistics, running_mean, running_variance = node.inputs
+        steps.step(
+            "instance_norm_track",
+            elements(statistics) / FLOATS_PER_NANOSECOND * 4,
+            statistics=steps.pointer(statistics),
+            running_mean=steps.pointer(running_mean),
+            running_variance=steps.pointer(running_variance),
+            batch=node.batch,
+            channels=running_mean.shape[0],
+            positions=node.positions,
+            eps=node.eps,
+            momentum=node.momentum,
+        )

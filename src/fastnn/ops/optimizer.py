@@ -1,10 +1,12 @@
-"""Updates of parameters by an optimizer: operations with effects and no outputs.
+"""Updates of parameters by an optimizer: operations with effects and no outputs; clipping of gradients before them,
+averages of weights after them.
 
-Inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of the parameter's shape.
+An update's inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of its shape.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Node, Op, Spec, Tensor, register
@@ -171,4 +173,95 @@ class PenaltyGradient(Op):
             count=count,
             l1=node.l1,
             l2=node.l2,
+        )
+
+
+SEGMENT_BLOCK = 4096
+"""Elements of a block in the kernels over segments (csrc/kernels/segments.h)."""
+
+
+def segment_blocks(tensors: Sequence[Tensor]) -> int:
+    """Blocks of all tensors."""
+    return sum(-(-elements(tensor) // SEGMENT_BLOCK) for tensor in tensors)
+
+
+class _Clip(Op):
+    """What the clippings share: any number of gradients, and as many outputs of their shapes."""
+
+    def infer(self, *gradients: Tensor, **_: Any) -> tuple[Spec, ...]:
+        return tuple(gradient.spec for gradient in gradients)
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {i: i for i in range(len(node.inputs))}
+
+    def _segments(self, node: Node, steps: Lowering) -> dict[str, Any]:
+        table: list[Any] = []
+        for gradient, clipped in zip(node.inputs, node.outputs, strict=False):
+            table += [steps.pointer(gradient), steps.pointer(clipped), elements(gradient)]
+        return {"segments": table, "segment_count": len(node.inputs)}
+
+    def _work(self, node: Node) -> float:
+        return sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND
+
+
+@register
+class ClipGradientNorm(_Clip):
+    """All gradients times min(1, max_norm / norm), and behind them the norm (1); `order`: 1, 2 or 0, the largest
+    magnitude."""
+
+    name = "clip_gradient_norm"
+
+    def infer(self, *gradients: Tensor, **_: Any) -> tuple[Spec, ...]:
+        return (*super().infer(*gradients), Spec((1,)))
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "clip_gradient_norm",
+            self._work(node) * 2,
+            **self._segments(node, steps),
+            order=node.order,
+            max_norm=steps.value(node.max_norm),
+            norm=steps.pointer(node.outputs[-1]),
+            workspace=steps.workspace(8 * segment_blocks(node.inputs)),
+        )
+
+
+@register
+class ClipGradientValue(_Clip):
+    """min(max(gradient, -limit), limit) of all gradients."""
+
+    name = "clip_gradient_value"
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        steps.step(
+            "clip_gradient_value", self._work(node), **self._segments(node, steps), limit=steps.value(node.limit)
+        )
+
+
+@register
+class AverageWeights(Op):
+    """average += weight * (parameter - average) for pairs of them; weight is a run-time value."""
+
+    name = "average_weights"
+    has_effects = True
+
+    def infer(self, *pairs: Tensor, weight: Any) -> tuple[Spec, ...]:  # type: ignore[override]
+        for average, parameter in zip(pairs[::2], pairs[1::2], strict=True):
+            if average.shape != parameter.shape:
+                raise ValueError(f"an average of shape {average.shape} for a parameter of shape {parameter.shape}")
+        return ()
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        return tuple(range(0, len(node.inputs), 2))
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        table: list[Any] = []
+        for average, parameter in zip(node.inputs[::2], node.inputs[1::2], strict=True):
+            table += [steps.pointer(average), steps.pointer(parameter), elements(parameter)]
+        steps.step(
+            "average_weights",
+            sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND,
+            segments=table,
+            segment_count=len(node.inputs) // 2,
+            weight=steps.value(node.weight),
         )

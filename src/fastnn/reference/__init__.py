@@ -107,6 +107,7 @@ from .rectifier import (
     relu_backward,
     rrelu,
     rrelu_backward,
+    rrelu_slopes,
     selu,
     selu_backward,
 )
@@ -244,6 +245,7 @@ __all__ = [
     "rmsprop_step",
     "rrelu",
     "rrelu_backward",
+    "rrelu_slopes",
     "selu",
     "selu_backward",
     "sgd_step",

@@ -20,7 +20,7 @@ _SELU_NEGATIVE_LIMIT = -1.7580993408473766
 """-lambda * alpha of SELU: what alpha dropout puts in place of a dropped element."""
 
 
-def _in_memory_order(values: Array, shape: tuple[int, ...]) -> Array:
+def in_memory_order(values: Array, shape: tuple[int, ...]) -> Array:
     """Give a flat list the logical `shape`, its order being that of memory."""
     if len(shape) != 4:
         return values.reshape(shape)
@@ -42,7 +42,7 @@ def dropout_mask(
     if channels:
         n, c, *spatial = shape
         return keep_mask(n * c, p, seed, layer, step).reshape(n, c, *([1] * len(spatial)))
-    return _in_memory_order(keep_mask(int(np.prod(shape)), p, seed, layer, step), shape)
+    return in_memory_order(keep_mask(int(np.prod(shape)), p, seed, layer, step), shape)
 
 
 def _drop(
@@ -152,7 +152,7 @@ def gaussian_dropout(
         raise ValueError("gaussian_dropout needs p < 1: its noise has variance p/(1-p)")
     if not training or p == 0.0:
         return x.copy()
-    z = _in_memory_order(normal(x.size, seed, layer, step), x.shape)
+    z = in_memory_order(normal(x.size, seed, layer, step), x.shape)
     return x * (1.0 + np.sqrt(p / (1.0 - p)) * z).astype(x.dtype)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import Array, as_float, check_shape
+from .dropout import in_memory_order
+from .random import random_bits
 
 _SELU_SCALE = 1.0507009873554804934193349852946
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -133,6 +135,27 @@ def prelu_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array]:
     if np.size(weight) == 1:
         return dx, products.sum(keepdims=True).reshape(1)
     return dx, products.sum(axis=(0, *range(2, x.ndim)))
+
+
+def rrelu_slopes(
+    shape: tuple[int, ...],
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    *,
+    seed: int = 0,
+    layer: int = 0,
+    step: int = 0,
+) -> Array:
+    """The slopes (float64) that a layer draws for an input of `shape`: lower + (upper - lower) * u, u the upper 24 bits of
+    the layer's words at a step as a number in [0, 1), the elements counted in memory order (see dropout).
+
+    >>> slopes = rrelu_slopes((100,), 0.25, 0.75)
+    >>> bool(0.25 <= slopes.min() and slopes.max() < 0.75)
+    True
+    """
+    count = int(np.prod(shape))
+    uniform = (random_bits(count, seed, layer, step) >> np.uint32(8)) * 2.0**-24
+    return in_memory_order(lower + (upper - lower) * uniform, shape)
 
 
 def rrelu(

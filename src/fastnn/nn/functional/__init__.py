@@ -13,6 +13,7 @@ from .activation import (
     prelu,
     relu,
     relu6,
+    rrelu,
     selu,
     sigmoid,
     silu,
@@ -33,7 +34,7 @@ from .elementwise_loss import (
 )
 from .embedding import embedding
 from .group_normalization import group_norm, instance_norm, layer_norm
-from .loss import cross_entropy
+from .loss import cross_entropy, nll_loss
 from .normalization import batch_norm
 from .padding import pad
 from .pooling import (
@@ -60,6 +61,7 @@ __all__ = [
     "dropout2d", "elu", "embedding", "flatten", "gaussian_dropout", "gelu", "glu", "group_norm", "hardsigmoid",
     "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm",
     "leaky_relu", "linear", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "max_pool1d", "max_pool2d",
-    "mish", "mse_loss", "pad", "pixel_shuffle", "pixel_unshuffle", "prelu", "relu", "relu6", "selu", "sigmoid",
-    "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh", "unflatten",
+    "mish", "mse_loss", "nll_loss", "pad", "pixel_shuffle", "pixel_unshuffle", "prelu", "relu", "relu6",
+    "rrelu", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "softsign", "tanh",
+    "unflatten",
 ]  # fmt: skip

@@ -235,3 +235,26 @@ def softsign(input: Any) -> Any:
     array([-0.5 ,  0.75], dtype=float32)
     """
     return _activation(input, "softsign")
+
+
+@eager("input")
+def rrelu(
+    input: Any, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False,
+    *, layer: int = 0,
+) -> Any:  # fmt: skip
+    """input where positive, else input times a slope drawn evenly between lower and upper for each element; any shape.
+
+    Outside training the slope is (lower + upper) / 2. Slopes depend on the seed (`fastnn.manual_seed`), the step (one for
+    each call), `layer` and the element alone. ValueError unless lower <= upper.
+    Source: Xu et al., "Empirical evaluation of rectified activations in convolutional network", 2015.
+
+    >>> import numpy as np
+    >>> rrelu(np.array([-1.0, 2.0]), 0.25, 0.75)
+    array([-0.5,  2. ], dtype=float32)
+    """
+    lower, upper = real(lower, "lower"), real(upper, "upper")
+    if lower > upper:
+        raise ValueError(f"lower must not be above upper, got {lower} and {upper}")
+    if not training:
+        return _activation(input, "leaky_relu", (lower + upper) / 2)
+    return input.graph.record("random_rectifier", input, input, lower=lower, upper=upper, layer=int(layer))

@@ -7,35 +7,42 @@ from typing import Any
 
 from ...graph import Tensor
 from .eager import eager
-from .sizes import as_image, as_sequence, check_rank, probability
+from .sizes import as_image, as_sequence, check_rank, one_of, probability
 
 
-def _drop(input: Tensor, p: float, training: bool, layer: int, channels: bool = False) -> Tensor:
-    p = probability(p)
-    if not training or p == 0.0:
+def _drop(input: Tensor, p: float, training: bool, layer: int, mode: str, channels: bool = False) -> Tensor:
+    p, classic = probability(p), one_of(mode, "mode", "inverted", "classic") == "classic"
+    if p == 0.0 or not (training or classic):
         return input
-    scale = 1.0 / (1.0 - p) if p < 1.0 else 0.0
+    if not training:
+        return input * (1.0 - p)
+    scale = 1.0 if classic else 1.0 / (1.0 - p) if p < 1.0 else 0.0
     return input.graph.record("dropout", input, probability=p, scale=scale, layer=int(layer), channels=channels)
 
 
 @eager("input")
-def dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0) -> Any:
+def dropout(
+    input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0, mode: str = "inverted"
+) -> Any:
     """Sets each element to 0 with probability p and multiplies the others by 1 / (1 - p); any shape.
 
     Outside training, and for p = 0, it is the identity. Which elements are dropped depends on the seed
     (`fastnn.manual_seed`), the step (one for each call) and `layer`, a number that keeps the masks of several
-    dropouts in one model apart; the Dropout layer has one of its own. ValueError unless 0 <= p <= 1.
+    dropouts in one model apart; the Dropout layer has one of its own. mode="classic", the form first published, leaves
+    kept elements as they are and multiplies by 1 - p outside training instead. ValueError unless 0 <= p <= 1.
     Source: Srivastava et al., "Dropout", JMLR 2014.
 
     >>> import numpy as np
     >>> sorted(set(dropout(np.ones(100)).tolist()))
     [0.0, 2.0]
     """
-    return _drop(input, p, training, layer)
+    return _drop(input, p, training, layer, mode)
 
 
 @eager("input")
-def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0) -> Any:
+def dropout1d(
+    input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0, mode: str = "inverted"
+) -> Any:
     """dropout of whole channels of an input (N,C,L).
 
     >>> import numpy as np
@@ -43,13 +50,15 @@ def dropout1d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
     0.0
     """
     check_rank(input, (3,), "(N,C,L)")
-    if not training or probability(p) == 0.0:
-        return input
-    return as_sequence(_drop(as_image(input), p, training, layer, channels=True))
+    if probability(p) == 0.0 or not (training or mode == "classic"):
+        return _drop(input, p, training, layer, mode)
+    return as_sequence(_drop(as_image(input), p, training, layer, mode, channels=True))
 
 
 @eager("input")
-def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0) -> Any:
+def dropout2d(
+    input: Any, p: float = 0.5, training: bool = True, inplace: bool = False, *, layer: int = 0, mode: str = "inverted"
+) -> Any:
     """dropout of whole channels of an input (N,C,H,W).
 
     Source: Tompson et al., "Efficient Object Localization Using Convolutional Networks", CVPR 2015.
@@ -59,7 +68,7 @@ def dropout2d(input: Any, p: float = 0.5, training: bool = True, inplace: bool =
     0.0
     """
     check_rank(input, (4,), "(N,C,H,W)")
-    return _drop(input, p, training, layer, channels=True)
+    return _drop(input, p, training, layer, mode, channels=True)
 
 
 @eager("input")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...graph import Tensor
 from .eager import eager
+from .normalization import batch_norm
 from .sizes import check_rank, positive_integer, real
 
 
@@ -17,11 +18,13 @@ def _product(extents: Sequence[int]) -> int:
     return product
 
 
-def _rows(input: Tensor, rows: int, eps: float, **given: Tensor) -> Tensor:
-    """The input as a matrix whose rows are normalised, in the input's shape again."""
+def _rows(input: Tensor, rows: int, eps: float, **given: Tensor) -> tuple[Tensor, Tensor]:
+    """The input as a matrix whose rows are normalised, in the input's shape again, and the rows' statistics."""
     matrix = input.reshape(rows, _product(input.shape) // rows if rows else _product(input.shape[1:]))
-    y, _ = input.graph.record("layer_norm", matrix, *given.values(), given=tuple(given), eps=real(eps, "eps", 0.0))
-    return y.reshape(*input.shape)
+    y, statistics = input.graph.record(
+        "layer_norm", matrix, *given.values(), given=tuple(given), eps=real(eps, "eps", 0.0)
+    )
+    return y.reshape(*input.shape), statistics
 
 
 @eager("input", "weight", "bias")
@@ -46,7 +49,7 @@ def layer_norm(
             raise ValueError(f"{name} must have the shape {shape}, got {tensor.shape}")
     size = _product(shape)
     columns = {name: tensor.reshape(size) for name, tensor in given.items() if tensor is not None}
-    return _rows(input, _product(input.shape[: -len(shape)]), eps, **columns)
+    return _rows(input, _product(input.shape[: -len(shape)]), eps, **columns)[0]
 
 
 def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -76,18 +79,25 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
         raise ValueError(f"the input must have the shape (N,C,...), got {input.shape}")
     if input.shape[1] % positive_integer(num_groups, "num_groups"):
         raise ValueError(f"num_groups must divide the channels: {input.shape[1]} are not divisible by {num_groups}")
-    return _affine(_rows(input, input.shape[0] * num_groups, eps), weight, bias)
+    return _affine(_rows(input, input.shape[0] * num_groups, eps)[0], weight, bias)
 
 
-@eager("input", "weight", "bias")
+@eager("input", "running_mean", "running_var", "weight", "bias")
 def instance_norm(
-    input: Any, running_mean: None = None, running_var: None = None, weight: Any = None, bias: Any = None,
+    input: Any, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Any:  # fmt: skip
-    """Normalisation of (N,C,L) or (N,C,H,W) over the positions of each channel of each sample; weight, bias (C).
+    """Normalisation of (N,C,L) or (N,C,H,W) over the positions of each channel of each sample.
 
-    Always with the sample's own statistics: running ones are refused (ValueError), as is one value per channel.
-    Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016.
+    Parameters
+    ----------
+    running_mean, running_var, weight, bias : (C) or None.
+    use_input_stats : normalise with each sample's own statistics, otherwise with the running ones.
+    momentum : the weight of the batch in the running statistics, which take the means over the batch of the samples' means
+        and unbiased variances, if they are buffers of a module; an array passed in is never written to.
+
+    Raises ValueError for shapes that do not fit, for one value per channel, and for missing running statistics when
+    they are asked for. Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016.
 
     >>> import numpy as np
     >>> instance_norm(np.array([[[1.0, 3.0], [5.0, 5.0]]])).round(3)
@@ -95,8 +105,25 @@ def instance_norm(
             [ 0.,  0.]]], dtype=float32)
     """
     check_rank(input, (3, 4), "(N,C,L) or (N,C,H,W)")
-    if running_mean is not None or running_var is not None or not use_input_stats:
-        raise ValueError("instance normalisation works with the sample's own statistics only, not with running ones")
-    if _product(input.shape[2:]) == 1:
+    channels = input.shape[1]
+    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+        if tensor is not None and tensor.shape != (channels,):
+            raise ValueError(
+                f"{name} must have the shape ({channels},) for an input of shape {input.shape}, got {tensor.shape}"
+            )
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ValueError("without use_input_stats instance normalisation needs running_mean and running_var")
+        return batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var come together, or not at all")
+    positions = _product(input.shape[2:])
+    if positions == 1:
         raise ValueError(f"more than one value per channel is needed, got an input of shape {input.shape}")
-    return _affine(_rows(input, input.shape[0] * input.shape[1], eps), weight, bias)
+    normalized, statistics = _rows(input, input.shape[0] * channels, eps)
+    if running_mean is not None and running_mean.variable is not None and running_var.variable is not None:
+        input.graph.record(
+            "instance_norm_track", statistics, running_mean, running_var, batch=input.shape[0], positions=positions,
+            eps=real(eps, "eps", 0.0), momentum=real(momentum, "momentum", 0.0),
+        )  # fmt: skip
+    return _affine(normalized, weight, bias)

@@ -26,12 +26,12 @@ def _labels_shape(input: Shape) -> Shape:
     return () if len(input) == 1 else (input[0], *input[2:])
 
 
-def _limit_labels(target: Tensor, classes: int, ignore_index: int) -> None:
+def _limit_labels(target: Tensor, classes: int, ignore_index: int, function: str = "cross_entropy") -> None:
     """Has the labels checked: those of an input before each run, constants now."""
     source = target
     while source.node is not None and source.node.op.name == "reshape":
         source = source.node.inputs[0]
-    message = f"cross_entropy: a target is not one of the {classes} classes"
+    message = f"{function}: a target is not one of the {classes} classes"
     if source.variable is not None:
         labels = source.variable.view
         wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
@@ -45,19 +45,31 @@ def _limit_labels(target: Tensor, classes: int, ignore_index: int) -> None:
         raise ValueError("class indices must be an argument of the traced function, not something computed in it")
 
 
-def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
-    """Whether the target holds class indices; TypeError or ValueError when it fits neither form."""
+def _check_class_weight(input: Tensor, weight: Tensor | None) -> None:
     classes = input.shape[0 if input.ndim == 1 else 1]
     if weight is not None and weight.shape != (classes,):
         raise ValueError(
             f"weight must have the shape ({classes},) for scores of shape {input.shape}, got {weight.shape}"
         )
+
+
+def _check_labels(input: Tensor, target: Tensor) -> None:
+    if target.dtype != "int64":
+        raise TypeError(
+            f"class indices must be integers, got {target.dtype} of shape {target.shape}; pass y.astype(np.int64)"
+        )
+    if target.shape != _labels_shape(input.shape):
+        raise ValueError(
+            f"class indices must have the shape {_labels_shape(input.shape)} for scores of shape {input.shape}, "
+            f"got {target.shape}"
+        )
+
+
+def _check_target(input: Tensor, target: Tensor, weight: Tensor | None) -> bool:
+    """Whether the target holds class indices; TypeError or ValueError when it fits neither form."""
+    _check_class_weight(input, weight)
     if target.dtype == "int64":
-        if target.shape != _labels_shape(input.shape):
-            raise ValueError(
-                f"class indices must have the shape {_labels_shape(input.shape)} for scores of shape {input.shape}, "
-                f"got {target.shape}"
-            )
+        _check_labels(input, target)
         return True
     if target.shape == input.shape:
         return False
@@ -123,3 +135,39 @@ def _soft_cross_entropy(
     if reduction == "none":
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()
+
+
+@eager("input", "target", "weight", integers=("target",))
+def nll_loss(
+    input: Any, target: Any, weight: Any = None, size_average: None = None, ignore_index: int = -100,
+    reduce: None = None, reduction: str = "mean",
+) -> Any:  # fmt: skip
+    """Negative log-likelihood of target classes: -weight[target] * input[target] for each row.
+
+    Parameters
+    ----------
+    input : log-probabilities (C), (N,C), (N,C,L) or (N,C,H,W), as log_softmax gives them.
+    target : class indices, integers of the shape without C.
+    weight : (C), multiplies each class's term. ignore_index : rows with this index count nowhere.
+    reduction : "mean" (over the sum of the rows' class weights), "sum", or "none", one value for each row.
+
+    Raises ValueError for shapes that do not fit and, before anything is touched, for a class out of range;
+    TypeError for indices given as floats.
+
+    >>> import numpy as np
+    >>> float(nll_loss(np.array([[-0.5, -2.0], [-3.0, -4.0]]), np.array([1, 0])))
+    2.5
+    """
+    if size_average is not None or reduce is not None:
+        raise ValueError("size_average and reduce are no longer supported; use reduction")
+    one_of(reduction, "reduction", "mean", "sum", "none")
+    rows = _rows(input)
+    _check_class_weight(input, weight)
+    _check_labels(input, target)
+    labels = target.reshape(_labels_shape(rows.shape))
+    _limit_labels(target, rows.shape[1], int(ignore_index), "nll_loss")
+    loss, _ = input.graph.record(
+        "nll_loss", rows, labels, *([] if weight is None else [weight]), ignore_index=int(ignore_index),
+        reduction=reduction,
+    )  # fmt: skip
+    return loss.reshape(_labels_shape(input.shape)) if reduction == "none" else loss

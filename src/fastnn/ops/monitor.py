@@ -1,0 +1,70 @@
+"""What monitors record into a training step: operations that look at tensors and change nothing that is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..graph import Node, Op, Spec, Tensor, register
+from ..plan import Lowering
+from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .optimizer import segment_blocks
+
+UNITS_OF_A_WORD = 64
+
+
+def words_of_units(x: Tensor) -> int:
+    """64-bit words with one bit for each element of a sample of x (N,...)."""
+    rows = x.shape[0]
+    return -(-(elements(x) // rows if rows else 0) // UNITS_OF_A_WORD)
+
+
+@register
+class FiredUnits(Op):
+    """Sets the bits of those elements of a sample of y (N,...) that are above 0 in any sample: y, bits (int64 words), in
+    the order of memory."""
+
+    name = "fired_units"
+    has_effects = True
+
+    def infer(self, y: Tensor, fired: Tensor) -> tuple[Spec, ...]:  # type: ignore[override]
+        if fired.shape != (words_of_units(y),):
+            raise ValueError(f"fired_units: words of shape {fired.shape} for a tensor of shape {y.shape}")
+        return ()
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        return (1,)
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        y, fired = node.inputs
+        rows = y.shape[0]
+        steps.step(
+            "fired_units",
+            elements(y) / FLOATS_PER_NANOSECOND / 4,
+            y=steps.pointer(y),
+            fired=steps.pointer(fired),
+            rows=rows,
+            units=elements(y) // rows if rows else 0,
+        )
+
+
+@register
+class TensorStatistics(Op):
+    """(n, 3) for n tensors: norm, largest magnitude, number of elements that are not finite."""
+
+    name = "tensor_statistics"
+
+    def infer(self, *tensors: Tensor) -> Spec:  # type: ignore[override]
+        return Spec((len(tensors), 3))
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        table: list[Any] = []
+        for tensor in node.inputs:
+            table += [steps.pointer(tensor), elements(tensor)]
+        steps.step(
+            "tensor_statistics",
+            sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND,
+            segments=table,
+            segment_count=len(node.inputs),
+            statistics=steps.pointer(node.outputs[0]),
+            workspace=steps.workspace(24 * segment_blocks(node.inputs)),
+        )
