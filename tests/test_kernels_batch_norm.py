@@ -24,7 +24,7 @@ SHAPES = [
     (2, 1, 0, 1), (5, 3, 0, 1), (64, 16, 0, 1), (77, 17, 1e4, 1), (1031, 64, 1e4, 1), (5003, 6, 3, 2),
     (20011, 67, 1e4, 1), (300, 2048, 0, 1), (0, 5, 0, 1), (9, 97, 0, 1e-3),
 ]  # fmt: skip
-FLAGS = [(0, False, False), (1, False, True), (1, True, True), (0, True, False)]
+FLAGS = [(0, False, False), (1, False, True), (1, True, True), (0, True, False), (2, False, True), (2, True, False)]
 
 
 class Case:
@@ -52,7 +52,7 @@ class Case:
 
     def finish(self, normalized: Array, activation: int) -> Array:
         y = normalized if self.residual is None else normalized + self.residual
-        return np.maximum(y, 0) if activation else y
+        return np.clip(y, 0, 6 if activation == 2 else None) if activation else y
 
     def outputs(self) -> dict[str, Any]:
         return {"y": (self.x.shape, "f4"), "statistics": ((3, self.channels), "f4"), **self.workspace()}
@@ -118,7 +118,8 @@ def check_backward(
     case: Case, same_bits: SameBits, forward: Results, activation: int, batch_statistics: bool, keep_y: bool
 ) -> None:
     y = forward["y"]
-    open_gradient = np.where(y <= 0, 0, case.dy) if activation else case.dy
+    closed = (y <= 0) | ((y >= 6) & (activation == 2))
+    open_gradient = np.where(closed, 0, case.dy) if activation else case.dy
     running = () if batch_statistics else (double(case.running_mean), double(case.running_variance))
     dx, dweight, dbias = reference.batch_norm_backward(
         open_gradient.astype(np.float64), case.x.astype(np.float64), *(running or (None, None)), double(case.weight),

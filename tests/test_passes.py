@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, passes
 from fastnn.graph import Graph
+from fastnn.settings import without_passes
 
 RNG = np.random.default_rng(5)
 
@@ -133,6 +134,21 @@ def test_training_fuses_the_gradient_of_relu_and_batch_norm() -> None:
     gradient(RNG.standard_normal((2, 3, 6, 6)), np.array([0, 1]))
     (plan,) = gradient._compiled._plans.values()
     assert "relu_backward" not in kernels(plan) and "relu_forward" not in kernels(plan)
+
+
+def test_training_fuses_relu6_with_batch_norm() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.Flatten(), nn.Linear(64, 3)).train()
+    model[1].weight.data = 8 * np.ones(4)  # some results above 6
+    gradient = fnn.value_and_grad(model, nn.CrossEntropyLoss())
+    x, y = RNG.standard_normal((2, 3, 6, 6)), np.array([0, 1])
+    value, gradients = gradient(x, y)
+    (plan,) = gradient._compiled._plans.values()
+    assert not any(name.startswith(("activation", "relu")) for name in kernels(plan))
+    with without_passes():
+        plain_value, plain = fnn.value_and_grad(model, nn.CrossEntropyLoss())(x, y)
+    assert value == pytest.approx(plain_value, rel=1e-5)
+    for name, expected in plain.items():
+        np.testing.assert_allclose(gradients[name], expected, rtol=0, atol=1e-4 * max(np.abs(expected).max(), 1e-3))
 
 
 def test_a_gradient_nobody_asked_for_is_not_computed() -> None:

@@ -1,4 +1,4 @@
-/* Batch normalisation backward, with the backward of ReLU and of the residual addition in the same passes.
+/* Batch normalisation backward, with the backward of ReLU or ReLU6 and of the residual addition in the same passes.
  *
  *     g = dy where the ReLU was open, else 0 (no ReLU: g = dy)          x_hat = (x - mean) * inverse_deviation
  *     dbias = sum g      dweight = sum g * x_hat      dresidual = g
@@ -8,7 +8,7 @@
  * dy, x, y, dx, dresidual (rows, C); statistics (3, C) as the forward pass wrote them; weight, bias, dweight, dbias (C);
  * workspace FNN_BATCH_NORM_ROWS * C floats. Gradients are overwritten; each of them, weight and bias may be null. dx and
  * dresidual may be dy.
- * activation: 0 none, 1 ReLU. The ReLU was open where y > 0; without y (possible when there was no residual input) it is
+ * activation: 0 none, 1 ReLU, 2 ReLU6. It was open where y > 0 (and y < 6); without y (possible when there was no residual input) it is
  * found from x by the forward pass's own arithmetic, which saves reading and keeping y.
  * Error of dbias: eps * (chunk + 80) * sum |g|, of dweight likewise with |g * x_hat|, eps = 2^-24, chunk <= 256.
  *
@@ -16,7 +16,7 @@
  * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
 #include "batch_norm.h"
 
-enum mask_source { OPEN_ALWAYS, OPEN_BY_OUTPUT, OPEN_BY_INPUT };
+enum mask_source { OPEN_ALWAYS, OPEN_BY_OUTPUT, OPEN_BY_INPUT, OPEN_BY_OUTPUT_6, OPEN_BY_INPUT_6 };
 
 /* g at element i, channel c; `centred` is x - mean there. */
 FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
@@ -24,14 +24,16 @@ FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_bat
     vec dy = load_lanes(args->dy + i, n);
     if (source == OPEN_ALWAYS) return dy;
     vec y;
-    if (source == OPEN_BY_OUTPUT) {
+    if (source == OPEN_BY_OUTPUT || source == OPEN_BY_OUTPUT_6) {
         y = load_lanes(args->y + i, n);
     } else {
         const float *scale = args->workspace + FNN_BATCH_NORM_SCALE * args->channels;
         const float *shift = args->workspace + FNN_BATCH_NORM_SHIFT * args->channels;
         y = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
     }
-    return vec_select(vec_less_equal(y, vec_zero()), vec_zero(), dy);
+    vec g = vec_select(vec_less_equal(y, vec_zero()), vec_zero(), dy);
+    if (source == OPEN_BY_OUTPUT || source == OPEN_BY_INPUT) return g;
+    return vec_select(vec_less_equal(vec_set1(6.0f), y), vec_zero(), g);
 }
 
 /* Adds sum g and sum g * (x - mean - remainder) over a chunk of rows to sums, products (C). */
@@ -141,8 +143,12 @@ FNN_INLINE void backward(const enum mask_source source, const struct fnn_batch_n
 }
 
 void FNN_FUNCTION(batch_norm_backward)(const struct fnn_batch_norm_backward_args *args, const struct fnn_team *team) {
-    if (args->activation != 1)
+    if (!args->activation)
         backward(OPEN_ALWAYS, args, team);
+    else if (args->activation == 2 && args->y)
+        backward(OPEN_BY_OUTPUT_6, args, team);
+    else if (args->activation == 2)
+        backward(OPEN_BY_INPUT_6, args, team);
     else if (args->y)
         backward(OPEN_BY_OUTPUT, args, team);
     else

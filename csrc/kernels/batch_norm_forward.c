@@ -1,10 +1,10 @@
-/* Batch normalisation forward, with an optional residual input and ReLU in the same pass:
+/* Batch normalisation forward, with an optional residual input and ReLU or ReLU6 in the same pass:
  *
  *     y = activation((x - mean) * weight / sqrt(variance + eps) + bias + residual)
  *
  * x, y, residual (rows, C), rows = N*H*W in channels-last memory; weight, bias, running_mean, running_variance (C), each
  * may be null; statistics (3, C) as in batch_norm.h; workspace FNN_BATCH_NORM_ROWS * C floats. y may be x or residual.
- * activation: 0 none, 1 ReLU.
+ * activation: 0 none, 1 ReLU, 2 ReLU6 (at most 6).
  *
  * Mean and variance are those of Chan, Golub and LeVeque (1983): each chunk of rows is read from memory once, its mean
  * and its centred squares are summed (the second time from the L1 cache), chunks and blocks are merged by weight. All
@@ -104,7 +104,7 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
         args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
 }
 
-FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const float *x, const float *residual,
+FNN_INLINE void normalize_rows(const bool has_residual, const int activation, const float *x, const float *residual,
                                float *y, const float *mean, const float *scale, const float *shift, ptrdiff_t channels,
                                struct fnn_range rows) {
     for (ptrdiff_t r = rows.begin; r < rows.end; r++)
@@ -113,23 +113,28 @@ FNN_INLINE void normalize_rows(const bool has_residual, const bool relu, const f
             vec centred = vec_sub(load_lanes(x + i, n), load_lanes(mean + c, n));
             vec value = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
             if (has_residual) value = vec_add(value, load_lanes(residual + i, n));
-            if (relu) value = vec_max(vec_zero(), value);
+            if (activation) value = vec_max(vec_zero(), value);
+            if (activation == 2) value = vec_min(vec_set1(6.0f), value);
             store_lanes(y + i, value, n);
         }
 }
 
 static void normalize(const float *x, const float *residual, float *y, const float *mean, const float *workspace,
-                      ptrdiff_t channels, struct fnn_range rows, bool relu) {
+                      ptrdiff_t channels, struct fnn_range rows, ptrdiff_t activation) {
     const float *scale = workspace + FNN_BATCH_NORM_SCALE * channels,
                 *shift = workspace + FNN_BATCH_NORM_SHIFT * channels;
-    if (residual && relu)
-        normalize_rows(true, true, x, residual, y, mean, scale, shift, channels, rows);
+    if (residual && activation == 2)
+        normalize_rows(true, 2, x, residual, y, mean, scale, shift, channels, rows);
+    else if (residual && activation)
+        normalize_rows(true, 1, x, residual, y, mean, scale, shift, channels, rows);
     else if (residual)
-        normalize_rows(true, false, x, residual, y, mean, scale, shift, channels, rows);
-    else if (relu)
-        normalize_rows(false, true, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(true, 0, x, residual, y, mean, scale, shift, channels, rows);
+    else if (activation == 2)
+        normalize_rows(false, 2, x, residual, y, mean, scale, shift, channels, rows);
+    else if (activation)
+        normalize_rows(false, 1, x, residual, y, mean, scale, shift, channels, rows);
     else
-        normalize_rows(false, false, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(false, 0, x, residual, y, mean, scale, shift, channels, rows);
 }
 
 /* Normalises with the statistics of x, which it writes, and updates the running ones (unless rows is 0):
@@ -152,7 +157,7 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
     if (team->rank == 0 && args->batches && args->rows) *args->batches += 1;
     for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) /* backwards: what was read last is still in the cache */
         normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels, row_block(&blocks, b),
-                  args->activation == 1);
+                  args->activation);
 }
 
 /* Normalises with running_mean, running_variance (C), which are not changed; writes the statistics used. */
@@ -169,7 +174,7 @@ void FNN_FUNCTION(batch_norm_eval_forward)(const struct fnn_batch_norm_eval_forw
     }
     fnn_barrier(team);
     normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels,
-              fnn_share(args->rows, team), args->activation == 1);
+              fnn_share(args->rows, team), args->activation);
 }
 
 /* Folds a normalisation with running statistics into the convolution or linear layer before it:

@@ -17,8 +17,8 @@ from .net_calls import INFERENCE, Call, Task, make_call, torch_state
 from .net_memory import peak_above_start
 from .timing import Timing
 
-PAUSE = 0.003
-"""Seconds between two contenders: thread pools that spin after a call come to rest."""
+PAUSE = 0.03
+"""Seconds between two contenders: the threads of OpenMP pools spin for some ten milliseconds after a call."""
 
 AGREEMENT = 1e-3
 """Largest difference of two libraries' outputs that is taken for rounding, relative to the largest output."""

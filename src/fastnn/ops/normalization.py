@@ -12,7 +12,7 @@ from .elementwise import FLOATS_PER_NANOSECOND, elements
 WORKSPACE_ROWS = 132
 """Floats a channel that the kernels of batch normalisation work with (FNN_BATCH_NORM_ROWS)."""
 
-ACTIVATIONS = {"none": 0, "relu": 1}
+ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2}
 
 Names = tuple[str, ...]
 

@@ -9,9 +9,9 @@ ACTIVATIONS = {
     "conv2d": ("relu", "relu6"),
     "conv_transpose2d": ("relu", "relu6"),
     "linear": ("relu", "relu6"),
-    "batch_norm_train": ("relu",),
-    "batch_norm_track": ("relu",),
-    "batch_norm_eval": ("relu",),
+    "batch_norm_train": ("relu", "relu6"),
+    "batch_norm_track": ("relu", "relu6"),
+    "batch_norm_eval": ("relu", "relu6"),
 }
 """For each op that can apply an activation to its result, which ones."""
 
@@ -72,27 +72,34 @@ def _add_residual(node: Node, residual: Tensor) -> None:
 
 
 def fuse_activation_gradients(graph: Graph) -> None:
-    """ReLU behind a batch normalisation: the gradient of both in one pass.
+    """ReLU or ReLU6 behind a batch normalisation: the gradient of both in one pass.
 
     batch_norm_backward(relu_backward(dy, y), x, ...) -> batch_norm_backward(dy, x, ..., activation="relu"), where y is the
-    result of the fused forward node and no residual came between: whether y was positive is seen from x.
+    result of the fused forward node and no residual came between: whether y was positive is seen from x, and y need
+    not be kept.
     """
     users = graph.users()
     fused = {
         id(node.outputs[0]): node
         for node in graph.nodes
         if node.op.name.startswith("batch_norm_")
-        and node.attributes.get("activation") == "relu"
+        and _activation(node)
         and not _has_residual(node)
     }
     for node in list(graph.nodes):
         if node.op.name != "batch_norm_backward" or node.activation != "none":
             continue
         mask = node.inputs[0].node
-        if mask is None or mask.op.name != "relu_backward" or only_reader(users, mask.outputs[0]) is not node:
+        if mask is None or not _masks(mask) or only_reader(users, mask.outputs[0]) is not node:
             continue
         forward = fused.get(id(mask.inputs[1]))
         if forward is not None and forward.outputs[1] is node.inputs[2]:
             node.inputs[0] = mask.inputs[0]
-            node.attributes["activation"] = "relu"
+            node.attributes["activation"] = forward.activation
             graph.nodes.remove(mask)
+
+
+def _masks(node: Node) -> bool:
+    """The gradient of ReLU, or that of ReLU6, from its output."""
+    limits = tuple(node.attributes.get(name) for name in ("kind", "a", "b"))
+    return node.op.name == "relu_backward" or (node.op.name, *limits) == ("activation_backward", "hardtanh", 0.0, 6.0)
