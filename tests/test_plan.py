@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 import fastnn as fnn
 from fastnn import _core, nn
 from fastnn.plan import ALIGNMENT, Plan, Reference, Storage, _assign_offsets, _references
+from fastnn.trace import runtime_values
+from fastnn.variable import memory_shape
 
 LIFETIMES = st.lists(
     st.tuples(st.integers(0, 5000), st.integers(0, 30), st.integers(0, 12)), max_size=40
@@ -164,3 +168,81 @@ def test_the_same_plan_gives_the_same_bits_again(isa: str, same_bits: object, rn
     assert callable(same_bits)
     first = same_bits(lambda: model(x))
     assert all(model(x).tobytes() == first.tobytes() for _ in range(3))
+
+
+# ---- bytes
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["chain", "residual", "perceptron"])
+def test_the_peak_is_hit_exactly(name: str, training: bool, isa: str, rng: np.random.Generator) -> None:
+    """A run takes as many bytes as the plan says, later runs take none; the last byte of the arena belongs to a step."""
+    model, shape = _models()[name]
+    model.train(training)
+    plan = model.plan(shape)
+    arrays = (rng.standard_normal(memory_shape(shape)).astype(np.float32), *plan.allocate_outputs())
+    values = runtime_values(plan, None)
+    before = _core.memory_in_use()
+    plan.program.run(arrays, values)
+    assert _core.memory_in_use() - before == plan.peak_bytes
+    plan.program.run(arrays, values)
+    assert _core.memory_in_use() - before == plan.peak_bytes
+    parts = [r.storage for step in plan.steps for value in step.arguments.values() for r in _references(value)]
+    assert max(s.offset + s.size for s in parts if s.space == _core.ARENA) == plan.arena_bytes
+
+
+def test_a_freed_plan_gives_its_memory_back(rng: np.random.Generator) -> None:
+    gc.collect()
+    before = _core.memory_in_use()
+    model = nn.Sequential(nn.Linear(30, 40), nn.Linear(40, 2))
+    model(rng.standard_normal((50, 30)))
+    assert _core.memory_in_use() > before
+    del model
+    gc.collect()
+    assert _core.memory_in_use() == before
+
+
+def test_too_much_memory_is_refused_with_the_bytes_of_each_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2048, 10))
+    plan = model.plan((2, 3, 32, 32))
+    assert model.plan((2, 3, 32, 32), max_memory=plan.peak_bytes) is plan
+    with pytest.raises(MemoryError) as caught:
+        model.plan((2, 3, 32, 32), max_memory=plan.peak_bytes - 1)
+    message = str(caught.value)
+    assert f"{plan.peak_bytes:,d}" in message and f"{plan.peak_bytes - 1:,d}" in message
+    layers = dict(plan.layer_bytes())
+    assert layers[repr(model[0])] >= 4 * 2 * 8 * 32 * 32, "at least its result"
+    for layer, size in layers.items():
+        assert f"{size:,d}  {layer}" in message
+    assert sum(layers.values()) >= plan.peak_bytes
+
+
+def test_a_trainer_refuses_before_anything_changes(rng: np.random.Generator) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), fnn.optim.SGD(lr=0.1), max_memory=20_000)
+    x, y = rng.standard_normal((1000, 8)), rng.integers(0, 3, 1000)
+    before = model.state_dict()
+    with pytest.raises(MemoryError, match=r"max_memory is 20,000"):
+        trainer.step(x, y)
+    with pytest.raises(MemoryError, match=r"Linear\(in_features=8"):
+        trainer.fit(x, y, batch_size=1000, progress=False)
+    assert trainer.steps == 0
+    assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
+    assert np.isfinite(fnn.Trainer(model, nn.CrossEntropyLoss(), fnn.optim.SGD(lr=0.1)).step(x, y))
+
+
+def test_gradients_count_for_the_layer_that_they_are_of() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
+    gradient = fnn.value_and_grad(model, nn.CrossEntropyLoss())
+    gradient(np.ones((4, 8)), np.zeros(4, np.int64))
+    (plan,) = gradient._compiled._plans.values()
+    layers = {step.kernel: step.node.origin for step in plan.steps}
+    assert (
+        next(
+            layer
+            for kernel, layer in layers.items()
+            if kernel.startswith("tanh_backward") or kernel == "activation_backward"
+        )
+        == "Tanh()"
+    )
+    assert layers["linear_backward_weight"].startswith("Linear(")

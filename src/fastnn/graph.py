@@ -44,6 +44,7 @@ class Node:
     attributes: dict[str, Any]
     outputs: list[Tensor] = field(default_factory=list)
     is_gradient: bool = False  # recorded by differentiate, or after it
+    origin: str = ""  # the layer that recorded it, or whose gradient it is
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -294,6 +295,7 @@ class Graph:
         self.outputs: list[Tensor] = []
         self.variables: dict[int, Tensor] = {}  # id of the variable -> its tensor
         self.recording_gradients = False
+        self.origin = ""
 
     def input(self, shape: Shape, dtype: str = "float32", layout: str = "memory") -> Tensor:
         """A new input. One that lies N,C,H,W in memory is turned channels-last by the first node."""
@@ -328,7 +330,7 @@ class Graph:
                     f"{op}: a tensor of another call to forward() was used; tensors do not outlive a trace"
                 )
         inferred = operation.infer(*inputs, **attributes)
-        node = Node(operation, list(inputs), attributes, is_gradient=self.recording_gradients)
+        node = Node(operation, list(inputs), attributes, is_gradient=self.recording_gradients, origin=self.origin)
         for spec in inferred if isinstance(inferred, tuple) else (inferred,):
             spec.size  # noqa: B018  raises OverflowError before anything is formed from it
             node.outputs.append(Tensor(self, spec, node))
@@ -387,6 +389,7 @@ def differentiate(graph: Graph, seeds: dict[Tensor, Tensor], wanted: Iterable[Te
         dys = [gradients.get(tensor) for tensor in node.outputs]
         if not any(needed) or all(dy is None for dy in dys):
             continue
+        graph.origin = node.origin
         for tensor, gradient in zip(node.inputs, node.op.gradient(node, needed, *dys), strict=True):
             if gradient is None or tensor not in leads:
                 continue
@@ -394,6 +397,7 @@ def differentiate(graph: Graph, seeds: dict[Tensor, Tensor], wanted: Iterable[Te
                 raise AssertionError(f"gradient of {node.op}: shape {gradient.shape} for a tensor of {tensor.shape}")
             before = gradients.get(tensor)
             gradients[tensor] = gradient if before is None else graph.record("add", before, gradient)
+    graph.origin = ""
     return {tensor: gradients[tensor] for tensor in wanted if tensor in gradients}
 
 

@@ -320,9 +320,47 @@ class Plan:
     def peak_bytes(self) -> int:
         return self.arena_bytes + self.constant_bytes
 
+    def layer_bytes(self) -> list[tuple[str, int]]:
+        """For each layer, in the order in which they first run: the bytes of all results and workspaces that the plan
+        keeps for it, forward and backward. Layers that do not live at the same time share memory, so that the sum is
+        larger than `peak_bytes`."""
+        owners: dict[int, tuple[str, int]] = {}
+        for step in self.steps:
+            for reference in (r for a in step.arguments.values() for r in _references(a)):
+                if reference.storage.space in (_core.ARENA, _core.CONSTANT):
+                    owners.setdefault(id(reference.storage), (step.node.origin or step.kernel, reference.storage.size))
+        result: dict[str, int] = {}
+        for layer, size in owners.values():
+            result[layer] = result.get(layer, 0) + size
+        return list(result.items())
+
+    def check_memory(self, limit: int | None) -> None:
+        """Raises MemoryError, with the bytes of each layer, if a run needs more than `limit` bytes."""
+        if limit is None or self.peak_bytes <= limit:
+            return
+        layers = "\n".join(f"  {size:14,d}  {layer}" for layer, size in self.layer_bytes())
+        raise MemoryError(
+            f"the plan needs {self.peak_bytes:,d} bytes beside inputs, outputs and weights, max_memory is {limit:,d}; "
+            f"a smaller batch needs less. Bytes of each layer, which share memory over time:\n{layers}"
+        )
+
+    def profile(self, *arrays: Any, machine: Any = None) -> Any:
+        """Runs the plan once on the given arrays with the clock read between the steps: a table of time, rate and
+        fraction of the machine's limits; see `fastnn.profile.profile`.
+
+        >>> import numpy as np
+        >>> from fastnn import nn
+        >>> plan = nn.Sequential(nn.Linear(8, 4), nn.ReLU()).eval().plan((2, 8))
+        >>> [step.kernel for step in plan.profile(np.ones((2, 8))).steps]
+        ['linear_forward']
+        """
+        from .profile import profile
+
+        return profile(self, *arrays, machine=machine)
+
     def allocate_outputs(self) -> tuple[Array, ...]:
         """Fresh arrays for the outputs, in memory order."""
-        return tuple([np.empty(shape, dtype) for shape, dtype in self._output_memory])
+        return tuple([_core.new_array(shape, dtype) for shape, dtype in self._output_memory])
 
     def __str__(self) -> str:
         lines = [

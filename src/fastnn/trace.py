@@ -28,6 +28,8 @@ PLANS_KEPT = 16
 """Plans that one traced function keeps, the least recently used going first."""
 
 Build = Callable[..., Sequence[Tensor]]
+Integers = bool | Callable[[], bool]
+"""Whether integer arrays stay integers, or a function to ask when there is one."""
 
 
 def as_array(value: Any) -> Array:
@@ -53,7 +55,7 @@ FLOAT = np.dtype(np.float32)
 READY = 0x101  # array flags C_CONTIGUOUS and ALIGNED
 
 
-def argument(value: Any, integers: bool = False) -> Argument:
+def argument(value: Any, integers: Integers = False) -> Argument:
     """Brings an array into a form that a plan takes, copying only what no kernel reads.
 
     float32 (with `integers`, integer arrays int64), native byte order, aligned, contiguous.
@@ -62,21 +64,22 @@ def argument(value: Any, integers: bool = False) -> Argument:
     if array.dtype is not FLOAT:
         array = _cast(array, integers)
     flags = array.flags.num
-    if array.ndim != 4 or array.dtype is not FLOAT:
+    if array.ndim != 4:
         if flags & READY != READY:
             array = array.copy(order="C")
         return Argument(array, (array.shape, array.dtype.char, "memory"))
     last = array.transpose(0, 2, 3, 1)
     if last.flags.num & READY == READY:
-        return Argument(last, (array.shape, "f", "memory"))
-    if flags & READY == READY:
+        return Argument(last, (array.shape, array.dtype.char, "memory"))
+    if flags & READY == READY and array.dtype is FLOAT:
         return Argument(array, (array.shape, "f", "first"))
-    return Argument(last.copy(order="C"), (array.shape, "f", "memory"))
+    return Argument(last.copy(order="C"), (array.shape, array.dtype.char, "memory"))
 
 
-def _cast(array: Array, integers: bool) -> Array:
+def _cast(array: Array, integers: Integers) -> Array:
     array = as_array(array)
-    wanted = np.int64 if integers and array.dtype.kind in "iu" else np.float32
+    kept = array.dtype.kind in "iu" and (integers() if callable(integers) else integers)
+    wanted = np.int64 if kept else np.float32
     return array.astype(wanted, copy=False)
 
 
@@ -98,13 +101,18 @@ class Compiled:
 
     build(graph, *tensors) records the computation and returns its outputs; it is called once for each
     combination of input shapes, settings and structure of the modules. `integers` tells for each argument whether
-    integer arrays stay integers (labels, indices).
+    integer arrays stay integers (labels, indices), `others` tells it for those behind.
     """
 
-    def __init__(self, build: Build, integers: Sequence[bool] = (), repeatable: bool = False) -> None:
+    def __init__(
+        self, build: Build, integers: Sequence[Integers] = (), repeatable: bool = False, others: Integers = False
+    ) -> None:
         self._build = build
         self._integers = tuple(integers)
+        self._others = others
         self._repeatable = repeatable
+        self.max_memory: int | None = None
+        """Bytes beyond which a plan is refused."""
         self._lock = Lock()
         self._calls = _core.Calls(current_choice, structure_clock, weights_clock)
         self.again = self._calls.run
@@ -115,8 +123,8 @@ class Compiled:
     def arguments(self, values: Sequence[Any]) -> list[Argument]:
         """The arrays in the form that a plan takes."""
         if not self._integers:
-            return [argument(value) for value in values]
-        integers = self._integers + (False,) * (len(values) - len(self._integers))
+            return [argument(value, self._others) for value in values]
+        integers = self._integers + (self._others,) * (len(values) - len(self._integers))
         return [argument(value, integer) for value, integer in zip(values, integers, strict=True)]
 
     def plan(self, shapes: Sequence[tuple[Any, ...]]) -> Plan:
@@ -141,7 +149,9 @@ class Compiled:
         run_passes(graph, current_choice().without)
         key = (graph.signature(), settings_key())
         if key not in self._plans:
-            self._plans[key] = compile_graph(graph, current_facts(), self._repeatable)
+            plan = compile_graph(graph, current_facts(), self._repeatable)
+            plan.check_memory(self.max_memory)
+            self._plans[key] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         self._plans.move_to_end(key)

@@ -98,18 +98,30 @@ class Module:
         """forward, with errors of bad input that tell which layer raised them."""
         if self._modules:
             return self.forward(*inputs)
+        graph = next(x.graph for x in inputs if isinstance(x, Tensor))
         with _naming(lambda: repr(self)):
-            return self.forward(*inputs)
+            graph.origin = repr(self)
+            try:
+                return self.forward(*inputs)
+            finally:
+                graph.origin = ""
 
     def _compile(self) -> Compiled:
         compiled: Compiled | None = self.__dict__.get("_compiled")
         if compiled is None:
-            compiled = Compiled(self._build, self._integers)
+            compiled = Compiled(self._build, self._integers, others=self.keeps_integers)
             object.__setattr__(self, "_compiled", compiled)
         return compiled
 
     _compiled_many = False
     _integers: tuple[bool, ...] = ()  # for each argument of forward, whether integer arrays stay integers
+    takes_indices = False
+    """Whether the layer looks something up by integers."""
+
+    def keeps_integers(self) -> bool:
+        """Whether integer arrays stay integers when the module is called: a layer in it takes indices. Else all
+        arrays become float32."""
+        return any(module.takes_indices for module in self.modules())
 
     def _build(self, graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
         outputs = self._forward_named(*inputs)
@@ -121,15 +133,19 @@ class Module:
                 raise TypeError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a tensor")
         return results
 
-    def plan(self, *shapes: Sequence[int]) -> Plan:
+    def plan(self, *shapes: Sequence[int], max_memory: int | None = None) -> Plan:
         """The plan of a call with float32 inputs of the given shapes, in the current mode: print it to see steps and
         places in memory; `peak_bytes` is what a run needs.
+
+        max_memory : a number of bytes; MemoryError names what each layer needs if the plan's peak is larger.
 
         >>> from fastnn import nn
         >>> nn.ReLU().plan((2, 3)).peak_bytes
         0
         """
-        return self._compile().plan([(tuple(int(n) for n in shape), "f", "memory") for shape in shapes])
+        plan = self._compile().plan([(tuple(int(n) for n in shape), "f", "memory") for shape in shapes])
+        plan.check_memory(max_memory)
+        return plan
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy (copy.deepcopy) takes along: everything but compiled plans."""

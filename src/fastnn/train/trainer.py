@@ -35,6 +35,8 @@ class Trainer:
     optimizer : from `fastnn.optim`; without parameters of its own it trains all of the model's (and the loss's).
     metrics : names ("accuracy"), Metric objects or functions (output, target) -> number of NumPy arrays.
     seed : of the shuffling and the dropout masks, 0 to 2**64 - 1; None: the one of `fastnn.manual_seed`.
+    max_memory : a number of bytes; a batch whose training step needs more beside batch and weights is refused with a
+        MemoryError that names what each layer needs, before anything is changed.
 
     The same seed, data and initial weights give the same bits, whatever else runs and on any number of threads.
     `steps` and `epochs` count what this trainer has done.
@@ -57,6 +59,7 @@ class Trainer:
         metrics: Iterable[Any] = (),
         *,
         seed: int | None = None,
+        max_memory: int | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer: model must be a Module, not {type(model).__name__}")
@@ -74,9 +77,11 @@ class Trainer:
         self.steps = 0
         self.epochs = 0
         self.stop_training = False
-        self._training = Compiled(self._build_training, (False, True))
-        self._evaluation = Compiled(self._build_evaluation, (False, True))
-        self._prediction = Compiled(self._build_prediction)
+        kept = model.keeps_integers
+        self._training = Compiled(self._build_training, (kept, True))
+        self._training.max_memory = max_memory
+        self._evaluation = Compiled(self._build_evaluation, (kept, True))
+        self._prediction = Compiled(self._build_prediction, (kept,))
         self.optimizer.bind(model, self._parameters())
 
     # -- what is compiled
@@ -301,7 +306,8 @@ def _check(compiled: Compiled, data: Batches) -> None:
     for size in data.sizes():
         arguments = compiled.arguments((data.x[:size], data.y[:size]))
         plan = compiled.plan([given.key for given in arguments])
-        whole: list[Argument] = [arguments[0], argument(data.y, integers=True)]
+        x = argument(data.x, integers=True) if plan.inputs[0].limits else arguments[0]
+        whole: list[Argument] = [x, argument(data.y, integers=True)]
         check_limits(plan, whole)
 
 
