@@ -13,6 +13,7 @@ from .nn.module import Module
 from .trace import (
     Argument,
     Compiled,
+    Integers,
     argument,
     as_array,
     check_limits,
@@ -37,8 +38,9 @@ def _single(result: Any) -> Tensor:
 class Vjp:
     """The compiled forward and backward part of one function; see `vjp`."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], integers: Integers = False) -> None:
         self._function = function
+        self._integers = integers
         self._forward = Compiled(lambda graph, *tensors: (_single(function(*tensors)),))
         self._compiled = Compiled(self._build, repeatable=True)
 
@@ -50,7 +52,7 @@ class Vjp:
         return [result, *(gradients[x] if x in gradients else zeros_like(graph, x) for x in inputs)]
 
     def __call__(self, *arrays: Any) -> tuple[Array, Callable[[Any], tuple[Array, ...]]]:
-        arguments = [_own(given, value) for given, value in zip(map(argument, arrays), arrays, strict=True)]
+        arguments = [_own(argument(value, self._integers), value) for value in arrays]
         output = self._forward.plan([a.key for a in arguments]).outputs[0]
         cotangent = argument(np.broadcast_to(np.float32(0), output.shape))
         plan = self._compiled.plan([*(a.key for a in arguments), cotangent.key])
@@ -95,7 +97,8 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
     Parameters
     ----------
     function : a Module (used in its current mode) or a function made of `fastnn.nn.functional` that returns one array.
-    arrays : its arguments, float; integer arrays are cast.
+    arrays : its arguments, float; integer arrays are cast, unless the function is a Module that takes indices: then they
+        stay integers, and their gradients are zeros.
     kwargs : further arguments, passed on as they are.
 
     Returns
@@ -112,7 +115,7 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
     if isinstance(function, Module):
         compiled = function.__dict__.get("_vjp")
         if compiled is None or kwargs:
-            compiled = Vjp(partial(function, **kwargs))
+            compiled = Vjp(partial(function, **kwargs), function.keeps_integers)
         if not kwargs:
             object.__setattr__(function, "_vjp", compiled)
         return compiled(*arrays)
@@ -126,7 +129,7 @@ class ValueAndGrad:
         self._model = model
         self._loss = loss
         self._names: list[str] = []
-        self._compiled = Compiled(self._build, (False, True))
+        self._compiled = Compiled(self._build, (model.keeps_integers, True))
 
     def _build(self, graph: Graph, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         value = _single(self._loss(self._model(x), y))

@@ -12,7 +12,7 @@ import numpy as np
 
 from .checks import Array, as_float, check_shape
 
-_MODES_OF_RANK = {"nearest": (3, 4, 5), "linear": (3,), "bilinear": (4,)}
+_MODES_OF_RANK = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "linear": (3,), "bilinear": (4,)}
 
 
 def _pads_by_axis(x: Array, pad: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -40,13 +40,18 @@ def _source_index(size: int, before: int, after: int, mode: str) -> Array:
             raise ValueError(f"reflect padding ({before}, {after}) must be smaller than the axis of {size}")
         position = np.abs(position)
         return (size - 1) - np.abs((size - 1) - position)
-    raise ValueError(f'pad mode must be "constant", "reflect" or "replicate", not {mode!r}')
+    if mode == "circular":
+        if max(before, after) > size:
+            raise ValueError(f"circular padding ({before}, {after}) goes more than once around the axis of {size}")
+        return position % size
+    raise ValueError(f'pad mode must be "constant", "reflect", "replicate" or "circular", not {mode!r}')
 
 
 def pad(x: Array, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Array:
     """Pad (or, with negative numbers, crop) axes of x from the last one on: pad = (left, right, top, bottom, ...).
 
-    "constant" fills with `value`, "reflect" mirrors without repeating the edge, "replicate" repeats the edge.
+    "constant" fills with `value`, "reflect" mirrors without repeating the edge, "replicate" repeats the edge, "circular"
+    goes on at the other end.
     Raises ValueError for an odd number of pads, an unknown mode, and reflection by the whole axis or more.
 
     >>> pad(np.array([1.0, 2.0, 3.0]), (1, 2), "reflect").tolist()
@@ -107,8 +112,9 @@ def _neighbours(
     position = np.arange(output)
     if output == size or (mode == "nearest" and output == 2 * size):
         scale = None
-    if mode == "nearest":
-        source = position * size // output if scale is None else np.floor(position / scale).astype(np.int64)
+    if mode.startswith("nearest"):
+        twice = 2 * position + (mode == "nearest-exact")  # twice the place, so that it is a whole number
+        source = twice * size // (2 * output) if scale is None else np.floor(twice / (2 * scale)).astype(np.int64)
         source = np.minimum(source, size - 1)
         return source, source, np.zeros(output)
     if align_corners:
@@ -130,7 +136,7 @@ def _all_neighbours(
     """`_neighbours` of each spatial axis of x, the weights in the dtype of x."""
     if mode not in _MODES_OF_RANK:
         raise ValueError(f"mode must be one of {', '.join(_MODES_OF_RANK)}, not {mode!r}")
-    if mode == "nearest" and align_corners is not None:
+    if mode.startswith("nearest") and align_corners is not None:
         raise ValueError("align_corners is for the linear modes only")
     sizes, scales = _output_sizes(x, size, scale_factor, mode)
     neighbours = []
@@ -147,11 +153,12 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Array:
-    """Resize the spatial axes of x (N,C,...): "nearest", "linear" (3-D x) or "bilinear" (4-D x).
+    """Resize the spatial axes of x (N,C,...): "nearest", "nearest-exact", "linear" (3-D x) or "bilinear" (4-D x).
 
-    Output element i looks at source i * in/out (nearest, rounded down, in exact arithmetic), (i + 0.5) * in/out - 0.5
-    (linear), or i * (in-1)/(out-1) with align_corners. Where scale_factor is given, 1/scale_factor takes the place of
-    in/out, except on an axis that keeps its size or (nearest) is doubled, as in PyTorch.
+    Output element i looks at source i * in/out (nearest) or (i + 0.5) * in/out (nearest-exact), rounded down, in exact
+    arithmetic; at (i + 0.5) * in/out - 0.5 (linear), or i * (in-1)/(out-1) with align_corners. Where scale_factor is
+    given, 1/scale_factor takes the place of in/out, except on an axis that keeps its size or (nearest) is doubled, as in
+    PyTorch.
     Raises ValueError unless exactly one of size and scale_factor is given, and for an unknown mode.
 
     >>> interpolate(np.array([[[0.0, 4.0]]]), 4, mode="linear").tolist()
@@ -163,7 +170,7 @@ def interpolate(
     ):
         along = np.moveaxis(x, axis, -1)
         y = along[..., lower]
-        if mode != "nearest":
+        if not mode.startswith("nearest"):
             y = y * (1 - fraction) + along[..., upper] * fraction
         x = np.moveaxis(y, -1, axis)
     return x
