@@ -172,9 +172,11 @@ void fnn_plan_profile(const struct fnn_step *steps, ptrdiff_t count, int threads
 
 /* ---- memory (memory.c) ------------------------------------------------------------------------------ */
 
-/* Uninitialised memory aligned to 64 bytes or more, or null; of any size, 0 included. */
+/* Uninitialised memory aligned to 64 bytes or more, or null; of any size, 0 included. Freed with the size that it was
+ * asked for; large blocks are kept for the next request until fnn_memory_release. */
 void *fnn_memory_allocate(size_t bytes);
-void fnn_memory_free(void *memory);
+void fnn_memory_free(void *memory, size_t bytes);
+void fnn_memory_release(void);
 
 /* ---- geometry (geometry.c) ------------------------------------------------------------------------- */
 

@@ -106,11 +106,13 @@ FNN_INLINE void map(gradient_function *function, const struct fnn_activation_bac
                     const struct fnn_team *team) {
     const struct activation parameters = activation_of(args->a, args->b, args->c);
     struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
+    const bool stream = args->saved != args->dx && streams(args->dy, args->dx, args->count);
     for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);
-        store_lanes(args->dx + i, function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n)),
-                    n);
+        vec dx = function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n));
+        put_lanes(stream, args->dx + i, dx, n);
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(activation_backward)(const struct fnn_activation_backward_args *args, const struct fnn_team *team) {

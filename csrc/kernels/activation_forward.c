@@ -88,10 +88,12 @@ FNN_INLINE void map(activation_function *function, const struct fnn_activation_f
                     const struct fnn_team *team) {
     const struct activation parameters = activation_of(args->a, args->b, args->c);
     struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
+    const bool stream = streams(args->x, args->y, args->count);
     for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);
-        store_lanes(args->y + i, function(&parameters, load_lanes(args->x + i, n)), n);
+        put_lanes(stream, args->y + i, function(&parameters, load_lanes(args->x + i, n)), n);
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(activation_forward)(const struct fnn_activation_forward_args *args, const struct fnn_team *team) {

@@ -14,7 +14,7 @@ enum { BLOCK = 1024 }; /* a multiple of PHILOX_WORDS on every ISA */
 /* x, y (count) */
 void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
-    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const struct philox_stream words_of = philox_stream(args->seed, args->layer, args->step);
     const ivec threshold = ivec_set1(keep_threshold(args->probability));
     const vec scale = vec_set1((float)args->scale);
     if (args->probability >= 1.0) {
@@ -22,41 +22,58 @@ void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn
             memset(args->y + range.begin, 0, (size_t)(range.end - range.begin) * sizeof(float));
         return;
     }
+    const bool stream = streams(args->x, args->y, args->count);
     for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_WORDS) {
         ivec words[4];
-        philox_words(&stream, (uint64_t)i, words);
+        philox_words(&words_of, (uint64_t)i, words);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             ptrdiff_t at = i + v * FNN_LANES, n = lanes_left(range.end - at);
-            if (n <= 0) return;
+            if (n <= 0) break;
             vec grown = vec_mul(load_lanes(args->x + at, n), scale);
-            store_lanes(args->y + at, vec_select(ivec_less(words[v], threshold), vec_zero(), grown), n);
+            put_lanes(stream, args->y + at, vec_select(ivec_less(words[v], threshold), vec_zero(), grown), n);
         }
+    }
+    vec_fence();
+}
+
+/* The channels dropped of one image, a bit each: CHANNELS of them from channel `first` on. */
+enum { CHANNELS = 512 };
+static void dropped_channels(const struct philox_stream *words_of, ivec threshold, bool all, ptrdiff_t first,
+                             uint32_t bits[CHANNELS / FNN_LANES]) {
+    for (ptrdiff_t c = 0; c < CHANNELS; c += FNN_LANES) {
+        uint32_t lanes[PHILOX_WORDS];
+        ivec words[4];
+        philox_words(words_of, (uint64_t)((first + c) & ~(ptrdiff_t)3), words);
+        for (int v = 0; v < 4; v++) ivec_store(lanes + v * FNN_LANES, words[v]);
+        mask dropped = ivec_less(ivec_load(lanes + ((first + c) & 3)), threshold);
+        bits[c / FNN_LANES] = mask_bits(all ? mask_first(FNN_LANES) : dropped);
     }
 }
 
 /* One decision for each (n, c), number n*C + c: x, y (batch, positions, channels). */
 void FNN_FUNCTION(dropout_channels)(const struct fnn_dropout_channels_args *args, const struct fnn_team *team) {
     ptrdiff_t channels = args->channels, positions = args->positions;
-    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const struct philox_stream words_of = philox_stream(args->seed, args->layer, args->step);
     const ivec threshold = ivec_set1(keep_threshold(args->probability));
     const vec scale = vec_set1((float)args->scale);
+    const bool stream = channels % FNN_LANES == 0 && streams(args->x, args->y, args->batch * positions * channels);
     struct fnn_range range = fnn_share(args->batch * positions, team);
     for (ptrdiff_t r = range.begin; r < range.end;) {
         ptrdiff_t image = r / positions, end = fnn_min(range.end, (image + 1) * positions);
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(channels - c), first = image * channels + c;
-            uint32_t lanes[PHILOX_WORDS];
-            ivec words[4];
-            philox_words(&stream, (uint64_t)(first & ~(ptrdiff_t)3), words);
-            for (int v = 0; v < 4; v++) ivec_store(lanes + v * FNN_LANES, words[v]);
-            mask dropped = ivec_less(ivec_load(lanes + (first & 3)), threshold);
-            if (args->probability >= 1.0) dropped = mask_first(FNN_LANES);
-            for (ptrdiff_t row = r; row < end; row++) {
-                vec grown = vec_mul(load_lanes(args->x + row * channels + c, n), scale);
-                store_lanes(args->y + row * channels + c, vec_select(dropped, vec_zero(), grown), n);
-            }
+        for (ptrdiff_t first = 0; first < channels; first += CHANNELS) {
+            ptrdiff_t last = fnn_min(first + CHANNELS, channels);
+            uint32_t bits[CHANNELS / FNN_LANES];
+            dropped_channels(&words_of, threshold, args->probability >= 1.0, image * channels + first, bits);
+            for (ptrdiff_t row = r; row < end; row++)
+                for (ptrdiff_t c = first; c < last; c += FNN_LANES) {
+                    ptrdiff_t n = lanes_left(last - c), at = row * channels + c;
+                    mask dropped = mask_from_bits(bits[(c - first) / FNN_LANES]);
+                    vec grown = vec_mul(load_lanes(args->x + at, n), scale);
+                    put_lanes(stream, args->y + at, vec_select(dropped, vec_zero(), grown), n);
+                }
         }
         r = end;
     }
+    vec_fence();
 }

@@ -17,4 +17,22 @@ FNN_INLINE void store_lanes(float *p, vec a, ptrdiff_t n) {
         vec_store_partial(p, a, n);
 }
 
+/* Whether a result of `count` floats is to be written past the caches: when it is too large to be found there by whoever
+ * reads it, a streaming store spares reading each line before it is overwritten. Never where x is overwritten by y, whose
+ * lines are in the cache already. Needs y aligned, as results and arenas are. The bits are the same either way. */
+enum { FNN_STREAM_FLOATS = 4 << 20 };
+static inline bool streams(const float *x, const float *y, ptrdiff_t count) {
+    return count >= FNN_STREAM_FLOATS && x != y && (uintptr_t)y % sizeof(vec) == 0;
+}
+
+/* store_lanes, past the caches if `stream`; the kernel calls vec_fence at its end. */
+FNN_INLINE void put_lanes(bool stream, float *p, vec a, ptrdiff_t n) {
+    if (n < FNN_LANES)
+        vec_store_partial(p, a, n);
+    else if (stream)
+        vec_stream(p, a);
+    else
+        vec_store(p, a);
+}
+
 #endif

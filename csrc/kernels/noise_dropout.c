@@ -54,38 +54,41 @@ FNN_INLINE vec normal_of_words(ivec first, ivec second) {
 
 void FNN_FUNCTION(gaussian_dropout)(const struct fnn_gaussian_dropout_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
-    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const struct philox_stream words_of = philox_stream(args->seed, args->layer, args->step);
     const vec deviation = vec_set1((float)args->deviation), one = vec_set1(1.0f);
+    const bool stream = streams(args->x, args->y, args->count);
     for (ptrdiff_t i = range.begin; i < range.end; i += 2 * FNN_LANES) {
         ivec words[4];
-        philox_counters(&stream, (uint64_t)i >> 1, words); /* a counter serves two elements */
+        philox_counters(&words_of, (uint64_t)i >> 1, words); /* a counter serves two elements */
         vec even = normal_of_words(words[0], words[1]), odd = normal_of_words(words[2], words[3]);
         vec noise[2] = {vec_interleave_low(even, odd), vec_interleave_high(even, odd)};
         for (int v = 0; v < 2; v++) {
             ptrdiff_t at = i + v * FNN_LANES, n = lanes_left(range.end - at);
-            if (n <= 0) return;
+            if (n <= 0) break;
             vec factor = vec_fma(deviation, noise[v], one);
-            store_lanes(args->y + at, vec_mul(load_lanes(args->x + at, n), factor), n);
+            put_lanes(stream, args->y + at, vec_mul(load_lanes(args->x + at, n), factor), n);
         }
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(alpha_dropout)(const struct fnn_alpha_dropout_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
-    const struct philox_stream stream = philox_stream(args->seed, args->layer, args->step);
+    const struct philox_stream words_of = philox_stream(args->seed, args->layer, args->step);
     const ivec threshold = ivec_set1(keep_threshold(args->probability));
     const vec scale = vec_set1((float)args->scale), shift = vec_set1((float)args->shift);
     const vec dropped = vec_set1((float)args->dropped);
-    const bool all = args->probability >= 1.0;
+    const bool all = args->probability >= 1.0, stream = streams(args->x, args->y, args->count);
     for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_WORDS) {
         ivec words[4];
-        philox_words(&stream, (uint64_t)i, words);
+        philox_words(&words_of, (uint64_t)i, words);
         for (int v = 0; v < 4; v++) {
             ptrdiff_t at = i + v * FNN_LANES, n = lanes_left(range.end - at);
-            if (n <= 0) return;
+            if (n <= 0) break;
             mask drop = all ? mask_first(FNN_LANES) : ivec_less(words[v], threshold);
             vec kept = vec_fma(scale, load_lanes(args->x + at, n), shift);
-            store_lanes(args->y + at, vec_select(drop, dropped, kept), n);
+            put_lanes(stream, args->y + at, vec_select(drop, dropped, kept), n);
         }
     }
+    vec_fence();
 }

@@ -11,6 +11,11 @@
 
 enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 * FNN_LANES }; /* words of one call, a multiple of 4 elements a lane */
 
+#define PHILOX_MULTIPLIER0 0xD2511F53u
+#define PHILOX_MULTIPLIER1 0xCD9E8D57u
+#define PHILOX_KEY_STEP0 0x9E3779B9u
+#define PHILOX_KEY_STEP1 0xBB67AE85u
+
 struct philox_stream {
     uint32_t key_low, key_high, step, layer;
 };
@@ -25,26 +30,46 @@ static inline uint32_t keep_threshold(double probability) {
     return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
 }
 
-/* words[w] lane l = output word w for counter first + l. */
+/* One round. Keys grow by a constant from round to round. */
+FNN_INLINE void philox_round(ivec *c0, ivec *c1, ivec *c2, ivec *c3, uint32_t key0, uint32_t key1) {
+    ivec high0 = ivec_set1(0), high1 = ivec_set1(0);
+    ivec low0 = ivec_mul_wide(*c0, ivec_set1(PHILOX_MULTIPLIER0), &high0);
+    ivec low1 = ivec_mul_wide(*c2, ivec_set1(PHILOX_MULTIPLIER1), &high1);
+    *c0 = ivec_xor(ivec_xor(high1, *c1), ivec_set1(key0));
+    *c2 = ivec_xor(ivec_xor(high0, *c3), ivec_set1(key1));
+    *c1 = low1;
+    *c3 = low0;
+}
+
+/* words[w] lane l = output word w for counter first + l. Half of what the first two rounds compute is the same in every
+ * lane, unless the low word of the counter overflows among them. */
 FNN_INLINE void philox_counters(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
-    const ivec multiplier0 = ivec_set1(0xD2511F53u), multiplier1 = ivec_set1(0xCD9E8D57u);
-    ivec base = ivec_set1((uint32_t)first);
-    ivec c0 = ivec_add(base, ivec_iota());
-    ivec carry = ivec_select(ivec_less(c0, base), ivec_set1(1), ivec_set1(0));
-    ivec c1 = ivec_add(ivec_set1((uint32_t)(first >> 32)), carry);
-    ivec c2 = ivec_set1(stream->step), c3 = ivec_set1(stream->layer);
     uint32_t key0 = stream->key_low, key1 = stream->key_high;
-#pragma GCC unroll 10
-    for (int round = 0; round < PHILOX_ROUNDS; round++) {
-        ivec high0 = ivec_set1(0), high1 = ivec_set1(0);
-        ivec low0 = ivec_mul_wide(c0, multiplier0, &high0), low1 = ivec_mul_wide(c2, multiplier1, &high1);
-        c0 = ivec_xor(ivec_xor(high1, c1), ivec_set1(key0));
-        c2 = ivec_xor(ivec_xor(high0, c3), ivec_set1(key1));
-        c1 = low1;
-        c3 = low0;
-        key0 += 0x9E3779B9u;
-        key1 += 0xBB67AE85u;
+    ivec base = ivec_set1((uint32_t)first), c0 = ivec_add(base, ivec_iota()), c1, c2, c3;
+    if ((uint32_t)first <= 0xffffffffu - (FNN_LANES - 1)) {
+        uint64_t product1 = (uint64_t)PHILOX_MULTIPLIER1 * stream->step; /* of the first round */
+        uint32_t same0 = (uint32_t)(product1 >> 32) ^ (uint32_t)(first >> 32) ^ key0, same1 = (uint32_t)product1;
+        uint64_t product0 = (uint64_t)PHILOX_MULTIPLIER0 * same0; /* of the second */
+        ivec high = ivec_set1(0), low = ivec_mul_wide(c0, ivec_set1(PHILOX_MULTIPLIER0), &high);
+        c2 = ivec_xor(high, ivec_set1(stream->layer ^ key1));
+        key0 += PHILOX_KEY_STEP0;
+        key1 += PHILOX_KEY_STEP1;
+        c1 = ivec_mul_wide(c2, ivec_set1(PHILOX_MULTIPLIER1), &high);
+        c0 = ivec_xor(high, ivec_set1(same1 ^ key0));
+        c2 = ivec_xor(low, ivec_set1((uint32_t)(product0 >> 32) ^ key1));
+        c3 = ivec_set1((uint32_t)product0);
+        key0 += PHILOX_KEY_STEP0;
+        key1 += PHILOX_KEY_STEP1;
+    } else {
+        ivec carry = ivec_select(ivec_less(c0, base), ivec_set1(1), ivec_set1(0));
+        c1 = ivec_add(ivec_set1((uint32_t)(first >> 32)), carry);
+        c2 = ivec_set1(stream->step), c3 = ivec_set1(stream->layer);
+        for (int round = 0; round < 2; round++, key0 += PHILOX_KEY_STEP0, key1 += PHILOX_KEY_STEP1)
+            philox_round(&c0, &c1, &c2, &c3, key0, key1);
     }
+#pragma GCC unroll 8
+    for (int round = 2; round < PHILOX_ROUNDS; round++, key0 += PHILOX_KEY_STEP0, key1 += PHILOX_KEY_STEP1)
+        philox_round(&c0, &c1, &c2, &c3, key0, key1);
     words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 

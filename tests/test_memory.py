@@ -1,0 +1,109 @@
+"""Large results: memory that is used again, and streaming stores that change no bit."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from fastnn import _core, nn
+
+LARGE = (8, 64, 56, 56)
+
+
+def images(shape: tuple[int, ...] = LARGE) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def test_memory_of_a_freed_result_is_used_again() -> None:
+    model, x = nn.ReLU(), images()
+    places = set()
+    for _ in range(8):
+        y = model(x)
+        assert y.ctypes.data % 64 == 0 and y.flags.writeable
+        places.add(y.ctypes.data)
+    assert len(places) <= 2
+
+
+def test_results_that_live_share_no_memory() -> None:
+    model, x = nn.ReLU(), images()
+    expected = np.maximum(x, 0)
+    results = [model(x) for _ in range(12)]
+    assert len({y.ctypes.data for y in results}) == 12
+    part = results[3][1:]
+    del results
+    others = [model(-x) for _ in range(12)]
+    np.testing.assert_array_equal(part, expected[1:])
+    assert len(others) == 12
+    _core.release_memory()
+    np.testing.assert_array_equal(part, expected[1:])
+    np.testing.assert_array_equal(model(x), expected)
+
+
+def test_threads_take_and_free_at_once() -> None:
+    model, wrong = nn.ReLU(), []
+
+    def work(number: int) -> None:
+        x = np.full(LARGE, number, np.float32)
+        for _ in range(10):
+            if not (model(x)[0, :, ::7, ::5] == number).all():
+                wrong.append(number)
+
+    workers = [threading.Thread(target=work, args=(i + 1,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_new_array_refuses_what_cannot_be() -> None:
+    with pytest.raises(ValueError):
+        _core.new_array((2, -1), np.dtype(np.float32))
+    with pytest.raises(OverflowError):
+        _core.new_array((2**62, 2**10), np.dtype(np.float32))
+    assert _core.new_array((0, 3), np.dtype(np.int64)).shape == (0, 3)
+    assert _core.new_array((), np.dtype(np.float32)).shape == ()
+
+
+COUNT = (4 << 20) + 37
+"""Elements of a result that is streamed, with a tail."""
+
+
+def run(isa: str, kernel: str, arrays: dict[str, np.ndarray], **values: float) -> None:
+    pointers = {name: _core.Pointer(_core.EXTERNAL, i, 0, a.nbytes) for i, (name, a) in enumerate(arrays.items())}
+    sizes = tuple(a.nbytes for a in arrays.values())
+    _core.Program(isa, [(kernel, {**pointers, **values}, False)], (), sizes, 0).run(tuple(arrays.values()))
+
+
+STREAM = {"seed": 5, "layer": 1, "step": 2}
+CASES = {
+    "relu_forward": (["x"], "y", {}),
+    "add_forward": (["a", "b"], "y", {}),
+    "relu_backward": (["dy", "y"], "dx", {}),
+    "activation_forward": (["x"], "y", {"code": 10, "a": 0.0, "b": 0.0, "c": 0.0}),
+    "activation_backward": (["dy", "saved"], "dx", {"code": 10, "a": 0.0, "b": 0.0, "c": 0.0}),
+    "dropout": (["x"], "y", {"probability": 0.3, "scale": 1.5, **STREAM}),
+    "gaussian_dropout": (["x"], "y", {"deviation": 0.5, **STREAM}),
+    "alpha_dropout": (["x"], "y", {"probability": 0.3, "scale": 1.5, "shift": 0.1, "dropped": -1.7, **STREAM}),
+    "copy": (["x"], "y", {}),
+}
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_streamed_results_have_the_same_bits(kernel: str, isa: str, threads: int) -> None:
+    """An aligned large result is streamed, a misaligned one is not."""
+    inputs, output, values = CASES[kernel]
+    generator = np.random.default_rng(1)
+    arrays = {name: generator.standard_normal(COUNT, np.float32) for name in inputs}
+    room = np.full(COUNT + 32, 7, np.float32)
+    start = -room.ctypes.data % 64 // 4
+    results = []
+    for offset in (0, 1):
+        y = room[start + offset : start + offset + COUNT]
+        run(isa, kernel, {**arrays, output: y}, count=COUNT, **values)
+        assert room[start + offset + COUNT] == 7
+        results.append(y.copy())
+        room[:] = 7
+    np.testing.assert_array_equal(results[0], results[1])
