@@ -17,10 +17,11 @@ KERNELS = {"linear_forward", "linear_backward_data", "linear_backward_weight"}
 
 UNIT = 2.0**-24
 
-# rows, in, out: on both sides of where few rows stream the weights (16), of tiles, panels and depth blocks
+# rows, in, out: on both sides of where few rows stream the weights (16), of tiles, panels, depth blocks; several blocks
 SIZES = [
     (0, 5, 3), (1, 1, 1), (1, 97, 10), (2, 16, 33), (5, 261, 7), (7, 64, 64), (13, 31, 17), (16, 33, 130), (17, 33, 130),
     (17, 1, 5), (29, 257, 31), (64, 256, 10), (100, 515, 65), (211, 19, 257), (1050, 7, 4), (2311, 3, 2),
+    (460, 530, 1060),
 ]  # fmt: skip
 
 

@@ -4,22 +4,32 @@
 
 #include "gemm.h"
 
+/* One square of gemm_pack_transposed: `exist` columns and `steps` steps of it exist. */
+static inline __attribute__((always_inline)) void gemm_pack_square(const float *corner, ptrdiff_t stride,
+                                                                   ptrdiff_t exist, ptrdiff_t steps, ptrdiff_t width,
+                                                                   float *packed) {
+    vec square[FNN_LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < FNN_LANES; i++)
+        square[i] = i < exist ? vec_load_partial(corner + i * stride, steps) : vec_zero();
+    vec_transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < FNN_LANES; i++)
+        if (i < steps) vec_store(packed + i * width, square[i]);
+}
+
 /* packed[d][j] = source[j*stride + d], d < depth, j < columns <= width; zeros for j >= columns. In squares of FNN_LANES. */
 static inline void gemm_pack_transposed(const float *source, ptrdiff_t stride, ptrdiff_t columns, ptrdiff_t depth,
                                         ptrdiff_t width, float *packed) {
     for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
-        for (ptrdiff_t d = 0; d < depth; d += FNN_LANES) {
-            ptrdiff_t steps = fnn_min(depth - d, FNN_LANES), exist = fnn_min(columns - j, FNN_LANES);
-            const float *corner = source + j * stride + d;
-            vec square[FNN_LANES];
-#pragma GCC unroll 16
-            for (int i = 0; i < FNN_LANES; i++)
-                square[i] = i < exist ? vec_load_partial(corner + i * stride, steps) : vec_zero();
-            vec_transpose(square);
-#pragma GCC unroll 16
-            for (int i = 0; i < FNN_LANES; i++)
-                if (i < steps) vec_store(packed + (d + i) * width + j, square[i]);
-        }
+        const ptrdiff_t exist = fnn_min(columns - j, FNN_LANES);
+        ptrdiff_t d = 0;
+        if (exist == FNN_LANES)
+            for (; d + FNN_LANES <= depth; d += FNN_LANES)
+                gemm_pack_square(source + j * stride + d, stride, FNN_LANES, FNN_LANES, width, packed + d * width + j);
+        for (; d < depth; d += FNN_LANES)
+            gemm_pack_square(source + j * stride + d, stride, exist, fnn_min(depth - d, FNN_LANES), width,
+                             packed + d * width + j);
     }
 }
 

@@ -1,162 +1,43 @@
-/* Linear layer forward and backward with respect to its input, on weights as they stand:
+/* Linear layer forward and backward, on weights as they stand:
  *
- *   linear_forward:        y[n,k]  = activation(bias[k] + sum over c of x[n,c] * w[k,c])
- *   linear_backward_data:  dx[n,c] = sum over k of dy[n,k] * w[k,c]
+ *   linear_forward:          y[n,k]   = activation(bias[k] + sum over c of x[n,c] * w[k,c])
+ *   linear_backward_data:    dx[n,c]  = sum over k of dy[n,k] * w[k,c]
+ *   linear_backward_weight:  dw[k,c]  = sum over n of dy[n,k] * x[n,c],  dbias[k] = sum over n of dy[n,k]
  *
- * x N,C   w K,C (out, in)   bias K or null   y N,K   dy N,K   dx N,C; y and dx are overwritten; no aliasing.
- * workspace: for each thread of the team workspace_stride floats, at least
- *   min(D, DEPTH_BLOCK) * min(panels, PANEL_GROUP) * gemm_columns + min(N, ROW_BLOCK) * (min(D, DEPTH_BLOCK) + 2 * lanes),
- * D = C (forward), K (backward), panels = ceil(K / gemm_columns) (forward), ceil(C / gemm_columns) (backward).
+ * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
+ * workspace: as in gemm_blocked.h; for linear_backward_weight with chunks > 1 or transposed as in conv2d_backward_weight.c.
  *
  * Forward with at most LINEAR_STREAM_ROWS rows, each weight is used so rarely that the product is bound by reading w:
- * linear_stream.c; so it is backward with at most LINEAR_STREAM_BACK_ROWS. Else both are the blocked product of Goto & van de Geijn:
- * a block of w is packed into panels by the thread that uses it, while the block after it is fetched; where the rows of the
- * left operand lie so far apart that they meet in the same sets of the cache, they are copied too.
- *
- * Parallel over (block of rows, group of panels). The sum of an element runs over its reduction in order, in whatever
- * block: gemm.h with D = C (forward), K (backward); linear_stream.c for few rows.
+ * linear_stream.c; so it is backward with at most LINEAR_STREAM_BACK_ROWS. Else all three are the blocked product of
+ * gemm_blocked.h, with its error bound, depth = C, K and N; but for a weight gradient of so few elements that its sum must be
+ * cut to have work for a team (chunks > 1), or with rows that make bad vectors (transposed): conv2d_backward_weight.c.
  */
-#include "gemm_pack.h"
-#include "gemm_strip.h"
+#include "gemm_blocked.h"
 #include "linear.h"
-
-enum {
-    DEPTH_BLOCK = 192, /* a panel of this depth (AVX-512: 24 KB) fits the first-level cache */
-    PANEL_GROUP = 8,   /* panels packed at a time: memory is read in runs long enough to be fetched ahead */
-    ROW_BLOCK = 256,   /* rows x DEPTH_BLOCK of the left operand fit the second-level cache beside the panels */
-    FAR = 512          /* rows at least this far apart are copied */
-};
-
-/* y[i][j] = sum over d of a[i][d] * b(d, j); b(d, j) is w[j][d] if transposed, else w[d][j]. */
-struct linear_product {
-    const float *a, *w, *bias;
-    float *y, *panels, *copy; /* copy: of the left operand */
-    ptrdiff_t rows, columns, depth, w_stride;
-    bool transposed;
-    enum fnn_activation activation;
-};
-
-static const float *block_of_weights(const struct linear_product *p, ptrdiff_t column, ptrdiff_t d) {
-    return p->transposed ? p->w + column * p->w_stride + d : p->w + d * p->w_stride + column;
-}
-
-/* Fetches part `part` of `parts` of a block of weights towards the second-level cache. */
-static void fetch_weights(const struct linear_product *p, struct fnn_range columns, ptrdiff_t d, ptrdiff_t depth,
-                          ptrdiff_t part, ptrdiff_t parts) {
-    enum { LINE = 64 / sizeof(float) };
-    ptrdiff_t runs = p->transposed ? columns.end - columns.begin : depth;
-    ptrdiff_t length = p->transposed ? depth : columns.end - columns.begin;
-    const float *w = block_of_weights(p, columns.begin, d);
-    for (ptrdiff_t i = part * runs / parts; i < (part + 1) * runs / parts; i++)
-        for (ptrdiff_t j = 0; j < length; j += LINE) __builtin_prefetch(w + i * p->w_stride + j, 0, 2);
-}
-
-static void pack_panel(const struct linear_product *p, ptrdiff_t column, ptrdiff_t count, ptrdiff_t d, ptrdiff_t depth,
-                       float *packed) {
-    const float *w = block_of_weights(p, column, d);
-    if (p->transposed)
-        gemm_pack_transposed(w, p->w_stride, count, depth, gemm_width(count), packed);
-    else
-        gemm_pack_rows(w, p->w_stride, count, depth, gemm_width(count), packed);
-}
-
-/* A block of the left operand: rows [begin, end), found `step` floats apart. */
-struct left_block {
-    ptrdiff_t begin, end;
-    const float *a;
-    ptrdiff_t step;
-};
-
-static struct left_block find_left(const struct linear_product *p, struct fnn_range rows, ptrdiff_t d,
-                                   ptrdiff_t depth) {
-    struct left_block left = {rows.begin, rows.end, p->a + rows.begin * p->depth + d, p->depth};
-    if (p->depth < FAR) return left;
-    const ptrdiff_t step = gemm_width(depth) + FNN_LANES;
-    for (ptrdiff_t i = 0; i < rows.end - rows.begin; i++)
-        for (ptrdiff_t j = 0; j < depth; j += FNN_LANES)
-            vec_store(p->copy + i * step + j,
-                      vec_load_partial(left.a + i * left.step + j, fnn_min(depth - j, FNN_LANES)));
-    left.a = p->copy;
-    left.step = step;
-    return left;
-}
-
-/* One panel of a packed block times a block of the left operand. `next` columns of the depth block after this one are
- * fetched meanwhile. */
-static void multiply_panel(const struct linear_product *p, const struct left_block *left, ptrdiff_t column, ptrdiff_t d,
-                           struct gemm_strip *tile) {
-    const ptrdiff_t rows = left->end - left->begin, tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
-    const ptrdiff_t next = fnn_min(p->depth - d - tile->depth, DEPTH_BLOCK);
-    tile->bias = p->bias && next == 0 ? p->bias + column : NULL;
-    tile->activation = next == 0 ? p->activation : FNN_ACTIVATION_NONE;
-    for (ptrdiff_t i = 0; i < tiles; i++) {
-        ptrdiff_t begin = i * rows / tiles;
-        tile->row_count = (i + 1) * rows / tiles - begin;
-        tile->x = left->a + begin * left->step;
-        tile->y = p->y + (left->begin + begin) * p->columns + column;
-        if (next > 0)
-            fetch_weights(p, (struct fnn_range){column, column + tile->columns}, d + tile->depth, next, i, tiles);
-        FNN_FUNCTION(gemm_strip)(tile);
-    }
-}
-
-/* Rows x columns of the product; columns start at a panel. */
-static void run_unit(const struct linear_product *p, struct fnn_range rows, struct fnn_range columns) {
-    struct gemm_strip tile = {.runs = 1, .inner_runs = 1, .y_step = p->columns};
-    ptrdiff_t d = 0;
-    do {
-        tile.depth = fnn_min(p->depth - d, DEPTH_BLOCK);
-        tile.accumulate = d > 0;
-        const struct left_block left = find_left(p, rows, d, tile.depth);
-        tile.row_step = left.step;
-        for (ptrdiff_t j = columns.begin; j < columns.end; j += FNN_GEMM_COLUMNS)
-            pack_panel(p, j, fnn_min(columns.end - j, FNN_GEMM_COLUMNS), d, tile.depth,
-                       p->panels + (j - columns.begin) * tile.depth);
-        for (ptrdiff_t j = columns.begin; j < columns.end; j += FNN_GEMM_COLUMNS) {
-            tile.panel = p->panels + (j - columns.begin) * tile.depth;
-            tile.columns = fnn_min(columns.end - j, FNN_GEMM_COLUMNS);
-            multiply_panel(p, &left, j, d, &tile);
-        }
-        d += tile.depth;
-    } while (d < p->depth);
-}
-
-static void run_product(struct linear_product *p, const struct fnn_team *team) {
-    enum { UNITS_PER_THREAD = 4 };
-    const ptrdiff_t wanted = UNITS_PER_THREAD * team->size, panels = gemm_panels(p->columns);
-    const ptrdiff_t group = fnn_min(fnn_max(panels / wanted, 1), PANEL_GROUP), groups = fnn_ceil_div(panels, group);
-    ptrdiff_t row_blocks = fnn_ceil_div(p->rows, ROW_BLOCK);
-    if (team->size > 1 && groups * row_blocks < wanted) /* too few units: cut rows, but not below a few tiles */
-        row_blocks = fnn_max(fnn_min(fnn_ceil_div(wanted, groups), p->rows / (8 * FNN_GEMM_ROWS)), row_blocks);
-    p->copy = p->panels + fnn_min(p->depth, DEPTH_BLOCK) * fnn_min(panels, PANEL_GROUP) * FNN_GEMM_COLUMNS;
-    struct fnn_range range = fnn_share(row_blocks * groups, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        ptrdiff_t block = unit / groups, column = unit % groups * group * FNN_GEMM_COLUMNS;
-        struct fnn_range rows = {block * p->rows / row_blocks, (block + 1) * p->rows / row_blocks};
-        struct fnn_range columns = {column, fnn_min(column + group * FNN_GEMM_COLUMNS, p->columns)};
-        run_unit(p, rows, columns);
-    }
-}
 
 void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
     if (args->batch <= LINEAR_STREAM_ROWS) {
         FNN_FUNCTION(linear_stream)(args, team);
         return;
     }
-    struct linear_product product = {
+    const struct gemm_product product = {
         .a = args->x,
-        .w = args->weight,
+        .a_row = args->channels,
+        .a_step = 1,
+        .b = args->weight,
+        .b_column = args->channels,
+        .b_step = 1,
         .bias = args->bias,
         .y = args->y,
-        .panels = args->workspace + team->rank * args->workspace_stride,
+        .y_step = args->out_channels,
         .rows = args->batch,
         .columns = args->out_channels,
         .depth = args->channels,
-        .w_stride = args->channels,
-        .transposed = true,
         .activation = (enum fnn_activation)args->activation,
+        .workspace = args->workspace,
+        .workspace_stride = args->workspace_stride,
     };
-    run_product(&product, team);
+    FNN_FUNCTION(gemm_blocked)(&product, team);
 }
 
 void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team) {
@@ -164,24 +45,43 @@ void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_ar
         FNN_FUNCTION(linear_stream_backward)(args, team);
         return;
     }
-    struct linear_product product = {
+    const struct gemm_product product = {
         .a = args->dy,
-        .w = args->weight,
+        .a_row = args->out_channels,
+        .a_step = 1,
+        .b = args->weight,
+        .b_column = 1,
+        .b_step = args->channels,
         .y = args->dx,
-        .panels = args->workspace + team->rank * args->workspace_stride,
+        .y_step = args->channels,
         .rows = args->batch,
         .columns = args->channels,
         .depth = args->out_channels,
-        .w_stride = args->channels,
         .activation = FNN_ACTIVATION_NONE,
+        .workspace = args->workspace,
+        .workspace_stride = args->workspace_stride,
     };
-    run_product(&product, team);
+    FNN_FUNCTION(gemm_blocked)(&product, team);
 }
 
-/* dw[k,c] = sum over n of dy[n,k] * x[n,c], dbias[k] = sum over n of dy[n,k]: the weight gradient of a convolution
- * over images of one pixel; arguments, workspace and error bound as in conv2d_backward_weight.c. */
-void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
-                                          const struct fnn_team *team) {
+/* dbias[k] = sum over n of dy[n,k], in blocks of as many rows as a product has steps. */
+static void sum_bias(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
+    const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * FNN_LANES, team);
+    for (ptrdiff_t k = range.begin; k < range.end; k += FNN_LANES) {
+        const ptrdiff_t lanes = fnn_min(range.end - k, FNN_LANES);
+        vec total = vec_zero();
+        for (ptrdiff_t n = 0; n < args->batch;) {
+            vec sum = vec_zero();
+            for (const ptrdiff_t end = fnn_min(n + GEMM_DEPTH_BLOCK, args->batch); n < end; n++)
+                sum = vec_add(sum, vec_load_partial(args->dy + n * args->out_channels + k, lanes));
+            total = vec_add(total, sum);
+        }
+        vec_store_partial(args->dbias + k, total, lanes);
+    }
+}
+
+/* The weight gradient of a convolution over images of one pixel. */
+static void run_convolution(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
     const struct fnn_conv2d_backward_weight_args convolution = {
         .x = args->x,
         .dy = args->dy,
@@ -207,4 +107,30 @@ void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weigh
         .groups = 1,
     };
     FNN_FUNCTION(conv2d_backward_weight)(&convolution, team);
+}
+
+void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
+                                          const struct fnn_team *team) {
+    if (args->chunks > 1 || args->transposed) {
+        run_convolution(args, team);
+        return;
+    }
+    const struct gemm_product product = {
+        .a = args->dy,
+        .a_row = 1,
+        .a_step = args->out_channels,
+        .b = args->x,
+        .b_column = 1,
+        .b_step = args->channels,
+        .y = args->dw,
+        .y_step = args->channels,
+        .rows = args->out_channels,
+        .columns = args->channels,
+        .depth = args->batch,
+        .activation = FNN_ACTIVATION_NONE,
+        .workspace = args->workspace,
+        .workspace_stride = args->workspace_stride,
+    };
+    FNN_FUNCTION(gemm_blocked)(&product, team);
+    if (args->dbias) sum_bias(args, team);
 }

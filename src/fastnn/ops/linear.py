@@ -12,8 +12,8 @@ from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS
 from .weight_gradient import WeightGradient
 
-DEPTH_BLOCK, PANEL_GROUP, ROW_BLOCK = 192, 8, 256
-"""Of csrc/kernels/linear.c: what a thread packs at a time."""
+DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
+"""Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
 
 _ONES = ("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_h", "stride_w",
          "dilation_h", "dilation_w", "groups")  # fmt: skip
@@ -36,11 +36,12 @@ def _work(sizes: dict[str, int], facts: Facts) -> float:
 
 
 def _workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
-    """Each thread packs panels of the weight and, perhaps, rows of the left operand."""
-    depth = min(depth, DEPTH_BLOCK)
-    panels = _ceil_div(columns, steps.facts.gemm_columns)
-    stride = depth * min(panels, PANEL_GROUP) * steps.facts.gemm_columns
-    stride += min(rows, ROW_BLOCK) * (depth + 2 * steps.facts.lanes)
+    """Each thread packs a block of either operand."""
+    facts = steps.facts
+    tile = _ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
+    left = min(_ceil_div(rows, facts.gemm_rows), TILE_BLOCK) * tile
+    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_BLOCK) * facts.gemm_columns
+    stride = min(depth, DEPTH_BLOCK) * (left + right)
     return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
 
@@ -150,6 +151,10 @@ class LinearBackwardWeight(_Product):
         shape: tuple[Any, ...] = (dy.shape[-1], x.shape[-1])
         sizes = _sizes(x.shape, shape)
         cut = WeightGradient({**PIXEL, **sizes}, steps.facts)
+        if cut.chunks > 1 or cut.transposed:
+            workspace = {"workspace": steps.workspace(cut.workspace), "workspace_stride": cut.stride}
+        else:
+            workspace = _workspace(steps, sizes["out_channels"], sizes["channels"], sizes["batch"])
         steps.step(
             "linear_backward_weight",
             _work(sizes, steps.facts),
@@ -157,8 +162,7 @@ class LinearBackwardWeight(_Product):
             dy=steps.pointer(dy),
             dw=steps.pointer(dw),
             dbias=steps.pointer(dbias),
-            workspace=steps.workspace(cut.workspace),
-            workspace_stride=cut.stride,
+            **workspace,
             chunks=cut.chunks,
             transposed=cut.transposed,
             **sizes,
