@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import reference
 from fastnn.graph import Graph, Tensor
+from fastnn.settings import serial_below
 from fastnn.trace import Compiled
 
 KERNELS = {
@@ -60,11 +61,10 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def direct_on_the_team(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
-    monkeypatch.setattr("fastnn.plan.SERIAL_WORK", 0)
-    with fnn.conv_algorithm("direct"):
+@pytest.fixture(autouse=True, params=["strip", "indirect"])
+def direct_on_the_team(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Either form of the direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
+    with fnn.conv_algorithm(request.param), serial_below(0):
         yield
 
 

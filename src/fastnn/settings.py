@@ -13,7 +13,7 @@ from typing import Any
 from . import _core
 from .plan import SERIAL_WORK, Facts, facts_of
 
-CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd")
+CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect")
 
 
 def available_isas() -> tuple[str, ...]:
@@ -85,7 +85,12 @@ def use_isa(name: str) -> Iterator[None]:
 
 @contextmanager
 def conv_algorithm(name: str) -> Iterator[None]:
-    """Chooses how the convolutions inside the block are computed: "auto", "direct" or "winograd" (see kernels).
+    """Chooses how the convolutions inside the block are computed, wherever the algorithm applies.
+
+    Parameters
+    ----------
+    name : "auto" (by shape), "direct" (no Winograd, whose rounding errors are larger), "winograd" (3x3 filters with stride
+        1), or one form of the direct algorithm, "strip" (rows of patches are copied) or "indirect" (taps are found by pointers).
 
     >>> with conv_algorithm("direct"):
     ...     pass

@@ -221,7 +221,7 @@ class Convolution(Op):
             steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, packed=packed, **arguments)
             return
         arguments["packed"] = panels()
-        if uses_strips(g.arguments):
+        if uses_strips(g.arguments, steps.facts):
             steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, g.arguments))
         else:
             steps.step("conv2d_forward", g.work(steps.facts), **arguments)
@@ -239,7 +239,7 @@ def lower_input_gradient(
         "residual": steps.pointer(residual),
         "activation": activation,
     }
-    if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments)):
+    if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments), steps.facts):
         packed = _packed(steps, weight, g, backward=True, turned=True)
         arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx), **turned}
         steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, turned))

@@ -23,8 +23,10 @@ def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def uses_strips(arguments: Mapping[str, int]) -> bool:
-    """By measurement on AVX-512; no bit of a result depends on it."""
+def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
+    """The caller's wish, or measurement on AVX-512; no bit of a result depends on it."""
+    if facts.convolution in ("strip", "indirect"):
+        return facts.convolution == "strip"
     few = arguments["channels"] // arguments["groups"] < FEW_CHANNELS
     return arguments["out_width"] >= (MIN_WIDTH_FEW if few else MIN_WIDTH)
 
