@@ -1,9 +1,11 @@
 """Compares layers with PyTorch: both in one process, in turn, PyTorch in the better of its memory formats.
 
-    python benchmarks/compare.py shapes/typical.txt shapes/awkward.txt --fail-below 0.9 --json figures.json
+    python benchmarks/compare.py benchmarks/shapes/peers.txt --fail-below 1 --json figures.json
+    python benchmarks/compare.py benchmarks/shapes/*.txt --filter transpose
 
-Needs `pip install '.[bench]'`. Prints time, rate, fraction of this machine's measured peak, thread scaling and the ratio
-PyTorch time / our time, forward and backward, and the geometric means. Nothing else should run meanwhile.
+Needs `pip install '.[bench]'`. Prints time with its quartiles, rate, fraction of this machine's measured peak, thread scaling
+and the ratio PyTorch time / our time (of the medians), forward and backward, and the geometric means. A layer that
+several lists name is measured once. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ def main() -> int:
     print(
         f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s copying"
     )
-    cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] if arguments.shapes else QUICK
-    cases = [case for case in cases if arguments.filter in case.name]
+    cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] or QUICK
+    cases = list({case.name: case for case in cases if arguments.filter in case.name}.values())
     print(kernels.header("torch"))
     rows = []
     for row in kernels.measure(cases, machine, "torch", arguments.seconds):

@@ -39,11 +39,38 @@ def test_every_shape_file_is_read(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["conv 1 2 3", "linear 1 2", "pool 1 2 3", "conv a b c d e f g h i", "linear 1 2 3 first"]
+    "line",
+    [
+        "conv 1 2 3",
+        "linear 1 2",
+        "pool 1 2 3",
+        "conv a b c d e f g h i",
+        "linear 1 2 3 first",
+        "conv 1 2 3 4 5 3x3x3 1 1 1",
+        "transpose 1 2 3 4 5 3 1 1 1",
+    ],
 )
 def test_lines_that_are_no_case(line: str) -> None:
     with pytest.raises(ValueError):
         read_cases(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "flops", "output"),
+    [
+        ("conv 2 6 9 8 4 3x5 2x1 1x2 2 1x2 first", "conv 2x6x9x8 3x5 -> 4 s2x1 g2 d1x2 first", 2 * 2 * 4 * 20 * 45, (5, 4)),
+        ("conv 1 3 5 5 7 3 1 1 1", "conv 1x3x5x5 3x3 -> 7", 2 * 7 * 25 * 27, (5, 5)),
+        ("transpose 2 6 5 4 8 4 2 1 1 2", "transpose 2x6x5x4 4x4 -> 8 s2 g2", 2 * 2 * 6 * 20 * 4 * 16, (11, 9)),
+        ("transpose 1 2 3 4 5 1x3 1 0x1 0 1 2", "transpose 1x2x3x4 1x3 -> 5 d2", 2 * 2 * 12 * 5 * 3, (3, 6)),
+    ],
+)  # fmt: skip
+def test_lines_that_are_cases(line: str, name: str, flops: float, output: tuple[int, int]) -> None:
+    (case,) = read_cases(line)
+    assert (case.name, case.flops) == (name, flops)
+    assert case.input_gradient is not line.endswith("first")
+    assert case.layer(nn).plan(case.shape).outputs[0].shape[2:] == output
+    for call in ours.calls(case):
+        call()
 
 
 def test_rows_of_a_case() -> None:

@@ -32,22 +32,57 @@ class Case:
         return "forward", "backward"
 
 
+Pair = tuple[int, int]
+
+
+def _pair(size: int | Pair) -> Pair:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _name(
+    kind: str, shape: tuple[int, ...], kernel: Pair, out: int, input_gradient: bool, **options: int | Pair
+) -> str:
+    """`options` that are not 1 follow, each with its letter, then "first" for the first layer of a net."""
+    sizes = {letter: _pair(value) for letter, value in options.items()}
+    parts = [f"{letter}{h}" + (f"x{w}" if w != h else "") for letter, (h, w) in sizes.items() if (h, w) != (1, 1)]
+    first = [] if input_gradient else ["first"]
+    return " ".join([f"{kind} {'x'.join(map(str, shape))} {kernel[0]}x{kernel[1]} -> {out}", *parts, *first])
+
+
 def convolution(
-    batch: int, channels: int, height: int, width: int, out: int, kernel: int, stride: int, padding: int, groups: int,
-    dilation: int = 1, *, input_gradient: bool = True,
+    batch: int, channels: int, height: int, width: int, out: int, kernel: int | Pair, stride: int | Pair,
+    padding: int | Pair, groups: int, dilation: int | Pair = 1, *, input_gradient: bool = True,
 ) -> Case:  # fmt: skip
     """A Conv2d with bias, in the notation N, C, H, W, K, kernel, stride, padding, groups, dilation."""
-    span = dilation * (kernel - 1) + 1
-    rows = (height + 2 * padding - span) // stride + 1
-    columns = (width + 2 * padding - span) // stride + 1
-    flops = 2.0 * batch * out * rows * columns * (channels // groups) * kernel * kernel
-    options = [f"{letter}{value}" for letter, value in (("s", stride), ("g", groups), ("d", dilation)) if value > 1]
-    name = " ".join([f"conv {batch}x{channels}x{height}x{width} {kernel}x{kernel} -> {out}", *options])
+    window = [_pair(size) for size in (kernel, stride, padding, dilation)]
+    axes = zip((height, width), *window, strict=True)
+    rows, columns = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    shape, taps = (batch, channels, height, width), window[0]
     return Case(
-        name,
-        lambda nn: nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups),
-        (batch, channels, height, width),
-        flops,
+        _name("conv", shape, taps, out, input_gradient, s=stride, g=groups, d=dilation),
+        lambda nn: nn.Conv2d(channels, out, *window, groups),
+        shape,
+        2.0 * batch * out * rows * columns * (channels // groups) * taps[0] * taps[1],
+        input_gradient=input_gradient,
+    )
+
+
+def transposed_convolution(
+    batch: int, channels: int, height: int, width: int, out: int, kernel: int | Pair, stride: int | Pair,
+    padding: int | Pair, output_padding: int | Pair, groups: int, dilation: int | Pair = 1, *,
+    input_gradient: bool = True,
+) -> Case:  # fmt: skip
+    """A ConvTranspose2d with bias, in the notation N, C, H, W, K, kernel, stride, padding, output_padding, groups, dilation.
+
+    Every pixel of the input meets every tap: what padding cuts off is counted.
+    """
+    shape, taps = (batch, channels, height, width), _pair(kernel)
+    window = [taps, *(_pair(size) for size in (stride, padding, output_padding))]
+    return Case(
+        _name("transpose", shape, taps, out, input_gradient, s=stride, g=groups, d=dilation),
+        lambda nn: nn.ConvTranspose2d(channels, out, *window, groups, True, _pair(dilation)),
+        shape,
+        2.0 * batch * height * width * channels * (out // groups) * taps[0] * taps[1],
         input_gradient=input_gradient,
     )
 
@@ -58,8 +93,28 @@ def linear(batch: int, inputs: int, outputs: int) -> Case:
     return Case(name, lambda nn: nn.Linear(inputs, outputs), (batch, inputs), 2.0 * batch * inputs * outputs)
 
 
+def _size(word: str) -> int | Pair:
+    """3, or 1x7."""
+    if "x" not in word:
+        return int(word)
+    height, width = (int(number) for number in word.split("x"))
+    return height, width
+
+
+MAKERS: dict[str, tuple[Callable[..., Case], tuple[int, ...]]] = {
+    "conv": (convolution, (9, 10)),
+    "transpose": (transposed_convolution, (10, 11)),
+    "linear": (linear, (3,)),
+}
+"""For each kind of line what makes the case, and of how many sizes."""
+
+
 def read_cases(text: str) -> list[Case]:
-    """Cases from lines `conv N C H W K kernel stride padding groups [dilation] [first]` and `linear N C K`.
+    """Cases from lines, sizes being numbers, or height x width (1x7) where a layer takes both:
+
+    conv N C H W K kernel stride padding groups [dilation] [first]
+    transpose N C H W K kernel stride padding output_padding groups [dilation] [first]
+    linear N C K
 
     `first` marks the first layer of a net: no gradient of its input is asked for. `#` begins a comment.
 
@@ -72,13 +127,11 @@ def read_cases(text: str) -> list[Case]:
         if not words:
             continue
         first = words[-1] == "first"
-        kind, sizes = words[0], [int(word) for word in words[1 : len(words) - first]]
-        if kind == "conv" and len(sizes) in (9, 10):
-            cases.append(convolution(*sizes, input_gradient=not first))
-        elif kind == "linear" and len(sizes) == 3 and not first:
-            cases.append(linear(*sizes))
-        else:
+        make, counts = MAKERS.get(words[0], (linear, ()))
+        sizes = [_size(word) for word in words[1 : len(words) - first]]
+        if len(sizes) not in counts or (first and make is linear):
             raise ValueError(f"line {number} is no case: {line!r}")
+        cases.append(make(*sizes, input_gradient=False) if first else make(*sizes))
     return cases
 
 

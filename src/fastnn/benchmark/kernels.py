@@ -95,14 +95,19 @@ def _row(
 
 def header(peer: str | None) -> str:
     """The column titles."""
-    line = f"{'layer':38s} {'pass':8s} {'ms':>9s} {'rate':>16s} {'of peak':>8s} {'scaling':>8s}"
-    return line + (f" {peer + ' ms':>10s} {'ratio':>6s}" if peer else "")
+    line = f"{'layer':44s} {'pass':8s} {'ms (quartiles)':>27s} {'rate':>16s} {'of peak':>8s} {'scaling':>8s}"
+    return line + (f" {peer + ' ms (quartiles)':>27s} {'ratio':>6s}" if peer else "")
+
+
+def _milliseconds(time: Timing) -> str:
+    """The median and the quartiles."""
+    return f"{time.median * 1e3:.3f} ({time.lower * 1e3:.3f}-{time.upper * 1e3:.3f})"
 
 
 def line(row: Row) -> str:
     """One row as text."""
     text = (
-        f"{row.name:38s} {row.direction:8s} {row.time.median * 1e3:9.3f} {row.rate:8.1f} {row.unit:7s} "
-        f"{row.fraction:7.0%} {row.scaling:8.2f}"
+        f"{row.name:44s} {row.direction:8s} {_milliseconds(row.time):>27s} {row.rate:8.1f} {row.unit:7s} "
+        f"{row.fraction:8.0%} {row.scaling:8.2f}"
     )
-    return text + (f" {row.peer.median * 1e3:10.3f} {row.ratio:6.2f}" if row.peer else "")
+    return text + (f" {_milliseconds(row.peer):>27s} {row.ratio:6.2f}" if row.peer else "")
