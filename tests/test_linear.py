@@ -77,6 +77,13 @@ def test_same_bits_for_any_team(
     same_bits(lambda: all_results(dy, *arrays))
 
 
+def test_large_gradient_of_few_rows(isa: str, rng: np.random.Generator) -> None:
+    """Weight gradients of 2^23 elements and more are written past the caches."""
+    dy, *arrays = (rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes(2, 4096, 2051))
+    dweight = all_results(dy, *arrays)[2]
+    np.testing.assert_array_equal(dweight, dy.T @ arrays[0])
+
+
 @pytest.mark.parametrize("rows", [5, 40])
 @pytest.mark.parametrize("activation", ["relu", "relu6"])
 @pytest.mark.parametrize("has_bias", [False, True])

@@ -4,11 +4,15 @@
 
 #include "gemm.h"
 
-/* At most this many rows: stream the weights, forward and backward. */
-enum { LINEAR_STREAM_ROWS = 16, LINEAR_STREAM_BACK_ROWS = 4 };
+enum {
+    LINEAR_STREAM_ROWS = 16,       /* at most this many rows: stream the weights, and their gradient */
+    LINEAR_STREAM_STORES = 1 << 23 /* gradients of this many floats and more are written past the caches */
+};
 
 void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_args *args,
                                           const struct fnn_team *team);
+void FNN_FUNCTION(linear_stream_weight)(const struct fnn_linear_backward_weight_args *args,
+                                        const struct fnn_team *team);
 
 #endif

@@ -1,4 +1,4 @@
-/* Linear forward and backward data for few rows: each weight is read once, at the speed of memory.
+/* Linear forward and backward for few rows: each weight is read, or written, once, at the speed of memory.
  *
  *   y[n,k] = activation(bias[k] + sum over c of x[n,c] * w[k,c])      shapes and aliasing in linear.c
  *
@@ -12,6 +12,11 @@
  *
  * Backward: OUTPUTS_BACK rows of w at a time are added to dx, which stays in cache, in the order of k: |error| <= gamma_K * sum |dy||w|
  * (2*K on the scalar ISA). Parallel over blocks of columns.
+ *
+ *   dw[k,c] = sum over n of dy[n,k] * x[n,c]
+ *
+ * Weight gradient: dw is written once, row by row, and past the caches where it is large: |error| <= gamma_N * sum |dy||x| (2*N on the
+ * scalar ISA). Parallel over blocks of outputs.
  */
 #include "linear.h"
 
@@ -90,21 +95,27 @@ void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, con
 
 enum { OUTPUTS_BACK = 8 };
 
+/* One vector of add_rows. */
+ALWAYS_INLINE void add_vector(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
+                              int outputs, bool first, ptrdiff_t lanes, float *dx) {
+    vec weight[OUTPUTS_BACK];
+#pragma GCC unroll 8
+    for (int j = 0; j < outputs; j++) weight[j] = vec_load_partial(w + j * channels, lanes);
+    for (ptrdiff_t n = 0; n < rows; n++) {
+        vec sum = first ? vec_zero() : vec_load_partial(dx + n * channels, lanes);
+#pragma GCC unroll 8
+        for (int j = 0; j < outputs; j++) sum = vec_fma(vec_set1(dy[n * dy_stride + j]), weight[j], sum);
+        vec_store_partial(dx + n * channels, sum, lanes);
+    }
+}
+
 /* dx[c...] (+)= the sum of `outputs` rows of w, which are args->channels apart, times dy. */
 ALWAYS_INLINE void add_rows(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
                             int outputs, bool first, struct fnn_range range, float *dx) {
-    for (ptrdiff_t c = range.begin; c < range.end; c += FNN_LANES) {
-        const ptrdiff_t lanes = fnn_min(range.end - c, FNN_LANES);
-        vec weight[OUTPUTS_BACK];
-#pragma GCC unroll 8
-        for (int j = 0; j < outputs; j++) weight[j] = vec_load_partial(w + j * channels + c, lanes);
-        for (ptrdiff_t n = 0; n < rows; n++) {
-            vec sum = first ? vec_zero() : vec_load_partial(dx + n * channels + c, lanes);
-#pragma GCC unroll 8
-            for (int j = 0; j < outputs; j++) sum = vec_fma(vec_set1(dy[n * dy_stride + j]), weight[j], sum);
-            vec_store_partial(dx + n * channels + c, sum, lanes);
-        }
-    }
+    ptrdiff_t c = range.begin;
+    for (; c + FNN_LANES <= range.end; c += FNN_LANES)
+        add_vector(w + c, channels, dy, rows, dy_stride, outputs, first, FNN_LANES, dx + c);
+    if (c < range.end) add_vector(w + c, channels, dy, rows, dy_stride, outputs, first, range.end - c, dx + c);
 }
 
 void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_args *args,
@@ -117,4 +128,53 @@ void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_
                  args->dx);
     for (; k < outputs; k++)
         add_rows(args->weight + k * channels, channels, args->dy + k, args->batch, outputs, 1, k == 0, range, args->dx);
+}
+
+enum { OUTPUTS_WEIGHT = 4 };
+
+/* Vector c of `outputs` rows of dw. `streamed`: past the caches, which needs whole, aligned vectors. */
+ALWAYS_INLINE void outer_vector(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, ptrdiff_t c,
+                                int outputs, ptrdiff_t lanes, bool streamed) {
+    const ptrdiff_t channels = args->channels;
+    vec sum[OUTPUTS_WEIGHT];
+#pragma GCC unroll 4
+    for (int j = 0; j < outputs; j++) sum[j] = vec_zero();
+    for (ptrdiff_t n = 0; n < args->batch; n++) {
+        const vec x = vec_load_partial(args->x + n * channels + c, lanes);
+#pragma GCC unroll 4
+        for (int j = 0; j < outputs; j++)
+            sum[j] = vec_fma(vec_set1(args->dy[n * args->out_channels + k + j]), x, sum[j]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < outputs; j++) {
+        float *dw = args->dw + (k + j) * channels + c;
+        if (streamed)
+            vec_stream(dw, sum[j]);
+        else
+            vec_store_partial(dw, sum[j], lanes);
+    }
+}
+
+ALWAYS_INLINE void outer_rows(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, int outputs,
+                              bool streamed) {
+    ptrdiff_t c = 0;
+    for (; c + FNN_LANES <= args->channels; c += FNN_LANES) outer_vector(args, k, c, outputs, FNN_LANES, streamed);
+    if (c < args->channels) outer_vector(args, k, c, outputs, args->channels - c, false);
+}
+
+void FNN_FUNCTION(linear_stream_weight)(const struct fnn_linear_backward_weight_args *args,
+                                        const struct fnn_team *team) {
+    const size_t vector = FNN_LANES * sizeof(float);
+    const bool aligned = (uintptr_t)args->dw % vector == 0 && args->channels % FNN_LANES == 0;
+    const bool streamed = aligned && args->channels * args->out_channels >= LINEAR_STREAM_STORES;
+    const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * OUTPUTS_WEIGHT, team);
+    ptrdiff_t k = range.begin;
+    for (; k + OUTPUTS_WEIGHT <= range.end; k += OUTPUTS_WEIGHT) {
+        if (streamed)
+            outer_rows(args, k, OUTPUTS_WEIGHT, true);
+        else
+            outer_rows(args, k, OUTPUTS_WEIGHT, false);
+    }
+    for (; k < range.end; k++) outer_rows(args, k, 1, false);
+    if (streamed) vec_fence();
 }
