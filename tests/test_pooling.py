@@ -127,6 +127,58 @@ def test_adaptive_avg_pool2d(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("output", [1, (1, 1), (3, 2), (7, 9), (None, 4), (9, 11), (7, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 17, 7, 9), (1, 1, 1, 3), (3, 67, 13, 1), (0, 3, 4, 4)], ids=str)
+def test_adaptive_max_pool2d(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], output: Any
+) -> None:
+    x = integers(rng, shape, 5)
+    got = differentiate(lambda t: F.adaptive_max_pool2d(t, output), [x], lambda s: integers(rng, s), same_bits)
+    exact = x.astype(float)
+    assert_equal(got.y, reference.adaptive_max_pool2d(exact, output))
+    assert_equal(got.gradients[0], reference.adaptive_max_pool2d_backward(got.dy.astype(float), exact, output))
+    y, indices = same_bits(lambda: nn.AdaptiveMaxPool2d(output, return_indices=True)(x))
+    assert_equal(y, reference.adaptive_max_pool2d(exact, output))
+    assert indices.dtype == np.int64
+    np.testing.assert_array_equal(indices, reference.adaptive_max_pool2d(exact, output, return_indices=True)[1])
+
+
+def test_adaptive_max_pool2d_lets_nan_through(isa: str) -> None:
+    x = np.zeros((1, 3, 5, 5), np.float32)
+    x[0, 1, 2, 2] = np.nan  # in all four windows
+    assert np.isnan(F.adaptive_max_pool2d(x, 2)).sum() == 4
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize("norm_type", [1, 2, 3, 0.5, 2.5, -1])
+@pytest.mark.parametrize(("shape", "kernel", "stride"), [((2, 17, 7, 9), 2, None), ((1, 3, 8, 11), (3, 2), (2, 3)),
+                                                         ((0, 3, 4, 4), 2, 1)], ids=str)  # fmt: skip
+def test_lp_pool2d(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, ...], kernel: Any, stride: Any,
+    norm_type: float, ceil_mode: bool,
+) -> None:  # fmt: skip
+    """power.c: (2 |p log x| + 8) eps a power; here p <= 3, |log x| <= 1.2, and the roots divide the error of the sum."""
+    x = rng.uniform(0.3, 3.0, shape).astype(np.float32)
+    options = {"norm_type": norm_type, "kernel_size": kernel, "stride": stride, "ceil_mode": ceil_mode}
+    got = differentiate(lambda t: F.lp_pool2d(t, **options), [x], lambda s: normal(rng, s), same_bits)
+    exact, dy = x.astype(float), got.dy.astype(float)
+    y = reference.lp_pool2d(exact, **options)
+    power = 2 * 3 * 1.2 + 8
+    assert_within(got.y, y, (2 * power + 10) * max(1, 1 / abs(norm_type)) * UNIT * np.abs(y))
+    terms = reference.lp_pool2d_backward(np.abs(dy), exact, **options)
+    expected = reference.lp_pool2d_backward(dy, exact, **options)
+    assert_within(got.gradients[0], expected, (8 * power + 20) * UNIT * np.abs(terms))
+
+
+def test_lp_pool_where_the_sum_is_nothing_or_negative(isa: str) -> None:
+    x = np.array([[[[0.0, 0.0, -2.0, 1.0]]]], np.float32)
+    y, pullback = fnn.vjp(lambda t: F.lp_pool2d(t, 2, (1, 2)), x)
+    np.testing.assert_allclose(y, [[[[0.0, np.sqrt(5)]]]], rtol=1e-6)
+    np.testing.assert_allclose(pullback(np.ones_like(y))[0], [[[[0, 0, -2 / 5**0.5, 1 / 5**0.5]]]], rtol=1e-6)
+    np.testing.assert_array_equal(F.lp_pool1d(x[:, 0], 3, 2), [[[0.0, np.nan]]])
+    np.testing.assert_array_equal(F.lp_pool1d(x[:, 0], 1, 2), [[[0.0, -1.0]]])
+
+
 def test_one_axis_is_an_image_of_height_one(isa: str, rng: np.random.Generator) -> None:
     x, dy = integers(rng, (3, 5, 17)), integers(rng, (3, 5, 8))
     y, pullback = fnn.vjp(lambda t: F.max_pool1d(t, 3, 2, 0, 1), x)
@@ -138,6 +190,11 @@ def test_one_axis_is_an_image_of_height_one(isa: str, rng: np.random.Generator) 
     np.testing.assert_array_equal(np.take_along_axis(x, indices, 2), y)
     np.testing.assert_array_equal(nn.AdaptiveAvgPool1d(17)(x), x)
     np.testing.assert_array_equal(nn.AvgPool1d(1)(x), x)
+    y, indices = nn.AdaptiveMaxPool1d(5, return_indices=True)(x)
+    image = x.astype(float)[:, :, None]
+    assert_equal(y, reference.adaptive_max_pool2d(image, (1, 5))[:, :, 0])
+    np.testing.assert_array_equal(np.take_along_axis(x, indices, 2), y)
+    np.testing.assert_array_equal(nn.LPPool1d(1, 3, 2)(x), reference.lp_pool2d(image, 1, (1, 3), (1, 2))[:, :, 0])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +206,8 @@ def test_one_axis_is_an_image_of_height_one(isa: str, rng: np.random.Generator) 
         (nn.AvgPool1d(2), "AvgPool1d(kernel_size=(2,), stride=(2,), padding=(0,))"),
         (nn.AdaptiveAvgPool2d((None, 3)), "AdaptiveAvgPool2d(output_size=(None, 3))"),
         (nn.AdaptiveAvgPool1d(5), "AdaptiveAvgPool1d(output_size=5)"),
+        (nn.AdaptiveMaxPool2d((None, 3)), "AdaptiveMaxPool2d(output_size=(None, 3))"),
+        (nn.LPPool2d(2, 3), "LPPool2d(norm_type=2.0, kernel_size=3, stride=None, ceil_mode=False)"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -167,6 +226,9 @@ def test_layers_show_their_arguments(layer: nn.Module, text: str) -> None:
         (lambda: nn.AvgPool1d(2), (1, 1, 4, 4), r"the input must have the shape \(N,C,L\)"),
         (lambda: nn.AdaptiveAvgPool2d(2), (1, 4, 4), r"the input must have the shape \(N,C,H,W\)"),
         (lambda: nn.AdaptiveAvgPool2d(2), (1, 1, 0, 4), "cannot pool an image of"),
+        (lambda: nn.AdaptiveMaxPool2d(2), (1, 4, 4), r"AdaptiveMaxPool2d\(.*the input must have the shape \(N,C,H,W\)"),
+        (lambda: nn.AdaptiveMaxPool2d(2), (1, 1, 0, 4), "cannot pool an image of"),
+        (lambda: nn.LPPool2d(2, 5), (1, 1, 4, 4), r"LPPool2d\(.*the window of 5 .* is larger"),
     ],
 )  # fmt: skip
 def test_inputs_that_do_not_fit(make: Callable[[], nn.Module], shape: tuple[int, ...], message: str) -> None:
@@ -186,6 +248,9 @@ def test_inputs_that_do_not_fit(make: Callable[[], nn.Module], shape: tuple[int,
         (lambda: nn.AvgPool2d(2, padding=-1), ValueError, "padding must be at least 0"),
         (lambda: nn.AvgPool2d(2, divisor_override=0), ValueError, "divisor_override must be at least 1"),
         (lambda: nn.AdaptiveAvgPool2d(0), ValueError, "output_size must be at least 1"),
+        (lambda: nn.AdaptiveMaxPool2d((2, 0)), ValueError, "output_size must be at least 1"),
+        (lambda: nn.LPPool2d(0, 2), ValueError, "LPPool2d: norm_type must not be 0"),
+        (lambda: nn.LPPool2d(float("inf"), 2), ValueError, "norm_type must be a finite number"),
         (
             lambda: F.adaptive_avg_pool2d(np.zeros((1, 1, 2, 2)), (1, 2, 3)),
             ValueError,

@@ -49,7 +49,7 @@ static const void *make_pointer(struct trial *trial, const char *name, const cha
     return buffer->data;
 }
 
-/* "{name:kind(count),@name,null,expression,...}": float buffers, pointers and sizes, one slot each */
+/* "{name:kind(count),@name,null,1.5,expression,...}": float buffers, pointers, reals and sizes, one slot each */
 static const union fnn_slot *make_table(struct trial *trial, const char *text) {
     enum { TABLE_LIMIT = 64 };
     union fnn_slot *table = calloc(TABLE_LIMIT, sizeof *table);
@@ -63,6 +63,8 @@ static const union fnn_slot *make_table(struct trial *trial, const char *text) {
             table[count].pointer = make_pointer(trial, word, "float", after + 1, &text);
         else if (*text == '@' || !strcmp(word, "null"))
             table[count].pointer = make_pointer(trial, word, "", text, &text);
+        else if (strchr(word, '.'))
+            table[count].real = strtod(text, NULL), text = after;
         else
             table[count].size = evaluate(&text, &trial->variables);
         if (*text == ',') ++text;
