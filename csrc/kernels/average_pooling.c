@@ -44,6 +44,12 @@ static inline struct fnn_range pool_holders(const struct pool_axis *axis, ptrdif
     return window_positions(&axis->window, h);
 }
 
+/* Whether no two windows share an element. */
+static inline bool written_once(const struct pool_axis *axis) {
+    if (axis->window.kernel == 0) return axis->window.size % axis->window.out_size == 0;
+    return axis->window.kernel <= axis->window.stride;
+}
+
 struct pool {
     struct pool_axis vertical, horizontal;
     ptrdiff_t batch, channels, divisor;
@@ -92,14 +98,14 @@ static void average_forward(const struct pool *pool, const float *x, float *y, c
 }
 
 /* dx += share * dy for the elements of one window in one row of the image; those from `fresh` on are set instead. */
-FNN_INLINE void spread_window(const float *dy, float share, float *dx, ptrdiff_t channels, struct fnn_range columns,
-                              ptrdiff_t fresh) {
+FNN_INLINE void spread_window(bool stream, const float *dy, float share, float *dx, ptrdiff_t channels,
+                              struct fnn_range columns, ptrdiff_t fresh) {
     for (ptrdiff_t w = columns.begin; w < columns.end; w++)
         for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
             ptrdiff_t i = w * channels + c, n = lanes_left(channels - c);
             vec gradient = vec_mul(load_lanes(dy + c, n), vec_set1(share));
             if (w < fresh) gradient = vec_add(load_lanes(dx + i, n), gradient);
-            store_lanes(dx + i, gradient, n);
+            put_lanes(stream, dx + i, gradient, n);
         }
 }
 
@@ -108,6 +114,8 @@ static void average_backward(const struct pool *pool, const float *dy, float *dx
     ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
     ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
     struct fnn_range range = fnn_share(pool->batch * height, team);
+    const bool once = written_once(&pool->vertical) && written_once(&pool->horizontal);
+    const bool stream = once && channels % FNN_LANES == 0 && streams(dy, dx, pool->batch * height * width * channels);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t image = i / height, written = 0;
         struct fnn_range rows = pool_holders(&pool->vertical, i % height);
@@ -119,14 +127,15 @@ static void average_backward(const struct pool *pool, const float *dy, float *dx
                 float share = 1.0f / (float)(pool->divisor ? pool->divisor : extent);
                 written = clear_to(row, channels, written, columns.begin);
                 ptrdiff_t fresh = fnn_max(columns.begin, fnn_min(written, columns.end));
-                spread_window(dy + ((image * out_height + p) * out_width + q) * channels, share, row, channels, columns,
-                              fresh);
+                spread_window(stream, dy + ((image * out_height + p) * out_width + q) * channels, share, row, channels,
+                              columns, fresh);
                 written = fnn_max(written, columns.end);
             }
             written = clear_to(row, channels, written, width);
         }
         clear_to(row, channels, written, width);
     }
+    vec_fence();
 }
 
 #define SLIDING_POOL(args)                                                                                 \

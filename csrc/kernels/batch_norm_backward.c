@@ -103,7 +103,11 @@ static void finish_channel(const struct fnn_batch_norm_backward_args *args, cons
 
 FNN_INLINE void input_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
                                struct fnn_range rows) {
-    ptrdiff_t channels = args->channels;
+    ptrdiff_t channels = args->channels, count = args->rows * channels;
+    const bool whole = channels % FNN_LANES == 0; /* then rows keep the alignment of the first */
+    const bool stream = whole && args->dx != args->x && args->dx != args->y && streams(args->dy, args->dx, count);
+    const bool stream_residual = whole && args->dresidual != args->y && streams(args->dy, args->dresidual, count);
+    float *dx_array = args->dx, *dresidual = args->dresidual;
     const float *scale = args->workspace + FNN_BATCH_NORM_SCALE * channels;
     const float *slope = args->workspace + FNN_BATCH_NORM_SLOPE * channels;
     const float *offset = args->workspace + FNN_BATCH_NORM_OFFSET * channels;
@@ -113,9 +117,10 @@ FNN_INLINE void input_gradient(const enum mask_source source, const struct fnn_b
             vec centred = vec_sub(load_lanes(args->x + i, n), load_lanes(args->statistics + c, n));
             vec g = open_gradient(source, args, i, c, n, centred);
             vec dx = vec_fma(centred, load_lanes(slope + c, n), load_lanes(offset + c, n));
-            if (args->dx) store_lanes(args->dx + i, vec_fma(g, load_lanes(scale + c, n), dx), n);
-            if (args->dresidual) store_lanes(args->dresidual + i, g, n);
+            if (dx_array) put_lanes(stream, dx_array + i, vec_fma(g, load_lanes(scale + c, n), dx), n);
+            if (dresidual) put_lanes(stream_residual, dresidual + i, g, n);
         }
+    vec_fence();
 }
 
 FNN_INLINE void backward(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,

@@ -104,9 +104,9 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
         args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
 }
 
-FNN_INLINE void normalize_rows(const bool has_residual, const int activation, const float *x, const float *residual,
-                               float *y, const float *mean, const float *scale, const float *shift, ptrdiff_t channels,
-                               struct fnn_range rows) {
+FNN_INLINE void normalize_rows(const bool has_residual, const int activation, bool stream, const float *x,
+                               const float *residual, float *y, const float *mean, const float *scale,
+                               const float *shift, ptrdiff_t channels, struct fnn_range rows) {
     for (ptrdiff_t r = rows.begin; r < rows.end; r++)
         for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
             ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
@@ -115,26 +115,31 @@ FNN_INLINE void normalize_rows(const bool has_residual, const int activation, co
             if (has_residual) value = vec_add(value, load_lanes(residual + i, n));
             if (activation) value = vec_max(vec_zero(), value);
             if (activation == 2) value = vec_min(vec_set1(6.0f), value);
-            store_lanes(y + i, value, n);
+            put_lanes(stream, y + i, value, n);
         }
 }
 
 static void normalize(const float *x, const float *residual, float *y, const float *mean, const float *workspace,
-                      ptrdiff_t channels, struct fnn_range rows, ptrdiff_t activation) {
+                      ptrdiff_t channels, struct fnn_range rows, ptrdiff_t activation, bool stream) {
     const float *scale = workspace + FNN_BATCH_NORM_SCALE * channels,
                 *shift = workspace + FNN_BATCH_NORM_SHIFT * channels;
     if (residual && activation == 2)
-        normalize_rows(true, 2, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(true, 2, stream, x, residual, y, mean, scale, shift, channels, rows);
     else if (residual && activation)
-        normalize_rows(true, 1, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(true, 1, stream, x, residual, y, mean, scale, shift, channels, rows);
     else if (residual)
-        normalize_rows(true, 0, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(true, 0, stream, x, residual, y, mean, scale, shift, channels, rows);
     else if (activation == 2)
-        normalize_rows(false, 2, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(false, 2, stream, x, residual, y, mean, scale, shift, channels, rows);
     else if (activation)
-        normalize_rows(false, 1, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(false, 1, stream, x, residual, y, mean, scale, shift, channels, rows);
     else
-        normalize_rows(false, 0, x, residual, y, mean, scale, shift, channels, rows);
+        normalize_rows(false, 0, stream, x, residual, y, mean, scale, shift, channels, rows);
+}
+
+/* Rows that are whole vectors keep the alignment of the first. */
+static bool streams_rows(const float *x, const float *residual, const float *y, ptrdiff_t rows, ptrdiff_t channels) {
+    return channels % FNN_LANES == 0 && residual != y && streams(x, y, rows * channels);
 }
 
 /* Normalises with the statistics of x, which it writes, and updates the running ones (unless rows is 0):
@@ -155,9 +160,11 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
     for (ptrdiff_t c = some.begin; c < some.end; c++) finish_channel(args, &blocks, momentum, c);
     fnn_barrier(team);
     if (team->rank == 0 && args->batches && args->rows) *args->batches += 1;
+    const bool stream = streams_rows(args->x, args->residual, args->y, args->rows, channels);
     for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) /* backwards: what was read last is still in the cache */
         normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels, row_block(&blocks, b),
-                  args->activation);
+                  args->activation, stream);
+    vec_fence();
 }
 
 /* Normalises with running_mean, running_variance (C), which are not changed; writes the statistics used. */
@@ -173,8 +180,10 @@ void FNN_FUNCTION(batch_norm_eval_forward)(const struct fnn_batch_norm_eval_forw
         set_coefficients(args->weight, args->bias, args->statistics, args->workspace, channels, c);
     }
     fnn_barrier(team);
+    const bool stream = streams_rows(args->x, args->residual, args->y, args->rows, channels);
     normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels,
-              fnn_share(args->rows, team), args->activation);
+              fnn_share(args->rows, team), args->activation, stream);
+    vec_fence();
 }
 
 /* Folds a normalisation with running statistics into the convolution or linear layer before it:

@@ -24,7 +24,13 @@ FNN_INLINE float row_sum(const bool squares, const float *x, ptrdiff_t columns, 
     vec sum[CHAINS];
     for (int v = 0; v < CHAINS; v++) sum[v] = vec_zero();
     const vec first = vec_set1(origin), rest = vec_set1(remainder);
-    for (ptrdiff_t c = 0; c < columns; c += CHAINS * FNN_LANES)
+    ptrdiff_t c = 0;
+    for (; c + CHAINS * FNN_LANES <= columns; c += CHAINS * FNN_LANES)
+        for (int v = 0; v < CHAINS; v++) {
+            vec d = vec_sub(vec_sub(vec_load(x + c + v * FNN_LANES), first), rest);
+            sum[v] = squares ? vec_fma(d, d, sum[v]) : vec_add(sum[v], d);
+        }
+    if (c < columns)
         for (int v = 0; v < CHAINS; v++) {
             ptrdiff_t at = c + v * FNN_LANES, n = lanes_left(columns - at);
             if (n <= 0) break;
@@ -42,6 +48,7 @@ FNN_INLINE vec normalized(const float *x, ptrdiff_t n, float mean, float remaind
 
 void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns, rows = args->rows;
+    const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, rows * columns);
     struct fnn_range range = fnn_share(rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
         const float *x = args->x + r * columns;
@@ -53,14 +60,16 @@ void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *
         args->statistics[r] = mean;
         args->statistics[rows + r] = remainder;
         args->statistics[2 * rows + r] = inverse;
+        const float *weights = args->weight, *biases = args->bias;
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
             vec value = normalized(x + c, n, mean, remainder, inverse);
-            vec weight = args->weight ? load_lanes(args->weight + c, n) : vec_set1(1.0f);
-            vec bias = args->bias ? load_lanes(args->bias + c, n) : vec_zero();
-            store_lanes(y + c, vec_fma(value, weight, bias), n);
+            vec weight = weights ? load_lanes(weights + c, n) : vec_set1(1.0f);
+            vec bias = biases ? load_lanes(biases + c, n) : vec_zero();
+            put_lanes(stream, y + c, vec_fma(value, weight, bias), n);
         }
     }
+    vec_fence();
 }
 
 /* dx of one row; adds its share to dweight, dbias (columns), or sets them if it is the first. */
@@ -70,12 +79,13 @@ static void row_gradient(const struct fnn_layer_norm_backward_args *args, ptrdif
     const float *x = args->x + row * columns, *dy = args->dy + row * columns;
     float mean = args->statistics[row], remainder = args->statistics[args->rows + row];
     float inverse = args->statistics[2 * args->rows + row];
+    const float *weights = args->weight;
     vec sum = vec_zero(), product = vec_zero();
     for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
         ptrdiff_t n = lanes_left(columns - c);
         vec gradient = load_lanes(dy + c, n), value = normalized(x + c, n, mean, remainder, inverse);
         vec with_value = vec_mul(gradient, value); /* 0 in the missing lanes, where the gradient is */
-        vec g = args->weight ? vec_mul(gradient, load_lanes(args->weight + c, n)) : gradient;
+        vec g = weights ? vec_mul(gradient, load_lanes(weights + c, n)) : gradient;
         sum = vec_add(sum, g);
         product = vec_fma(g, value, product);
         if (!first) {
@@ -87,12 +97,15 @@ static void row_gradient(const struct fnn_layer_norm_backward_args *args, ptrdif
     }
     const vec mean_gradient = vec_set1(vec_sum(sum) / (float)columns);
     const vec mean_product = vec_set1(vec_sum(product) / (float)columns);
+    const bool stream =
+        columns % FNN_LANES == 0 && args->dx != args->x && streams(args->dy, args->dx, args->rows * columns);
+    float *to = args->dx + row * columns;
     for (ptrdiff_t c = 0; c < columns && args->dx; c += FNN_LANES) {
         ptrdiff_t n = lanes_left(columns - c);
         vec g = load_lanes(dy + c, n), value = normalized(x + c, n, mean, remainder, inverse);
-        if (args->weight) g = vec_mul(g, load_lanes(args->weight + c, n));
+        if (weights) g = vec_mul(g, load_lanes(weights + c, n));
         vec dx = vec_fnma(value, mean_product, vec_sub(g, mean_gradient));
-        store_lanes(args->dx + row * columns + c, vec_mul(dx, vec_set1(inverse)), n);
+        put_lanes(stream, to + c, vec_mul(dx, vec_set1(inverse)), n);
     }
 }
 
@@ -117,6 +130,7 @@ void FNN_FUNCTION(layer_norm_backward)(const struct fnn_layer_norm_backward_args
         if (begin == end) memset(dweight, 0, (size_t)(2 * columns) * sizeof(float));
         for (ptrdiff_t r = begin; r < end; r++) row_gradient(args, r, r == begin, dweight, dbias);
     }
+    vec_fence();
     fnn_barrier(team);
     struct fnn_range some = fnn_share_blocks(columns, FNN_LANES, team);
     if (args->dweight) combine(args->workspace, 2 * columns, count, some, args->dweight);

@@ -17,13 +17,14 @@ FNN_INLINE vec float_of_word(ivec word) {
     return vec_fma(high, vec_set1(65536.0f), low);
 }
 
-/* ln((word + 1) * 2^-32), near 1 from the distance to 1. */
+/* ln((word + 1) * 2^-32): the logarithm of u rounded; near 1, where u lies d below it, plus what rounding 1 - d lost, over u. */
 FNN_INLINE vec log_of_uniform(ivec word) {
-    const vec unit = vec_set1(0x1p-32f);
-    ivec distance = ivec_sub(ivec_set1(0xffffffffu), word);
-    vec near_one = vec_log1m(vec_mul(float_of_word(distance), unit));
-    vec below = vec_log(vec_mul(vec_add(float_of_word(word), vec_set1(1.0f)), unit));
-    return vec_select(ivec_less(word, ivec_set1(0x80000000u)), below, near_one);
+    const vec unit = vec_set1(0x1p-32f), one = vec_set1(1.0f);
+    vec distance = vec_mul(float_of_word(ivec_sub(ivec_set1(0xffffffffu), word)), unit);
+    vec near_one = vec_sub(one, distance), lost = vec_sub(vec_sub(one, near_one), distance);
+    mask below = ivec_less(word, ivec_set1(0x80000000u));
+    vec u = vec_select(below, vec_mul(vec_add(float_of_word(word), one), unit), near_one);
+    return vec_add(vec_log_positive(u), vec_select(below, vec_zero(), vec_div(lost, u)));
 }
 
 /* cos(2 pi word * 2^-32): eighths of a turn are taken off as whole numbers, the rest by the Taylor series of cos and sin,

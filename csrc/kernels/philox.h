@@ -18,10 +18,19 @@ enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 * FNN_LANES }; /* words of one call,
 
 struct philox_stream {
     uint32_t key_low, key_high, step, layer;
+    ivec keys[PHILOX_ROUNDS][2]; /* of each round; in memory, so that no round makes vectors of numbers */
 };
 
-static inline struct philox_stream philox_stream(uint64_t seed, uint64_t layer, uint64_t step) {
-    return (struct philox_stream){(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)step, (uint32_t)layer};
+FNN_INLINE struct philox_stream philox_stream(uint64_t seed, uint64_t layer, uint64_t step) {
+    struct philox_stream stream = {.key_low = (uint32_t)seed,
+                                   .key_high = (uint32_t)(seed >> 32),
+                                   .step = (uint32_t)step,
+                                   .layer = (uint32_t)layer};
+    for (uint32_t round = 0; round < PHILOX_ROUNDS; round++) {
+        stream.keys[round][0] = ivec_set1(stream.key_low + round * PHILOX_KEY_STEP0);
+        stream.keys[round][1] = ivec_set1(stream.key_high + round * PHILOX_KEY_STEP1);
+    }
+    return stream;
 }
 
 /* The least word that keeps an element which is dropped with the given probability (below 1). */
@@ -30,13 +39,12 @@ static inline uint32_t keep_threshold(double probability) {
     return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
 }
 
-/* One round. Keys grow by a constant from round to round. */
-FNN_INLINE void philox_round(ivec *c0, ivec *c1, ivec *c2, ivec *c3, uint32_t key0, uint32_t key1) {
+FNN_INLINE void philox_round(const ivec keys[2], ivec *c0, ivec *c1, ivec *c2, ivec *c3) {
     ivec high0 = ivec_set1(0), high1 = ivec_set1(0);
     ivec low0 = ivec_mul_wide(*c0, ivec_set1(PHILOX_MULTIPLIER0), &high0);
     ivec low1 = ivec_mul_wide(*c2, ivec_set1(PHILOX_MULTIPLIER1), &high1);
-    *c0 = ivec_xor(ivec_xor(high1, *c1), ivec_set1(key0));
-    *c2 = ivec_xor(ivec_xor(high0, *c3), ivec_set1(key1));
+    *c0 = ivec_xor(ivec_xor(high1, *c1), keys[0]);
+    *c2 = ivec_xor(ivec_xor(high0, *c3), keys[1]);
     *c1 = low1;
     *c3 = low0;
 }
@@ -44,32 +52,26 @@ FNN_INLINE void philox_round(ivec *c0, ivec *c1, ivec *c2, ivec *c3, uint32_t ke
 /* words[w] lane l = output word w for counter first + l. Half of what the first two rounds compute is the same in every
  * lane, unless the low word of the counter overflows among them. */
 FNN_INLINE void philox_counters(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
-    uint32_t key0 = stream->key_low, key1 = stream->key_high;
     ivec base = ivec_set1((uint32_t)first), c0 = ivec_add(base, ivec_iota()), c1, c2, c3;
     if ((uint32_t)first <= 0xffffffffu - (FNN_LANES - 1)) {
         uint64_t product1 = (uint64_t)PHILOX_MULTIPLIER1 * stream->step; /* of the first round */
-        uint32_t same0 = (uint32_t)(product1 >> 32) ^ (uint32_t)(first >> 32) ^ key0, same1 = (uint32_t)product1;
+        uint32_t same0 = (uint32_t)(product1 >> 32) ^ (uint32_t)(first >> 32) ^ stream->key_low;
         uint64_t product0 = (uint64_t)PHILOX_MULTIPLIER0 * same0; /* of the second */
         ivec high = ivec_set1(0), low = ivec_mul_wide(c0, ivec_set1(PHILOX_MULTIPLIER0), &high);
-        c2 = ivec_xor(high, ivec_set1(stream->layer ^ key1));
-        key0 += PHILOX_KEY_STEP0;
-        key1 += PHILOX_KEY_STEP1;
+        c2 = ivec_xor(ivec_xor(high, ivec_set1(stream->layer)), stream->keys[0][1]);
         c1 = ivec_mul_wide(c2, ivec_set1(PHILOX_MULTIPLIER1), &high);
-        c0 = ivec_xor(high, ivec_set1(same1 ^ key0));
-        c2 = ivec_xor(low, ivec_set1((uint32_t)(product0 >> 32) ^ key1));
+        c0 = ivec_xor(ivec_xor(high, ivec_set1((uint32_t)product1)), stream->keys[1][0]);
+        c2 = ivec_xor(ivec_xor(low, ivec_set1((uint32_t)(product0 >> 32))), stream->keys[1][1]);
         c3 = ivec_set1((uint32_t)product0);
-        key0 += PHILOX_KEY_STEP0;
-        key1 += PHILOX_KEY_STEP1;
     } else {
         ivec carry = ivec_select(ivec_less(c0, base), ivec_set1(1), ivec_set1(0));
         c1 = ivec_add(ivec_set1((uint32_t)(first >> 32)), carry);
         c2 = ivec_set1(stream->step), c3 = ivec_set1(stream->layer);
-        for (int round = 0; round < 2; round++, key0 += PHILOX_KEY_STEP0, key1 += PHILOX_KEY_STEP1)
-            philox_round(&c0, &c1, &c2, &c3, key0, key1);
+        philox_round(stream->keys[0], &c0, &c1, &c2, &c3);
+        philox_round(stream->keys[1], &c0, &c1, &c2, &c3);
     }
 #pragma GCC unroll 8
-    for (int round = 2; round < PHILOX_ROUNDS; round++, key0 += PHILOX_KEY_STEP0, key1 += PHILOX_KEY_STEP1)
-        philox_round(&c0, &c1, &c2, &c3, key0, key1);
+    for (int round = 2; round < PHILOX_ROUNDS; round++) philox_round(stream->keys[round], &c0, &c1, &c2, &c3);
     words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 

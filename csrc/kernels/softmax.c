@@ -22,19 +22,22 @@ void FNN_FUNCTION(softmax_forward)(const struct fnn_softmax_forward_args *args, 
             sum = vec_add(sum, e);
             store_lanes(y + c, e, n);
         }
-        vec total = vec_set1(vec_sum(sum));
+        vec inverse = vec_set1(1.0f / vec_sum(sum));
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
-            store_lanes(y + c, vec_div(load_lanes(y + c, n), total), n);
+            store_lanes(y + c, vec_mul(load_lanes(y + c, n), inverse), n);
         }
     }
 }
 
 void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
+    const bool stream =
+        columns % FNN_LANES == 0 && args->y != args->dx && streams(args->dy, args->dx, args->rows * columns);
     struct fnn_range range = fnn_share(args->rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
         const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+        float *to = args->dx + r * columns;
         vec sum = vec_zero();
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
@@ -44,9 +47,10 @@ void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
             vec dx = vec_mul(load_lanes(y + c, n), vec_sub(load_lanes(dy + c, n), total));
-            store_lanes(args->dx + r * columns + c, dx, n);
+            put_lanes(stream, to + c, dx, n);
         }
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(log_softmax_forward)(const struct fnn_log_softmax_forward_args *args, const struct fnn_team *team) {

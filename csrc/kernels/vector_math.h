@@ -30,15 +30,14 @@ FNN_INLINE vec vec_exp_polynomial(vec r) {
     return vec_fma(p, r, vec_set1(5.0000001201e-1f));
 }
 
-/* exp(x) = 2^n * exp(r), |r| <= ln(2)/2; 2^n in two factors, so that only the result overflows or underflows. */
+/* exp(x) = 2^n * exp(r), |r| <= ln(2)/2 */
 FNN_INLINE vec vec_exp(vec x) {
     vec clamped = vec_max(vec_set1(-104.0f), vec_min(vec_set1(89.0f), x)); /* keeps a NaN */
     vec n = vec_round(vec_mul(clamped, vec_set1(1.44269504f)));
     vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
     r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
     vec p = vec_add(vec_fma(vec_exp_polynomial(r), vec_mul(r, r), r), vec_set1(1.0f));
-    ivec power = ivec_from_vec(n), half = ivec_shift_right_arithmetic(power, 1);
-    return vec_mul(vec_mul(p, vec_power_of_two(half)), vec_power_of_two(ivec_sub(power, half)));
+    return vec_scale(p, n);
 }
 
 /* log(x) = e*ln(2) + log(1 + f), sqrt(1/2) <= 1 + f < sqrt(2), for positive finite x. */
@@ -131,10 +130,7 @@ FNN_INLINE vec vec_normal_cdf(vec x, vec *bell) {
     p = vec_fma(p, t, vec_set1(-1.660312265e-01f));
     p = vec_fma(p, t, vec_set1(-9.276395291e-02f));
     p = vec_fma(p, t, vec_set1(1.276978374e+00f));
-    vec high = vec_from_bits(ivec_and(ivec_from_float_bits(magnitude), ivec_set1(0xfffff000u)));
-    vec low = vec_sub(magnitude, high), square = vec_mul(magnitude, magnitude);
-    vec rest = vec_sub(vec_mul(high, high), square); /* exact, with or without fused multiply-add */
-    rest = vec_add(vec_add(rest, vec_mul(two, vec_mul(high, low))), vec_mul(low, low));
+    vec square = vec_mul(magnitude, magnitude), rest = vec_square_error(magnitude, square);
     *bell = vec_exp(vec_mul(square, vec_set1(-0.5f)));
     *bell = vec_mul(*bell, vec_fnma(rest, vec_set1(0.5f), one)); /* what rounding the square lost */
     vec tail = vec_mul(vec_mul(vec_mul(*bell, vec_set1(0.5f)), p), vec_mul(above, inverse));

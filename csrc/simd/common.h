@@ -30,8 +30,27 @@ static inline ivec ivec_shift_right_arithmetic(ivec a, int n) { return (ivec)((f
 /* Signed int32 lanes to float, rounded to nearest. */
 static inline vec vec_from_int(ivec a) { return __builtin_convertvector((fnn_signed_lanes)a, vec); }
 
+/* a * 2^n for whole n in [-250, 250], in two factors, so that only the result overflows or underflows. */
+#if !defined(FNN_HAS_SCALE)
+static inline vec vec_scale(vec a, vec n) {
+    ivec power = ivec_from_vec(n), half = ivec_shift_right_arithmetic(power, 1), rest = power - half;
+    vec first = vec_from_bits(ivec_shift_left(half + ivec_set1(127), 23));
+    return vec_mul(vec_mul(a, first), vec_from_bits(ivec_shift_left(rest + ivec_set1(127), 23)));
+}
+#endif
+
 static inline vec vec_abs(vec a) { return vec_from_bits((ivec)a & ivec_set1(0x7fffffffu)); }
 static inline vec vec_neg(vec a) { return vec_from_bits((ivec)a ^ ivec_set1(0x80000000u)); }
+
+/* a * a - square, where square is a * a rounded: what the rounding took off, exact but for its own last place. */
+static inline vec vec_square_error(vec a, vec square) {
+#if defined(FNN_ISA_SCALAR_BUILD)
+    vec high = vec_from_bits((ivec)a & ivec_set1(0xfffff000u)), low = a - high; /* halves whose products are exact */
+    return (((high * high - square) + (high * low + high * low)) + low * low);
+#else
+    return vec_fma(a, a, vec_neg(square));
+#endif
+}
 
 /* rows[i][j] <-> rows[j][i]. Each round of interleaving rotates the bits of the address (i, j) by one place, so that
  * log2(FNN_LANES) rounds swap i and j. */
