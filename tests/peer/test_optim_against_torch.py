@@ -55,7 +55,8 @@ class Pair:
         self.length = 0.0
 
     def _build(self, graph: Any, *gradients: Any) -> list[Any]:
-        self.optimizer.record(graph, dict(zip(self.ours, gradients, strict=True)))
+        made = [gradient * 1.0 for gradient in gradients]  # an update may write over what it is given
+        self.optimizer.record(graph, dict(zip(self.ours, made, strict=True)))
         return []
 
     def step(self, gradients: list[np.ndarray]) -> None:

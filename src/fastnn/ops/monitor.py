@@ -49,22 +49,31 @@ class FiredUnits(Op):
 
 @register
 class TensorStatistics(Op):
-    """(n, 3) for n tensors: norm, largest magnitude, number of elements that are not finite."""
+    """Writes norm, largest magnitude and number of elements that are not finite of n tensors into a variable (n, 3), the
+    last input."""
 
     name = "tensor_statistics"
+    has_effects = True
 
-    def infer(self, *tensors: Tensor) -> Spec:  # type: ignore[override]
-        return Spec((len(tensors), 3))
+    def infer(self, *inputs: Tensor) -> tuple[Spec, ...]:  # type: ignore[override]
+        *tensors, figures = inputs
+        if figures.shape != (len(tensors), 3):
+            raise ValueError(f"tensor_statistics: figures of shape {figures.shape} for {len(tensors)} tensors")
+        return ()
+
+    def writes(self, node: Node) -> tuple[int, ...]:
+        return (len(node.inputs) - 1,)
 
     def lower(self, node: Node, steps: Lowering) -> None:
+        *tensors, figures = node.inputs
         table: list[Any] = []
-        for tensor in node.inputs:
+        for tensor in tensors:
             table += [steps.pointer(tensor), elements(tensor)]
         steps.step(
             "tensor_statistics",
-            sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND,
+            sum(elements(tensor) for tensor in tensors) / FLOATS_PER_NANOSECOND,
             segments=table,
-            segment_count=len(node.inputs),
-            statistics=steps.pointer(node.outputs[0]),
-            workspace=steps.workspace(24 * segment_blocks(node.inputs)),
+            segment_count=len(tensors),
+            statistics=steps.pointer(figures),
+            workspace=steps.workspace(24 * segment_blocks(tensors)),
         )

@@ -1,6 +1,8 @@
 """Optimizers under torch.optim's names, and learning rate schedules."""
 
 from .adam import Adam, AdamW
+from .average import ExponentialMovingAverage
+from .clipping import Clipping
 from .group import ParameterGroup
 from .optimizer import Optimizer
 from .scaled import Adagrad, RMSprop
@@ -12,8 +14,10 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Clipping",
     "CosineDecay",
     "ExponentialDecay",
+    "ExponentialMovingAverage",
     "MultiStepDecay",
     "OneCycle",
     "Optimizer",

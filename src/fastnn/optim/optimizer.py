@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,8 @@ from ..nn.parameter import Buffer, Parameter
 from ..trace import structure_clock
 from ..variable import Variable
 from .group import ParameterGroup, Rule, learning_rate, not_negative
+
+Clip = Callable[[Graph, Sequence[Tensor]], Sequence[Tensor]]
 
 STEP = "optimizer.step"
 """Name of the run-time value that counts the steps of an optimizer from 1."""
@@ -94,17 +96,27 @@ class Optimizer:
 
     # -- recording
 
-    def record(self, graph: Graph, gradients: Mapping[Parameter, Tensor]) -> None:
-        """Records the update of all parameters that have a gradient, one node a group."""
+    def record(self, graph: Graph, gradients: Mapping[Parameter, Tensor], clip: Clip | None = None) -> None:
+        """Records the update of all parameters that have a gradient, one node a group.
+
+        `clip` records the clipping of all gradients at once, penalties included: (graph, gradients) -> gradients.
+        """
+        given: dict[Parameter, Tensor] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter in gradients:
+                    value = graph.variable(parameter.variable)
+                    given[parameter] = _with_penalty(graph, value, gradients[parameter], group)
+        if clip is not None and given:
+            given = dict(zip(given, clip(graph, list(given.values())), strict=True))
         for number, group in enumerate(self.param_groups):
             inputs: list[Tensor] = []
             names = self.state_names(group)
             for parameter in group["params"]:
-                if parameter in gradients:
-                    value = graph.variable(parameter.variable)
-                    gradient = _with_penalty(graph, value, gradients[parameter], group)
+                if parameter in given:
                     states = self._state_of(parameter, group)
-                    inputs += [value, gradient, *(graph.variable(states[name]) for name in names)]
+                    inputs += [graph.variable(parameter.variable), given[parameter]]
+                    inputs += [graph.variable(states[name]) for name in names]
             if inputs:
                 graph.record(
                     self.operation,

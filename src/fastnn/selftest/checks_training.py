@@ -105,19 +105,20 @@ def _averages(generator: np.random.Generator) -> list[Figure]:
 def _monitored(generator: np.random.Generator) -> list[Figure]:
     """Units that fired, and statistics of two tensors."""
     x = _normal(generator, 3, 5, 7, 11) - 1
-    fired = Variable(np.zeros(7), np.int64)
+    fired, figures = Variable(np.zeros(7), np.int64), Variable(np.zeros((2, 3)))
 
     def build(graph: Graph, x: Tensor) -> Sequence[Tensor]:
         graph.record("fired_units", x, graph.variable(fired))
-        return [graph.record("tensor_statistics", x, x * 2.0)]
+        graph.record("tensor_statistics", x * 1.0, x * 2.0, graph.variable(figures))
+        return []
 
-    (statistics,) = Compiled(build)(x)
+    Compiled(build)(x)
     bits = np.unpackbits(fired.view.view(np.uint8), bitorder="little")[: 5 * 7 * 11]
     expected = np.moveaxis(x > 0, 1, -1).any(0).ravel()
     norm, largest = np.sqrt((_exact(x) ** 2).sum()), np.abs(_exact(x)).max()
     return [
         Figure("units", bits, expected, 0),
-        Figure("statistics", statistics, np.array([[norm, largest, 0], [2 * norm, 2 * largest, 0]]), 512),
+        Figure("statistics", figures.view, np.array([[norm, largest, 0], [2 * norm, 2 * largest, 0]]), 512),
     ]
 
 

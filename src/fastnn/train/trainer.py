@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,21 @@ import numpy as np
 from ..graph import Graph, Tensor, differentiate
 from ..nn.module import Module
 from ..nn.parameter import Parameter
-from ..optim.optimizer import Optimizer
+from ..optim.average import ExponentialMovingAverage
+from ..optim.clipping import Clipping
+from ..optim.optimizer import Clip, Optimizer
+from ..passes import run_passes
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
+from ..settings import current_choice
 from ..trace import Argument, Compiled, argument, check_limits
 from ..variable import Array, aligned_empty, logical_view, memory_shape
 from .batches import Batches, checked_count, checked_samples
 from .callbacks import Callback, warn_not_finite
+from .guard import FirstNonFinite
 from .history import History
 from .metrics import Mean, make_metrics
+from .monitors import LayerMonitor
+from .observation import Observed, noting_outputs
 from .progress import Progress, make_progress
 
 Logs = dict[str, float]
@@ -37,6 +45,10 @@ class Trainer:
     seed : of the shuffling and the dropout masks, 0 to 2**64 - 1; None: the one of `fastnn.manual_seed`.
     max_memory : a number of bytes; a batch whose training step needs more beside batch and weights is refused with a
         MemoryError that names what each layer needs, before anything is changed.
+    clip_norm, clip_value, norm_type : limit the gradients by their common norm or each element by its value, as
+        `fastnn.optim.Clipping` says; `trainer.clipping.limit` changes it, `trainer.gradient_norm` is the last step's
+        norm before clipping (with clip_norm).
+    average : a `fastnn.optim.ExponentialMovingAverage` of the trained weights.
 
     The same seed, data and initial weights give the same bits, whatever else runs and on any number of threads.
     `steps` and `epochs` count what this trainer has done.
@@ -60,6 +72,10 @@ class Trainer:
         *,
         seed: int | None = None,
         max_memory: int | None = None,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        norm_type: float = 2.0,
+        average: ExponentialMovingAverage | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"Trainer: model must be a Module, not {type(model).__name__}")
@@ -74,6 +90,13 @@ class Trainer:
         self.seed = initial_seed() if seed is None else checked_count("seed", seed, 0)
         if self.seed >= 2**64:
             raise ValueError(f"seed must lie in 0 to 2**64 - 1, got {seed}")
+        self.clipping: Clipping | None = None
+        if clip_norm is not None or clip_value is not None:
+            self.clipping = Clipping(clip_norm, clip_value, norm_type)
+        if average is not None and not isinstance(average, ExponentialMovingAverage):
+            raise TypeError(f"Trainer: average must be an optim.ExponentialMovingAverage, not {type(average).__name__}")
+        self.average = average
+        self.gradient_norm: float | None = None
         self.steps = 0
         self.epochs = 0
         self.stop_training = False
@@ -83,6 +106,10 @@ class Trainer:
         self._evaluation = Compiled(self._build_evaluation, (kept, True))
         self._prediction = Compiled(self._build_prediction, (kept,))
         self.optimizer.bind(model, self._parameters())
+        self._bind_average()
+        self._monitors: tuple[LayerMonitor, ...] = ()
+        self._guard: FirstNonFinite | None = None
+        self._observing: dict[tuple[int, ...], Compiled] = {}
 
     # -- what is compiled
 
@@ -104,16 +131,63 @@ class Trainer:
             raise ValueError(f"Trainer: the loss must be one number (reduction='mean' or 'sum'), not {what}")
         return value
 
-    def _build_training(self, graph: Graph, x: Tensor, y: Tensor) -> Sequence[Tensor]:
+    def _bind_average(self) -> None:
+        if self.average is not None:
+            self.average.bind(p for p in self.optimizer.parameters() if p.requires_grad)
+
+    def _build_training(
+        self, graph: Graph, x: Tensor, y: Tensor, monitors: Sequence[LayerMonitor] = ()
+    ) -> Sequence[Tensor]:
         self.optimizer.bind(self.model, self._parameters())
-        output = self._output(x, training=True)
+        self._bind_average()
+        layers: list[tuple[str, Tensor]] = []
+        with noting_outputs(self.model, layers) if monitors else nullcontext():
+            output = self._output(x, training=True)
         value = self._loss(output, y)
+        outputs = [as_output(graph, value), *([output] if self.metrics else [])]
         trained = {p: graph.variable(p.variable) for p in self.optimizer.parameters() if p.requires_grad}
         gradients = differentiate(graph, {value: graph.constant(1.0)}, trained.values())
         if not gradients:
             raise ValueError("Trainer: the loss depends on no parameter that the optimizer trains")
-        self.optimizer.record(graph, {p: gradients[tensor] for p, tensor in trained.items() if tensor in gradients})
-        return (value, output) if self.metrics else (value,)
+        norms: list[Tensor] = []
+        given = {p: gradients[tensor] for p, tensor in trained.items() if tensor in gradients}
+        self.optimizer.record(graph, given, self._clip(norms))
+        if self.average is not None:
+            self.average.record(graph)
+        outputs += norms
+        if not monitors:
+            return outputs
+        graph.outputs = outputs
+        run_passes(graph, current_choice().without)  # before the monitors: what they look at is fused all the same
+        observed = Observed(graph, layers, list(given.items()))
+        for monitor in monitors:
+            monitor.observe(observed)
+        return graph.outputs
+
+    def _clip(self, norms: list[Tensor]) -> Clip | None:
+        """What records the clipping, if there is any, and adds the norm, if one is found, to the list."""
+        clipping = self.clipping
+        if clipping is None:
+            return None
+
+        def clip(graph: Graph, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+            clipped, norm = clipping.record(graph, gradients)
+            norms.extend([] if norm is None else [norm])
+            return clipped
+
+        return clip
+
+    def _compiled(self) -> Compiled:
+        """The training step, with the monitors that look at this one."""
+        due = tuple(monitor for monitor in self._monitors if monitor.is_due(self.steps))
+        if not due:
+            return self._training
+        key = tuple(id(monitor) for monitor in due)
+        if key not in self._observing:
+            compiled = Compiled(partial(self._build_training, monitors=due), (self.model.keeps_integers, True))
+            compiled.max_memory = self._training.max_memory
+            self._observing[key] = compiled
+        return self._observing[key]
 
     def _build_evaluation(self, graph: Graph, x: Tensor, y: Tensor) -> Sequence[Tensor]:
         output = self._output(x, training=False)
@@ -134,10 +208,25 @@ class Trainer:
         return self._step(x, y)[0]
 
     def _step(self, x: Any, y: Any) -> tuple[float, Array | None]:
-        runtime = {RANDOM_SEED: self.seed, RANDOM_STEP: self.steps + 1, **self.optimizer.runtime()}
-        outputs = self._training(x, y, runtime=runtime)
+        runtime: dict[str, Any] = {RANDOM_SEED: self.seed, RANDOM_STEP: self.steps + 1, **self.optimizer.runtime()}
+        if self.clipping is not None:
+            runtime.update(self.clipping.runtime())
+        if self.average is not None:
+            if self.average.is_applied:
+                raise RuntimeError("Trainer: the averages are applied: leave `with average.applied()` to train")
+            runtime.update(self.average.runtime())
+        if self._guard is None:
+            outputs: Sequence[Array] = self._compiled()(x, y, runtime=runtime)
+        else:
+            outputs, trained = self._guard.step(self._compiled(), x, y, runtime)
+            if not trained:
+                return float(outputs[0]), outputs[1] if self.metrics else None
         self.steps += 1
         self.optimizer.steps += 1
+        if self.average is not None:
+            self.average.steps += 1
+        if len(outputs) > 1 + bool(self.metrics):
+            self.gradient_norm = float(outputs[-1][0])
         return float(outputs[0]), outputs[1] if self.metrics else None
 
     # -- the loop
@@ -178,6 +267,8 @@ class Trainer:
         for callback in callbacks:
             callback.trainer = self
         _call(callbacks, "on_train_begin", {})
+        self._monitors = tuple(c for c in callbacks if isinstance(c, LayerMonitor))
+        self._guard = next((c for c in callbacks if isinstance(c, FirstNonFinite)), None)
         try:
             for epoch in range(epochs):
                 history.append(epoch, self._epoch(epoch, data, validation, callbacks, shown, shuffle))
@@ -185,6 +276,8 @@ class Trainer:
                     break
         finally:
             shown.close()
+            self._monitors, self._guard = (), None
+            self._observing.clear()
         _call(callbacks, "on_train_end", {name: values[-1] for name, values in history.history.items()})
         return history
 
@@ -200,7 +293,7 @@ class Trainer:
             _call(callbacks, "on_batch_begin", batch, {})
             loss, output = self._step(x, y)
             self._add(mean, loss, output, y)
-            if not warned and not math.isfinite(loss):
+            if not warned and not math.isfinite(loss) and self._guard is None:
                 warn_not_finite(loss, epoch, batch, self.steps)
                 warned = True
             _call(callbacks, "on_batch_end", batch, {"loss": loss})
@@ -269,19 +362,32 @@ class Trainer:
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps,
             "epochs": self.epochs, "seed": self.seed,
+            **({} if self.average is None else {"average": self.average.state_dict()}),
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict()` gave, from a trainer of the same model and optimizer."""
         seed, steps, epochs = (checked_count(name, state_dict[name], 0) for name in ("seed", "steps", "epochs"))
         before = self.optimizer.state_dict()
+        averages = None if self.average is None else self.average.state_dict()
         self.optimizer.load_state_dict(state_dict["optimizer"])
         try:
+            if self.average is not None:
+                self.average.load_state_dict(state_dict["average"])
             self.model.load_state_dict(state_dict["model"])
-        except (TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             self.optimizer.load_state_dict(before)
+            if self.average is not None and averages is not None:
+                self.average.load_state_dict(averages)
             raise
         self.seed, self.steps, self.epochs = seed, steps, epochs
+
+
+def as_output(graph: Graph, value: Tensor) -> Tensor:
+    """A copy of what is only another view of something, so that the forward part of the plan writes the output."""
+    is_view = value.node is not None and value.node.op.is_view(value.node)
+    copied: Tensor = graph.record("copy", value) if is_view else value
+    return copied
 
 
 def _no_function(output: Array, target: Array) -> float:
