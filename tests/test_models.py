@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import models, nn, optim
+from fastnn import models, nn, optim, passes
 from fastnn.benchmark import net_calls, nets
 from fastnn.benchmark.net_calls import INFERENCE, TRAINING, Task
 from fastnn.benchmark.timing import Timing
 from fastnn.cli import main
+from fastnn.models.blocks import convolution_and_norm, inverted_residual
+from fastnn.settings import without_passes
 
 PARAMETERS = {
     "mlp": 669_706, "lenet": 61_706, "smallcnn": 1_117_162, "resnet20": 272_474, "alexnet": 61_100_840,
@@ -165,3 +168,136 @@ def test_bench_net_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
 def test_bench_net_refuses(wrong: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *wrong]) == 2
     assert message in capsys.readouterr().out
+
+
+# ---- passes on and off
+
+
+def _mobile(namespace: Any) -> nn.Module:
+    """The first blocks of MobileNetV2 on small images: depthwise convolutions, ReLU6, a shortcut."""
+    blocks = [inverted_residual(namespace, 8, 8, 1, 6), inverted_residual(namespace, 8, 12, 2, 6)]
+    first = [*convolution_and_norm(namespace, 3, 8, 3, 2), namespace.ReLU6()]
+    last = [namespace.AdaptiveAvgPool2d(1), namespace.Flatten(), namespace.Linear(12, 10)]
+    return namespace.Sequential(*first, *blocks, *last)
+
+
+WHOLE = {
+    "lenet": (models.lenet, (1, 28, 28)),
+    "resnet20": (models.resnet20, (3, 32, 32)),
+    "mobile": (_mobile, (3, 32, 32)),
+}
+
+
+def _away_from_initial(model: nn.Module) -> None:
+    """Scales, shifts and running statistics that a pass could get wrong."""
+    rng = np.random.default_rng(4)
+    for name, value in model.state_dict().items():
+        if value.ndim == 1 and value.dtype == np.float32:
+            fresh = rng.uniform(0.5, 1.5, value.shape)
+            model.load_state_dict({name: fresh - 1 if name.endswith(("bias", "mean")) else fresh}, strict=False)
+
+
+@pytest.mark.parametrize("left_out", [(), *((rewrite.__name__,) for rewrite in passes.PASSES)], ids=str)
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_nets_agree_with_every_pass_on_and_off(name: str, left_out: tuple[str, ...], isa: str) -> None:
+    make, image = WHOLE[name]
+    fnn.manual_seed(0)
+    model = make(nn)
+    _away_from_initial(model)
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((6, *image)).astype(np.float32), rng.integers(0, 10, 6)
+
+    def everything() -> tuple[Any, float, Any]:
+        gradient = fnn.value_and_grad(model.train(), nn.CrossEntropyLoss())
+        loss, gradients = gradient(x, y)
+        return model.eval()(x), loss, np.concatenate([gradients[key].ravel() for key in sorted(gradients)])
+
+    state = model.state_dict()  # a training run moves the running statistics
+    output, loss, gradients = everything()
+    model.load_state_dict(state)
+    with without_passes(*left_out):
+        other_output, other_loss, other_gradients = everything()
+    np.testing.assert_allclose(other_output, output, rtol=0, atol=2e-5 * np.abs(output).max())
+    assert other_loss == pytest.approx(loss, rel=2e-5)
+    assert np.linalg.norm(other_gradients - gradients) <= 1e-3 * np.linalg.norm(gradients)
+
+
+def test_passes_that_are_left_out_leave_their_work_to_kernels() -> None:
+    model = models.resnet20().eval()
+    fused = [step.kernel for step in model.plan((1, 3, 32, 32)).steps]
+    with without_passes("fold_batch_norm"):
+        unfolded = [step.kernel for step in model.plan((1, 3, 32, 32)).steps]
+    with without_passes():
+        plain = [step.kernel for step in model.plan((1, 3, 32, 32)).steps]
+    assert "batch_norm_eval_forward" not in fused and "batch_norm_fold" in fused
+    assert "batch_norm_eval_forward" in unfolded and "relu_forward" not in unfolded
+    assert "relu_forward" in plain and "add" in "".join(plain)
+    with pytest.raises(ValueError, match="none of remove_dead_code"), without_passes("fuse"):
+        pass
+
+
+# ---- repeated calls
+
+
+def test_a_repeated_call_sees_every_change() -> None:
+    """What C recognises as the call before must be the call before: weights, modes, shapes, order in memory, settings."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((5, 4)).astype(np.float32)
+    model(x)
+    first = model(x)
+    np.testing.assert_array_equal(model(x), first)
+    np.testing.assert_array_equal(model(np.asfortranarray(x)), first)
+    np.testing.assert_allclose(model(x.astype(np.float64)), first, rtol=1e-6)
+    np.testing.assert_allclose(model(x[::-1])[::-1], first, rtol=1e-5)
+    np.testing.assert_allclose(model(x[:2]), first[:2], rtol=1e-5)
+    np.testing.assert_allclose(model(x.astype(">f4")), first, rtol=1e-6)
+    np.testing.assert_allclose(model(x.tolist()), first, rtol=1e-6)
+    model[3].bias.data = model[3].bias.data + np.float32(1)
+    np.testing.assert_allclose(model(x), first + 1, rtol=1e-5, atol=1e-5)
+    model[3].bias.data = model[3].bias.data - np.float32(1)
+    training = model.train()(x)
+    assert np.abs(training - first).max() > 1e-3
+    model.eval()
+    with fnn.use_isa("scalar"):
+        np.testing.assert_allclose(model(x), first, rtol=1e-4, atol=1e-5)
+    model[1] = nn.Identity()
+    assert np.abs(model(x) - first).max() > 1e-6
+
+
+def test_a_repeated_step_refuses_labels_out_of_range() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(ignore_index=-7), optim.SGD(lr=0.1))
+    x, y = np.ones((4, 4), np.float32), np.array([0, 1, 2, -7])
+    losses = [trainer.step(x, y) for _ in range(4)]
+    assert losses == sorted(losses, reverse=True) and losses[0] > losses[-1]
+    before = model.state_dict()
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match=f"got {wrong}"):
+            trainer.step(x, np.array([0, 1, wrong, 2]))
+    assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
+    assert trainer.step(x, y) < losses[-1] and trainer.steps == 5
+
+
+def test_images_in_either_order_of_memory_again_and_again() -> None:
+    model = models.lenet().eval()
+    x = np.random.default_rng(0).standard_normal((3, 1, 28, 28)).astype(np.float32)
+    colour = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    first = np.random.default_rng(1).standard_normal((2, 3, 9, 7)).astype(np.float32)
+    last = np.ascontiguousarray(first.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    for _ in range(3):
+        np.testing.assert_array_equal(colour(first), colour(last))
+        np.testing.assert_array_equal(model(x), model(x.copy()))
+    assert colour(last).transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("name", ("lenet", "resnet20"))
+def test_ten_threads_with_one_model_get_its_bits(name: str) -> None:
+    net = models.NETS[name]
+    model = net.make(nn).eval()
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((1 + i % 3, *net.image)).astype(np.float32) for i in range(40)]
+    expected = [model(x).tobytes() for x in inputs]
+    with ThreadPoolExecutor(10) as pool:
+        for _ in range(2):
+            assert [y.tobytes() for y in pool.map(model, inputs)] == expected
