@@ -13,7 +13,7 @@ from .graph import Graph, Node, RuntimeValue, Tensor
 from .variable import Array, Variable, memory_shape
 
 ALIGNMENT = 64
-SERIAL_WORK = 60_000
+SERIAL_WORK = 30_000
 """Nanoseconds of one thread's work below which a step is not worth sharing: waking and joining a team costs some ten
 thousand, and a barrier a thousand."""
 
