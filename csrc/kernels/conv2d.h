@@ -28,6 +28,13 @@ static inline struct conv2d_geometry conv2d_geometry_at(const char *slots) {
     return geometry;
 }
 
+/* Whether output pixel i is a product of the weights and input pixel i. */
+static inline bool conv2d_is_product(const struct conv2d_geometry *g) {
+    const bool one = g->kernel_height == 1 && g->kernel_width == 1 && g->stride_h == 1 && g->stride_w == 1;
+    return one && g->groups == 1 && g->out_height == g->height && g->out_width == g->width && g->pad_top == 0 &&
+           g->pad_left == 0;
+}
+
 /* A place in an image that may lie in the padding: inside tells. */
 static inline bool conv2d_inside(ptrdiff_t position, ptrdiff_t size) { return (size_t)position < (size_t)size; }
 

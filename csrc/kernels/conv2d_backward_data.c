@@ -14,6 +14,7 @@
  * Error bound: gemm.h with D = R*S*K/G.
  */
 #include "conv2d_indirect.h"
+#include "gemm_rows.h"
 
 struct backward_data {
     const struct fnn_conv2d_backward_data_args *args;
@@ -92,6 +93,21 @@ static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
     struct backward_data b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &b.geometry;
+    if (conv2d_is_product(g)) {
+        const struct gemm_rows product = {
+            .x = args->dy,
+            .packed = args->packed,
+            .bias = args->bias,
+            .residual = args->residual,
+            .y = args->dx,
+            .rows = g->batch * g->height * g->width,
+            .columns = g->channels,
+            .depth = g->out_channels,
+            .activation = (enum fnn_activation)args->activation,
+        };
+        FNN_FUNCTION(gemm_rows)(&product, team);
+        return;
+    }
     b.group_channels = g->channels / g->groups;
     b.group_out_channels = g->out_channels / g->groups;
     b.steps = g->kernel_height * g->kernel_width * b.group_out_channels;

@@ -6,12 +6,13 @@
  *
  * A matrix product of patches (rows: output pixels) by packed weights (columns: output channels) that never builds
  * the patches: the rows of the register tile point into the image. A run of the sum is one tap (r, s), C/G long. Where images
- * are wide or channels few, conv2d_strip.c is faster.
+ * are wide or channels few, conv2d_strip.c is faster. Filters of one pixel are a plain product, gemm_rows.h.
  *
  * Parallel over tiles of output pixels and panels of output channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_indirect.h"
+#include "gemm_rows.h"
 
 struct forward {
     const struct fnn_conv2d_forward_args *args;
@@ -62,6 +63,21 @@ static struct conv2d_window window_of(const float *x, const struct conv2d_geomet
 void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, const struct fnn_team *team) {
     struct forward f = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &f.geometry;
+    if (conv2d_is_product(g)) {
+        const struct gemm_rows product = {
+            .x = args->x,
+            .packed = args->packed,
+            .bias = args->bias,
+            .residual = args->residual,
+            .y = args->y,
+            .rows = g->batch * g->height * g->width,
+            .columns = g->out_channels,
+            .depth = g->channels,
+            .activation = (enum fnn_activation)args->activation,
+        };
+        FNN_FUNCTION(gemm_rows)(&product, team);
+        return;
+    }
     f.window = window_of(args->x, g);
     f.group_channels = g->channels / g->groups;
     f.group_out_channels = g->out_channels / g->groups;

@@ -7,13 +7,18 @@ enum { QUADS = (FNN_GEMM_ROWS + 3) / 4 };
 
 /* One run. Rows are addressed in quads, at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
 ALWAYS_INLINE const float *multiply_run(const float *x, ptrdiff_t row_step, ptrdiff_t depth, const float *b,
-                                        vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+                                        bool fetching, uintptr_t fetch, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+                                        int rows, int vectors) {
     const ptrdiff_t three_steps = 3 * row_step;
     const float *quad[QUADS];
 #pragma GCC unroll 4
     for (int i = 0; i < QUADS; i++) quad[i] = x + 4 * i * row_step;
     for (ptrdiff_t d = 0; d < depth; d++, b += vectors * FNN_LANES) {
         vec column[FNN_GEMM_VECTORS];
+        if (fetching) {
+            __builtin_prefetch((const void *)fetch, 0, 2);
+            fetch += FNN_GEMM_ROWS * sizeof(float);
+        }
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
 #pragma GCC unroll 16
@@ -63,10 +68,14 @@ ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
     start_sums(tile, sum, rows, vectors);
     const float *b = tile->panel;
-    for (ptrdiff_t r = 0; r < tile->runs; r++)
-        for (ptrdiff_t s = 0; s < tile->inner_runs; s++)
-            b = multiply_run(tile->x + r * tile->run_step + s * tile->inner_step, tile->row_step, tile->depth, b, sum,
-                             rows, vectors);
+    if (tile->fetch) {
+        multiply_run(tile->x, tile->row_step, tile->depth, b, true, tile->fetch, sum, rows, vectors);
+    } else {
+        for (ptrdiff_t r = 0; r < tile->runs; r++)
+            for (ptrdiff_t s = 0; s < tile->inner_runs; s++)
+                b = multiply_run(tile->x + r * tile->run_step + s * tile->inner_step, tile->row_step, tile->depth, b,
+                                 false, 0, sum, rows, vectors);
+    }
     store_sums(tile, sum, rows, vectors);
 }
 

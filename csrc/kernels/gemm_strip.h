@@ -21,6 +21,8 @@ struct gemm_strip {
     bool accumulate;
     const float *bias, *residual;
     enum fnn_activation activation;
+    uintptr_t
+        fetch; /* not 0, for one run: at step d the line at fetch + d*FNN_GEMM_ROWS*4 is asked for; need not be in bounds */
 };
 
 void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *tile);

@@ -1,0 +1,25 @@
+/* Products of a matrix as it stands by packed panels: convolutions with filters of one pixel.
+ *
+ *   y[i][j] = activation(bias[j] + residual[i][j] + sum over d < depth of x[i*depth + d] * b(d, j)),   i < rows, j < columns
+ *
+ * x rows, depth   packed: b in the panels of gemm.h, whole depth   bias: columns, or null
+ * y, residual rows, columns; residual may be null, or y if depth <= GEMM_DEPTH
+ *
+ * The rows of the next tile are fetched while one runs: they lie side by side, but a tile reads them abreast, which
+ * hardware does not foresee. Parallel over tiles of rows and blocks of panels. Error bound and tile invariance as in gemm.h.
+ */
+#ifndef FASTNN_GEMM_ROWS_H
+#define FASTNN_GEMM_ROWS_H
+
+#include "gemm.h"
+
+struct gemm_rows {
+    const float *x, *packed, *bias, *residual;
+    float *y;
+    ptrdiff_t rows, columns, depth;
+    enum fnn_activation activation;
+};
+
+void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *product, const struct fnn_team *team);
+
+#endif
