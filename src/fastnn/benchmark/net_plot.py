@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .net_calls import PEERS
 from .nets import NetRow
 
 COLUMN_INCHES = 1.1
@@ -20,7 +21,7 @@ def save(rows: Sequence[NetRow], path: Path) -> None:
 
     kinds = sorted({(row.task.kind, row.task.threads) for row in rows})
     widest = max(sum((row.task.kind, row.task.threads) == kind for row in rows) for kind in kinds)
-    figure: Any = Figure(figsize=(3 + COLUMN_INCHES * widest, 3.2 * len(kinds)), layout="constrained")
+    figure: Any = Figure(figsize=(max(8.0, 3 + COLUMN_INCHES * widest), 3.2 * len(kinds)), layout="constrained")
     for axes, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
         _draw(axes, [row for row in rows if (row.task.kind, row.task.threads) == kind])
         axes.set_title(
@@ -30,14 +31,14 @@ def save(rows: Sequence[NetRow], path: Path) -> None:
 
 
 def _draw(axes: Any, rows: Sequence[NetRow]) -> None:
-    peers = sorted({name for row in rows for name in row.times} - {"fastnn"})
+    peers = [name for name in PEERS if any(name in row.times for row in rows)]
     width = 0.8 / max(len(peers), 1)
     for i, peer in enumerate(peers):
         present = [(at, row) for at, row in enumerate(rows) if peer in row.times]
         places = [at + (i - (len(peers) - 1) / 2) * width for at, _ in present]
         ratios = [row.times[peer].median / row.times["fastnn"].median for _, row in present]
-        axes.bar(places, ratios, width, label=peer)
+        axes.bar(places, ratios, width, label=peer, color=f"C{list(PEERS).index(peer)}")
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(rows)), [f"{row.task.net}\n{row.task.batch}" for row in rows])
     axes.set_ylabel("above 1: fastnn is faster")
-    axes.legend(fontsize="small", ncols=3)
+    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5))
