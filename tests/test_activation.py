@@ -11,7 +11,7 @@ from layer_check import UNIT, SameBits, assert_within, differentiate, integers, 
 import fastnn.nn.functional as F
 from fastnn import nn, reference
 
-KERNELS = {"relu_forward", "relu_backward"}
+KERNELS = {"relu_forward", "relu_backward", "glu_forward", "glu_backward", "prelu_forward", "prelu_backward"}
 
 SMALLEST = 2.0**-126
 """Results, and the factors of x in them, below the smallest normal float32 are flushed to zero."""

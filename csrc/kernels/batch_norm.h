@@ -9,8 +9,7 @@
 #ifndef FASTNN_KERNELS_BATCH_NORM_H
 #define FASTNN_KERNELS_BATCH_NORM_H
 
-#include "lanes.h"
-#include "row_blocks.h"
+#include "moments.h"
 
 /* Workspace of every batch normalisation kernel: FNN_BATCH_NORM_ROWS * C floats. */
 enum {
@@ -20,8 +19,6 @@ enum {
     FNN_BATCH_NORM_OFFSET,
     FNN_BATCH_NORM_ROWS
 };
-
-enum { FNN_CHANNEL_GROUP = 4 }; /* vectors of channels that are summed at a time */
 
 /* Channel c's scale and shift: the same bits wherever they are computed. weight, bias (C) may be null. */
 static inline float batch_norm_scale(const float *weight, const float *statistics, ptrdiff_t channels, ptrdiff_t c) {

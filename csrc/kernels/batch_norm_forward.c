@@ -15,67 +15,6 @@
  * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
 #include "batch_norm.h"
 
-/* Moments of `rows` rows for `vectors` vectors of channels (the last one of `n` lanes), merged into mean, squares (C),
- * which already stand for `seen` rows. All relative to pivot (C). */
-FNN_INLINE void merge_chunk(const int vectors, ptrdiff_t n, const float *x, ptrdiff_t channels, ptrdiff_t rows,
-                            const float *pivot, ptrdiff_t seen, float *mean, float *squares) {
-    vec origin[FNN_CHANNEL_GROUP], sum[FNN_CHANNEL_GROUP], centre[FNN_CHANNEL_GROUP];
-    for (int v = 0; v < vectors; v++) {
-        origin[v] = load_lanes(pivot + v * FNN_LANES, n);
-        sum[v] = vec_zero();
-    }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[v] = vec_add(sum[v], vec_sub(load_lanes(x + r * channels + v * FNN_LANES, n), origin[v]));
-    for (int v = 0; v < vectors; v++) {
-        centre[v] = vec_mul(sum[v], vec_set1(1.0f / (float)rows));
-        sum[v] = vec_zero();
-    }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) {
-            vec d = vec_sub(vec_sub(load_lanes(x + r * channels + v * FNN_LANES, n), origin[v]), centre[v]);
-            sum[v] = vec_fma(d, d, sum[v]);
-        }
-    vec share = vec_set1((float)rows / (float)(seen + rows)), weight = vec_set1((float)seen);
-    for (int v = 0; v < vectors; v++) {
-        ptrdiff_t c = v * FNN_LANES;
-        vec old_mean = seen ? load_lanes(mean + c, n) : vec_zero();
-        vec old_squares = seen ? load_lanes(squares + c, n) : vec_zero();
-        vec delta = vec_sub(centre[v], old_mean), step = vec_mul(delta, share);
-        store_lanes(mean + c, vec_add(old_mean, step), n);
-        store_lanes(squares + c, vec_fma(vec_mul(delta, weight), step, vec_add(old_squares, sum[v])), n);
-    }
-}
-
-static void block_moments(const float *x, ptrdiff_t channels, struct fnn_range block, ptrdiff_t chunk, float *mean,
-                          float *squares) {
-    for (ptrdiff_t row = block.begin; row < block.end; row += chunk) {
-        ptrdiff_t rows = fnn_min(chunk, block.end - row), seen = row - block.begin, c = 0;
-        const float *from = x + row * channels;
-        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
-            merge_chunk(FNN_CHANNEL_GROUP, FNN_LANES, from + c, channels, rows, x + c, seen, mean + c, squares + c);
-        for (; c < channels; c += FNN_LANES)
-            merge_chunk(1, lanes_left(channels - c), from + c, channels, rows, x + c, seen, mean + c, squares + c);
-    }
-}
-
-/* The mean relative to the pivot and the sum of centred squares of one channel, over all blocks. */
-static void merge_blocks(const float *workspace, ptrdiff_t channels, const struct row_blocks *blocks, ptrdiff_t c,
-                         double *mean, double *squares) {
-    double sum = 0, centred = 0;
-    for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        struct fnn_range block = row_block(blocks, b);
-        sum += (double)(block.end - block.begin) * workspace[2 * b * channels + c];
-    }
-    *mean = sum / (double)blocks->rows;
-    for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        struct fnn_range block = row_block(blocks, b);
-        double delta = workspace[2 * b * channels + c] - *mean;
-        centred += workspace[(2 * b + 1) * channels + c] + (double)(block.end - block.begin) * delta * delta;
-    }
-    *squares = centred;
-}
-
 static void set_coefficients(const float *weight, const float *bias, const float *statistics, float *workspace,
                              ptrdiff_t channels, ptrdiff_t c) {
     float scale = batch_norm_scale(weight, statistics, channels, c);

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
-from .elementwise import elements
+from ..variable import memory_order
+from .elementwise import FLOATS_PER_NANOSECOND, elements
 
 EXPONENTIALS_PER_NANOSECOND = 1.0
 """What one thread gets through, about."""
@@ -106,6 +108,114 @@ class ReLU6(Op):
         (x,), (y,) = node.inputs, node.outputs
         limits = Node(self, [x], {"a": 0.0, "b": 6.0, "c": 0.0})
         _lower("activation_forward", "hardtanh", limits, steps, x=steps.pointer(x), y=steps.pointer(y))
+
+
+@register
+class GLU(Op):
+    """y = a * sigmoid(b), a and b the halves of x along `axis`, whose extent is even."""
+
+    name = "glu"
+
+    def infer(self, x: Tensor, axis: int) -> Spec:  # type: ignore[override]
+        return Spec((*x.shape[:axis], x.shape[axis] // 2, *x.shape[axis + 1 :]))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        (dy,) = dys
+        assert dy is not None
+        return [dy.graph.record("glu_backward", dy, node.inputs[0], axis=node.axis)]
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (x,), (y,) = node.inputs, node.outputs
+        work = elements(y) * 2 / EXPONENTIALS_PER_NANOSECOND
+        steps.step("glu_forward", work, x=steps.pointer(x), y=steps.pointer(y), **_halves(x, node.axis))
+
+
+@register
+class GLUBackward(Op):
+    """dx from dy and x."""
+
+    name = "glu_backward"
+
+    def infer(self, dy: Tensor, x: Tensor, axis: int) -> Spec:  # type: ignore[override]
+        return x.spec
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (dy, x), (dx,) = node.inputs, node.outputs
+        pointers = {"dy": steps.pointer(dy), "x": steps.pointer(x), "dx": steps.pointer(dx)}
+        steps.step("glu_backward", elements(x) / EXPONENTIALS_PER_NANOSECOND, **pointers, **_halves(x, node.axis))
+
+
+def _halves(x: Tensor, axis: int) -> dict[str, int]:
+    """x as rows of two halves each, as it lies in memory."""
+    order = memory_order(x.shape)
+    at = order.index(axis)
+    before, inside = ([x.shape[a] for a in axes] for axes in (order[:at], order[at:]))
+    return {"rows": math.prod(before), "columns": math.prod(inside) // 2}
+
+
+@register
+class PReLU(Op):
+    """y = x where positive, else slope * x; slopes (1), or one for each channel along the innermost axis in memory."""
+
+    name = "prelu"
+
+    def infer(self, x: Tensor, slopes: Tensor) -> Spec:  # type: ignore[override]
+        return x.spec
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        (dy,) = dys
+        assert dy is not None
+        wanted = tuple(name for name, need in zip(("x", "slopes"), needed, strict=True) if need)
+        recorded = dy.graph.record("prelu_backward", dy, *node.inputs, wanted=wanted)
+        gradients = dict(zip(wanted, recorded, strict=True))
+        return [gradients.get("x"), gradients.get("slopes")]
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {0: 0}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (x, slopes), (y,) = node.inputs, node.outputs
+        pointers = {"x": steps.pointer(x), "slopes": steps.pointer(slopes), "y": steps.pointer(y)}
+        steps.step("prelu_forward", elements(x) / FLOATS_PER_NANOSECOND, **pointers, **_channels(x, slopes))
+
+
+@register
+class PReLUBackward(Op):
+    """Gradients of x and slopes, those that `wanted` names."""
+
+    name = "prelu_backward"
+
+    def infer(self, dy: Tensor, x: Tensor, slopes: Tensor, wanted: tuple[str, ...]) -> tuple[Spec, ...]:  # type: ignore[override]
+        return tuple(x.spec if name == "x" else slopes.spec for name in wanted)
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {node.wanted.index("x"): 0} if "x" in node.wanted else {}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        dy, x, slopes = node.inputs
+        gradients: dict[str, Any] = {n: steps.pointer(t) for n, t in zip(node.wanted, node.outputs, strict=True)}
+        sizes = _channels(x, slopes)
+        steps.step(
+            "prelu_backward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            dy=steps.pointer(dy),
+            x=steps.pointer(x),
+            slopes=steps.pointer(slopes),
+            dx=gradients.get("x"),
+            dslopes=gradients.get("slopes"),
+            workspace=steps.workspace(64 * sizes["channels"] * 4),
+            **sizes,
+        )
+
+
+def _channels(x: Tensor, slopes: Tensor) -> dict[str, int]:
+    """x as a matrix with a slope for each column; a single slope lets it have any columns, whole vectors for preference."""
+    count, slope_count = elements(x), slopes.shape[0]
+    if slope_count == 1:
+        channels = 64 if count % 64 == 0 else 1 if x.ndim == 0 else x.shape[memory_order(x.shape)[-1]]
+    else:
+        channels = slope_count
+    return {"rows": count // channels if channels else 0, "channels": channels, "slope_count": slope_count}
 
 
 @register

@@ -87,6 +87,103 @@ class LayerNormBackward(Op):
         )
 
 
+GROUP_NORM_ROWS = 132
+"""Floats a channel that a thread of the kernels of group normalisation works with (FNN_GROUP_NORM_ROWS)."""
+
+
+def _image_sizes(x: Tensor, groups: int) -> dict[str, int]:
+    batch, channels, height, width = x.shape
+    return {"batch": batch, "positions": height * width, "channels": channels, "groups": groups}
+
+
+def _thread_floats(channels: int) -> int:
+    """Floats of workspace a thread, whole cache lines."""
+    return -(-GROUP_NORM_ROWS * channels // 16) * 16
+
+
+@register
+class GroupNorm(Op):
+    """y (N,C,H,W) and the statistics (3, N * groups) of x, an image with more than no pixel; `given` names the inputs behind
+    x: some of weight, bias (C)."""
+
+    name = "group_norm"
+
+    def infer(self, x: Tensor, *inputs: Tensor, given: Names, groups: int, eps: float) -> tuple[Spec, Spec]:  # type: ignore[override]
+        if x.ndim != 4 or 0 in x.shape[1:] or x.shape[1] % groups:
+            raise ValueError(f"{groups} groups of an image (N,C,H,W) are normalised, got {x.shape}")
+        for name, tensor in zip(given, inputs, strict=True):
+            if tensor.shape != x.shape[1:2]:
+                raise ValueError(f"{name} must have shape {x.shape[1:2]}, got {tensor.shape}")
+        return x.spec, Spec((3, x.shape[0] * groups))
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        dy = dys[0]
+        if dy is None:
+            return [None] * len(node.inputs)
+        named = dict(zip(node.given, node.inputs[1:], strict=True))
+        wanted = tuple(n for n, need in zip(("x", *node.given), needed, strict=True) if need)
+        weight = [named["weight"]] if "weight" in named else []
+        recorded = dy.graph.record(
+            "group_norm_backward", dy, node.inputs[0], node.outputs[1], *weight, wanted=wanted, groups=node.groups
+        )
+        gradients = dict(zip(wanted, recorded, strict=True))
+        return [gradients.get(name) for name in ("x", *node.given)]
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {0: 0}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x, (y, statistics) = node.inputs[0], node.outputs
+        named = dict(zip(node.given, node.inputs[1:], strict=True))
+        stride = _thread_floats(x.shape[1])
+        steps.step(
+            "group_norm_forward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            x=steps.pointer(x),
+            weight=steps.pointer(named.get("weight")),
+            bias=steps.pointer(named.get("bias")),
+            y=steps.pointer(y),
+            statistics=steps.pointer(statistics),
+            workspace=steps.workspace(steps.facts.threads * stride * 4),
+            workspace_stride=stride,
+            eps=node.eps,
+            **_image_sizes(x, node.groups),
+        )
+
+
+@register
+class GroupNormBackward(Op):
+    """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if any."""
+
+    name = "group_norm_backward"
+
+    def infer(self, dy: Tensor, x: Tensor, *_: Tensor, wanted: Names, groups: int) -> tuple[Spec, ...]:  # type: ignore[override]
+        return tuple(x.spec if name == "x" else Spec(x.shape[1:2]) for name in wanted)
+
+    def in_place(self, node: Node) -> dict[int, int]:
+        return {node.wanted.index("x"): 0} if "x" in node.wanted else {}
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        dy, x, statistics, *weight = node.inputs
+        gradients: dict[str, Any] = {n: steps.pointer(t) for n, t in zip(node.wanted, node.outputs, strict=True)}
+        stride, threads = _thread_floats(x.shape[1]), steps.facts.threads
+        steps.step(
+            "group_norm_backward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            dy=steps.pointer(dy),
+            x=steps.pointer(x),
+            statistics=steps.pointer(statistics),
+            weight=steps.pointer(weight[0] if weight else None),
+            dx=gradients.get("x"),
+            dweight=gradients.get("weight"),
+            dbias=gradients.get("bias"),
+            workspace=steps.workspace((threads * stride + 2 * x.shape[0] * x.shape[1]) * 4),
+            workspace_stride=stride,
+            threads=threads,
+            **_image_sizes(x, node.groups),
+        )
+
+
 @register
 class InstanceNormTrack(Op):
     """Moves running_mean and running_variance (C) towards the means over the batch of the samples' statistics (3, N*C),

@@ -148,6 +148,33 @@ def _layer_norm(generator: np.random.Generator) -> list[Figure]:
     ]
 
 
+def _gated(generator: np.random.Generator) -> list[Figure]:
+    x, slopes = _normal(generator, 3, 10, 7, 5), _normal(generator, 10)
+    figures = []
+    for name, arrays, options in (("glu", [x], {"dim": 1}), ("prelu", [x, slopes], {})):
+        y, pullback = vjp(getattr(F, name), *arrays, **options)
+        dy, exact = _normal(generator, *y.shape), _double(arrays)
+        figures.append(Figure(f"{name} result", y, getattr(reference, name)(*exact, **options), 16))
+        gradients = getattr(reference, f"{name}_backward")(_exact(dy), *exact, **options)
+        pairs = zip(pullback(dy), gradients if name == "prelu" else [gradients], strict=True)
+        figures += [Figure(f"{name} gradient {i}", got, wanted, 128) for i, (got, wanted) in enumerate(pairs)]
+    return figures
+
+
+def _group_norm(generator: np.random.Generator) -> list[Figure]:
+    x, weight, bias = _normal(generator, 3, 12, 9, 11), _normal(generator, 12), _normal(generator, 12)
+    y, pullback = vjp(lambda *arrays: F.group_norm(arrays[0], 3, *arrays[1:]), x, weight, bias)
+    dy = _normal(generator, *y.shape)
+    exact, gamma, beta = _double([x, weight, bias])
+    expected = reference.group_norm(exact, 3, gamma, beta)
+    gradients = reference.group_norm_backward(_exact(dy), exact, 3, gamma)
+    pairs = zip(pullback(dy), gradients, strict=True)
+    return [
+        Figure("result", y, expected, 64),
+        *(Figure(f"gradient {i}", got, wanted, 256) for i, (got, wanted) in enumerate(pairs)),
+    ]
+
+
 def _arithmetic(generator: np.random.Generator) -> list[Figure]:
     """Broadcasting, slices, concatenation, sums and means in one function, with its gradients by the chain rule."""
     a, b = _normal(generator, 3, 4, 5, 7), 2 + np.abs(_normal(generator, 1, 4, 1, 7))
@@ -284,6 +311,8 @@ CHECKS: dict[str, Check] = {
     "cross entropy, smoothed": _cross_entropy((13, 29), label_smoothing=0.1, ignore_index=3),
     "flatten": _function("flatten", [IMAGE], 1, (0,), start_dim=1),
     "layer norm": _layer_norm,
+    "group norm": _group_norm,
+    "gated linear unit, learned slopes": _gated,
     "arithmetic": _arithmetic,
     **{name: _function(name, [IMAGE], 16, (0,), **options) for name, options in ACTIVATIONS.items()},
     "mse_loss": _loss("mse_loss", (-1, 1)),

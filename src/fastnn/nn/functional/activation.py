@@ -77,7 +77,9 @@ def prelu(input: Any, weight: Any) -> Any:
         raise ValueError(
             f"weight must have the shape (1,) or ({channels},) for an input of shape {input.shape}, got {weight.shape}"
         )
-    slopes = weight.reshape((weight.shape[0], *[1] * (input.ndim - 2)) if input.ndim > 1 else (1,) * input.ndim)
+    if input.ndim in (2, 4) or weight.shape[0] == 1:
+        return input.graph.record("prelu", input, weight)
+    slopes = weight.reshape(weight.shape[0], *[1] * (input.ndim - 2))
     below = input.graph.record("negative_part", input)
     return input.graph.record("relu", input) + below * slopes
 

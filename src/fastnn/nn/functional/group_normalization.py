@@ -52,17 +52,35 @@ def layer_norm(
     return _rows(input, _product(input.shape[: -len(shape)]), eps, **columns)[0]
 
 
+def _grouped(
+    input: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Groups of channels of (N,C,...) normalised, and their statistics; of images in one pass over memory."""
+    if input.ndim != 4 or 0 in input.shape[1:]:
+        y, statistics = _rows(input, input.shape[0] * groups, eps)
+        return _affine(y, weight, bias), statistics
+    given = {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
+    y, statistics = input.graph.record(
+        "group_norm", input, *given.values(), given=tuple(given), groups=groups, eps=real(eps, "eps", 0.0)
+    )
+    return y, statistics
+
+
 def _affine(normalized: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """Times weight plus bias, one for each channel of (N,C,...)."""
     channels, behind = normalized.shape[1], [1] * (normalized.ndim - 2)
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.shape != (channels,):
-            raise ValueError(
-                f"{name} must have the shape ({channels},) for an input of shape {normalized.shape}, got {tensor.shape}"
-            )
     if weight is not None:
         normalized = normalized * weight.reshape(channels, *behind)
     return normalized if bias is None else normalized + bias.reshape(channels, *behind)
+
+
+def _check_affine(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+    channels = input.shape[1]
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != (channels,):
+            raise ValueError(
+                f"{name} must have the shape ({channels},) for an input of shape {input.shape}, got {tensor.shape}"
+            )
 
 
 @eager("input", "weight", "bias")
@@ -79,7 +97,8 @@ def group_norm(input: Any, num_groups: int, weight: Any = None, bias: Any = None
         raise ValueError(f"the input must have the shape (N,C,...), got {input.shape}")
     if input.shape[1] % positive_integer(num_groups, "num_groups"):
         raise ValueError(f"num_groups must divide the channels: {input.shape[1]} are not divisible by {num_groups}")
-    return _affine(_rows(input, input.shape[0] * num_groups, eps)[0], weight, bias)
+    _check_affine(input, weight, bias)
+    return _grouped(input, num_groups, weight, bias, eps)[0]
 
 
 @eager("input", "running_mean", "running_var", "weight", "bias")
@@ -120,10 +139,11 @@ def instance_norm(
     positions = _product(input.shape[2:])
     if positions == 1:
         raise ValueError(f"more than one value per channel is needed, got an input of shape {input.shape}")
-    normalized, statistics = _rows(input, input.shape[0] * channels, eps)
+    _check_affine(input, weight, bias)
+    normalized, statistics = _grouped(input, channels, weight, bias, eps)
     if running_mean is not None and running_mean.variable is not None and running_var.variable is not None:
         input.graph.record(
             "instance_norm_track", statistics, running_mean, running_var, batch=input.shape[0], positions=positions,
             eps=real(eps, "eps", 0.0), momentum=real(momentum, "momentum", 0.0),
         )  # fmt: skip
-    return _affine(normalized, weight, bias)
+    return normalized
