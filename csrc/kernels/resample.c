@@ -15,7 +15,7 @@
 
 #include "lanes.h"
 
-enum { GROUP = 4 };
+enum { GROUP = 4, FEW_CHANNELS = 3 };
 
 static inline ptrdiff_t weights_begin(const union fnn_slot *taps, ptrdiff_t i) { return taps[i].size; }
 static inline ptrdiff_t tap_source(const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t k) {
@@ -85,10 +85,24 @@ static void sum_stretches(const union fnn_slot *taps, ptrdiff_t out_size, ptrdif
     for (; j < count; j += FNN_LANES) sum_taps(1, lanes_left(count - j), taps, out_size, i, from + j, stride, to + j);
 }
 
-/* One row of y from one row of pixels. Neighbours that are copies of neighbours are copied together. */
-static void resample_row(const struct fnn_resample_args *args, const float *row, float *y) {
+/* The same for a pixel of few channels, where a vector would be mostly empty. */
+FNN_INLINE void sum_pixel(const ptrdiff_t channels, const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t i,
+                          const float *row, float *to) {
+    ptrdiff_t end = weights_begin(taps, i + 1);
+    float sum[FEW_CHANNELS] = {0};
+    for (ptrdiff_t k = weights_begin(taps, i); k < end; k++) {
+        const float *source = row + tap_source(taps, out_size, k) * channels;
+        float weight = tap_weight(taps, out_size, k);
+        for (ptrdiff_t c = 0; c < channels; c++) sum[c] += weight * source[c];
+    }
+    for (ptrdiff_t c = 0; c < channels; c++) to[c] = sum[c];
+}
+
+/* One row of y from one row of pixels, whose channels are `few`, or any number when that is 0. Neighbours that are copies
+ * of neighbours are copied together. */
+FNN_INLINE void resample_row(const ptrdiff_t few, const struct fnn_resample_args *args, const float *row, float *y) {
     const union fnn_slot *taps = args->columns;
-    ptrdiff_t channels = args->channels, out_width = args->out_width;
+    ptrdiff_t channels = few ? few : args->channels, out_width = args->out_width;
     for (ptrdiff_t q = 0, next; q < out_width; q = next) {
         float *to = y + q * channels;
         next = q + 1;
@@ -98,12 +112,26 @@ static void resample_row(const struct fnn_resample_args *args, const float *row,
         }
         ptrdiff_t source = copied_source(taps, out_width, q);
         if (source < 0) {
-            sum_stretches(taps, out_width, q, row, channels, channels, to);
+            if (few)
+                sum_pixel(few, taps, out_width, q, row, to);
+            else
+                sum_stretches(taps, out_width, q, row, channels, channels, to);
             continue;
         }
         while (next < out_width && copied_source(taps, out_width, next) == source + (next - q)) next++;
         copy_floats(row + source * channels, to, (next - q) * channels);
     }
+}
+
+static void resample_row_of(const struct fnn_resample_args *args, const float *row, float *y) {
+    if (args->channels == 1)
+        resample_row(1, args, row, y);
+    else if (args->channels == 2)
+        resample_row(2, args, row, y);
+    else if (args->channels == 3)
+        resample_row(3, args, row, y);
+    else
+        resample_row(0, args, row, y);
 }
 
 void FNN_FUNCTION(resample)(const struct fnn_resample_args *args, const struct fnn_team *team) {
@@ -126,6 +154,6 @@ void FNN_FUNCTION(resample)(const struct fnn_resample_args *args, const struct f
         }
         if (source < 0) sum_stretches(rows, args->out_height, p, x, stride, stride, same_columns ? y : buffer);
         if (source >= 0 && same_columns) copy_floats(x + source * stride, y, stride);
-        if (!same_columns) resample_row(args, source < 0 ? buffer : x + source * stride, y);
+        if (!same_columns) resample_row_of(args, source < 0 ? buffer : x + source * stride, y);
     }
 }

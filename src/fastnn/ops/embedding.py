@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..graph import Node, Op, Spec, Tensor, register
@@ -11,13 +12,16 @@ from .elementwise import FLOATS_PER_NANOSECOND, elements
 
 @register
 class Embedding(Op):
-    """y (count, D): the rows of weight (V, D) that indices (count) name; attribute padding_index: a row without gradient,
-    -1 for none."""
+    """y (..., D): the rows of weight (V, D) that indices (...), of at most two axes, name.
+
+    Attribute padding_index: a row without gradient, -1 for none.
+    """
 
     name = "embedding"
 
     def infer(self, indices: Tensor, weight: Tensor, padding_index: int) -> Spec:  # type: ignore[override]
-        return Spec((indices.shape[0], weight.shape[1]))
+        assert indices.ndim <= 2  # the result lies as it looks
+        return Spec((*indices.shape, weight.shape[1]))
 
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
         (dy,) = dys
@@ -37,7 +41,7 @@ class Embedding(Op):
             indices=steps.pointer(indices),
             weight=steps.pointer(weight),
             y=steps.pointer(y),
-            count=indices.shape[0],
+            count=math.prod(indices.shape),
             rows=weight.shape[0],
             columns=weight.shape[1],
         )
@@ -45,12 +49,12 @@ class Embedding(Op):
 
 @register
 class EmbeddingBackward(Op):
-    """dweight (rows, D): the sum of dy (count, D) over the places where indices (count) name each row."""
+    """dweight (rows, D): the sum of dy (..., D) over the places where indices (...) name each row."""
 
     name = "embedding_backward"
 
     def infer(self, dy: Tensor, indices: Tensor, rows: int, padding_index: int) -> Spec:  # type: ignore[override]
-        return Spec((rows, dy.shape[1]))
+        return Spec((rows, dy.shape[-1]))
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (dy, indices), (dweight,) = node.inputs, node.outputs
@@ -60,9 +64,9 @@ class EmbeddingBackward(Op):
             dy=steps.pointer(dy),
             indices=steps.pointer(indices),
             dweight=steps.pointer(dweight),
-            count=indices.shape[0],
+            count=math.prod(indices.shape),
             rows=node.rows,
-            columns=dy.shape[1],
+            columns=dy.shape[-1],
             padding_index=node.padding_index,
         )
 

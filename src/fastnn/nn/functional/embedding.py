@@ -57,6 +57,8 @@ def look_up(input: Any, weight: Any, padding_idx: int | None, name: str) -> Any:
     rows, columns = weight.shape
     limit_indices(input, rows, name)
     padding_index = padding_row(padding_idx, rows)
+    if input.ndim <= 2:
+        return input.graph.record("embedding", input, weight, padding_index=padding_index)
     y = input.graph.record("embedding", input.reshape(-1), weight, padding_index=padding_index)
     return y.reshape(*input.shape, columns)
 
