@@ -104,66 +104,64 @@ void FNN_FUNCTION(max_pool2d_forward)(const struct fnn_max_pool2d_forward_args *
         pool_rows(false, args, range);
 }
 
-/* The gradient of one element for `n` channels from c on: the sum over the windows p, q that may hold it. */
-FNN_INLINE vec gathered(const bool wide, const bool dilated, const struct fnn_max_pool2d_backward_args *args,
-                        const struct window_axis *vertical, const struct window_axis *horizontal, struct fnn_range rows,
-                        struct fnn_range columns, ptrdiff_t image, ptrdiff_t h, ptrdiff_t w, ptrdiff_t c, ptrdiff_t n) {
-    ptrdiff_t channels = args->channels, index_bytes = wide ? 4 : 1;
-    vec sum = vec_set1(-0.0f); /* adds nothing to the first term, not even to its sign */
-    for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
-        ptrdiff_t r = dilated ? window_tap(vertical, p, h) : h + vertical->pad - p * vertical->stride;
-        if (dilated && r < 0) continue;
-        for (ptrdiff_t q = columns.begin; q < columns.end; q++) {
-            ptrdiff_t s = dilated ? window_tap(horizontal, q, w) : w + horizontal->pad - q * horizontal->stride;
-            if (dilated && s < 0) continue;
-            ptrdiff_t at = ((image * args->out_height + p) * args->out_width + q) * channels + c;
-            ivec winner = load_index(wide, args->index + at * index_bytes, 0, n);
-            mask won = ivec_equal(winner, ivec_set1((uint32_t)(r * args->kernel_width + s)));
-            sum = vec_add(sum, vec_select(won, load_lanes(args->dy + at, n), vec_zero()));
+/* dx += dy where the tap was the maximum, for the taps s of one window in one row of the image: dx is at tap 0 of the
+ * row, whose taps from `fresh` on are written for the first time and set instead. `tap` is the number of tap 0. */
+FNN_INLINE void spread_window(const bool wide, const float *dy, const uint8_t *index, float *dx, ptrdiff_t channels,
+                              ptrdiff_t step, struct fnn_range columns, ptrdiff_t fresh, ptrdiff_t tap) {
+    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(channels - c), s = columns.begin;
+        ivec winner = ivec_sub(load_index(wide, index, c, n), ivec_set1((uint32_t)tap));
+        vec gradient = load_lanes(dy + c, n);
+        for (; s < fresh; s++) {
+            vec won = vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero());
+            store_lanes(dx + s * step + c, vec_add(load_lanes(dx + s * step + c, n), won), n);
         }
+        for (; s < columns.end; s++)
+            store_lanes(dx + s * step + c, vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero()),
+                        n);
     }
-    return vec_add(sum, vec_zero());
 }
 
-/* Each element of the image gathers from the windows that hold it: threads never write the same one. */
-FNN_INLINE void gather_rows(const bool wide, const bool dilated, const struct fnn_max_pool2d_backward_args *args,
-                            struct fnn_range range) {
+/* Each row of the image gathers from the windows that hold it: threads never write the same element. Within the row, the
+ * elements before `written` have their first term; with dilation, windows leave gaps, so the row starts as zeros. */
+FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backward_args *args, struct fnn_range range) {
     const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
                                          args->stride_h, args->dilation_h, args->pad_top};
     const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
                                            args->stride_w, args->dilation_w, args->pad_left};
-    ptrdiff_t channels = args->channels, width = args->width;
-    const bool stream =
-        channels % FNN_LANES == 0 && streams(args->dy, args->dx, args->batch * args->height * width * channels);
+    ptrdiff_t channels = args->channels, width = args->width, index_bytes = wide ? 4 : 1;
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t image = i / args->height, h = i % args->height;
-        struct fnn_range rows = window_positions(&vertical, h), columns = {0, 0};
-        for (ptrdiff_t w = 0; w < width; w++) {
-            while (columns.end < args->out_width && columns.end * args->stride_w <= w + args->pad_left) columns.end++;
-            ptrdiff_t reach = (args->kernel_width - 1) * args->dilation_w;
-            while (columns.begin < columns.end && columns.begin * args->stride_w + reach < w + args->pad_left)
-                columns.begin++;
-            float *dx = args->dx + (i * width + w) * channels;
-            for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-                ptrdiff_t n = lanes_left(channels - c);
-                vec sum = gathered(wide, dilated, args, &vertical, &horizontal, rows, columns, image, h, w, c, n);
-                put_lanes(stream, dx + c, sum, n);
+        ptrdiff_t image = i / args->height, h = i % args->height, written = 0;
+        struct fnn_range rows = window_positions(&vertical, h);
+        float *dx = args->dx + i * width * channels;
+        if (args->dilation_w > 1) written = clear_to(dx, channels, written, width);
+        for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
+            ptrdiff_t r = window_tap(&vertical, p, h);
+            if (r < 0) continue;
+            for (ptrdiff_t q = 0; q < args->out_width; q++) {
+                struct fnn_range columns = window_taps(&horizontal, q);
+                ptrdiff_t left = q * args->stride_w - args->pad_left;
+                ptrdiff_t out = ((image * args->out_height + p) * args->out_width + q) * channels;
+                written = clear_to(dx, channels, written, left + columns.begin);
+                ptrdiff_t fresh = args->dilation_w > 1 ? columns.end : written - left;
+                fresh = fnn_max(columns.begin, fnn_min(fresh, columns.end));
+                spread_window(wide, args->dy + out, args->index + out * index_bytes, dx + left * channels, channels,
+                              args->dilation_w * channels, columns, fresh, r * args->kernel_width);
+                written = fnn_max(written, fnn_min(left + columns.end, width));
             }
+            written = clear_to(dx, channels, written, width);
         }
+        clear_to(dx, channels, written, width);
     }
-    vec_fence();
 }
 
 /* dx = sum over the windows whose maximum the element was of dy. */
 void FNN_FUNCTION(max_pool2d_backward)(const struct fnn_max_pool2d_backward_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share(args->batch * args->height, team);
-    const bool dilated = args->dilation_h > 1 || args->dilation_w > 1;
     if (args->kernel_height * args->kernel_width > BYTE_TAPS)
-        gather_rows(true, true, args, range);
-    else if (dilated)
-        gather_rows(false, true, args, range);
+        gather_rows(true, args, range);
     else
-        gather_rows(false, false, args, range);
+        gather_rows(false, args, range);
 }
 
 /* positions (N,P,Q,C) = h*W + w of each maximum, from its window index; -1 for none. */
