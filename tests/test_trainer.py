@@ -446,3 +446,14 @@ def test_batches_of_channels_last_images_stay_channels_last() -> None:
         assert batch.transpose(0, 2, 3, 1).flags.c_contiguous
         assert np.array_equal(batch, x[order[: len(batch)]])
         order = order[len(batch) :]
+
+
+@pytest.mark.parametrize("make", [optim.SGD, optim.Adam, optim.RMSprop], ids=lambda make: make.__name__)
+def test_a_step_on_an_empty_batch(isa: str, make: Callable[..., optim.Optimizer]) -> None:
+    """The mean loss of nothing is NaN, as in PyTorch; every gradient is a sum of nothing or NaN, and nothing crashes."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5), nn.Flatten(),
+                          nn.Linear(72, 200), nn.ReLU(), nn.Linear(200, 10))  # fmt: skip
+    x, y = np.zeros((0, 3, 8, 8), np.float32), np.zeros(0, np.int64)
+    gradients = fnn.value_and_grad(model, nn.CrossEntropyLoss(reduction="sum"))(x, y)[1]
+    assert all(np.all(gradient == 0) for gradient in gradients.values())
+    assert np.isnan(fnn.Trainer(model, nn.CrossEntropyLoss(), make(lr=0.1)).step(x, y))

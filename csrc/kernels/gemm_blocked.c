@@ -40,7 +40,7 @@ static void fetch_part(const struct gemm_product *p, const float *next, ptrdiff_
     enum { LINE = 64 };
     const ptrdiff_t chunks = fnn_ceil_div(tile->depth, GEMM_CHUNK);
     tile->fetch_count = 0;
-    if (!next) return;
+    if (!next || chunks == 0) return;
     if (p->b_step == 1) { /* a line of each of two columns a time */
         ptrdiff_t begin = part * columns / parts, end = (part + 1) * columns / parts;
         tile->fetch = (uintptr_t)(next + begin * p->b_column);
