@@ -93,8 +93,8 @@ class Geometry:
 
 
 def geometry_of(x: Shape, weight: Shape, attributes: dict[str, Any]) -> Geometry:
-    names = ("stride", "padding", "dilation", "groups")
-    return Geometry(x, weight, *(attributes[name] for name in names), positions=attributes.get("positions"))
+    stride, padding, dilation, groups = (attributes[name] for name in ("stride", "padding", "dilation", "groups"))
+    return Geometry(x, weight, stride, padding, dilation, groups, attributes.get("positions"))
 
 
 def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
