@@ -281,3 +281,8 @@ def test_a_loss_that_is_the_first() -> None:
 def test_actions_that_are_none() -> None:
     with pytest.raises(ValueError, match="action must be"):
         FirstNonFinite("panic")
+
+
+def test_one_guard_is_enough() -> None:
+    with pytest.raises(ValueError, match="one FirstNonFinite at most"):
+        fit(poisoned(), FirstNonFinite(), FirstNonFinite(), data=vectors())

@@ -399,6 +399,8 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     for callback in result:
         if not isinstance(callback, Callback):
             raise TypeError(f"a callback must be a fastnn.train.Callback, not {type(callback).__name__}")
+    if sum(isinstance(callback, FirstNonFinite) for callback in result) > 1:
+        raise ValueError("one FirstNonFinite at most can watch a training")
     return result
 
 
