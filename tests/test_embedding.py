@@ -69,6 +69,12 @@ def test_a_model_may_take_indices_and_numbers(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(model(words, numbers.astype(np.float32)), expected)
 
 
+def test_plan_of_a_model_that_takes_indices() -> None:
+    plan = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)).plan((5, 7))
+    assert [tensor.dtype for tensor in plan.inputs] == ["int64"]
+    assert [tensor.shape for tensor in plan.outputs] == [(5, 7, 2)]
+
+
 def test_a_layer_added_later_is_noticed(rng: np.random.Generator) -> None:
     model = nn.Sequential(nn.Identity())
     model(np.array([1, 2]))

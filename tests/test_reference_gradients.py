@@ -200,6 +200,8 @@ SHAPES: dict[str, Case] = {
     "pad constant": case("pad", [normal(2, 3, 4)], ((1, -1, 2, 0),), mode="constant"),
     "pad reflect": case("pad", [normal(1, 2, 4, 3)], ((2, 1, 3, 0),), mode="reflect"),
     "pad replicate": case("pad", [normal(1, 2, 2, 3)], ((2, 1, 3, 0),), mode="replicate"),
+    "pad circular": case("pad", [normal(1, 2, 2, 3)], ((2, 1, -1, 2),), mode="circular"),
+    "interpolate nearest-exact": case("interpolate", [normal(1, 2, 3, 4)], ((5, 3),), mode="nearest-exact"),
     "interpolate nearest": case("interpolate", [normal(1, 2, 3, 4)], ((5, 3),)),
     "interpolate bilinear": case("interpolate", [normal(1, 2, 3, 4)], ((5, 7),), mode="bilinear"),
     "interpolate corners": case("interpolate", [normal(1, 2, 3, 4)], ((5, 2),), mode="bilinear", align_corners=True),

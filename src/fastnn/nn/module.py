@@ -134,8 +134,8 @@ class Module:
         return results
 
     def plan(self, *shapes: Sequence[int], max_memory: int | None = None) -> Plan:
-        """The plan of a call with float32 inputs of the given shapes, in the current mode: print it to see steps and
-        places in memory; `peak_bytes` is what a run needs.
+        """The plan of a call with float32 inputs of the given shapes (int64, if the model takes indices), in the current
+        mode: print it to see steps and places in memory; `peak_bytes` is what a run needs.
 
         max_memory : a number of bytes; MemoryError names what each layer needs if the plan's peak is larger.
 
@@ -143,7 +143,8 @@ class Module:
         >>> nn.ReLU().plan((2, 3)).peak_bytes
         0
         """
-        plan = self._compile().plan([(tuple(int(n) for n in shape), "f", "memory") for shape in shapes])
+        character = np.dtype(np.int64).char if self.keeps_integers() else "f"
+        plan = self._compile().plan([(tuple(int(n) for n in shape), character, "memory") for shape in shapes])
         plan.check_memory(max_memory)
         return plan
 
