@@ -98,8 +98,9 @@ static void multiply_panel(const struct forward *f, const struct unit *unit, con
         tile.v =
             unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride + begin * layout->width;
         tile.m = f->products + begin * unit->stride + plane * unit->width + column;
-        tile.next_v = tile.v + layout->plane_stride;
-        tile.next_u = panel + panel_stride + part * steps->runs * steps->depth * tile.next_u_step;
+        tile.next_v = (uintptr_t)tile.v + (size_t)layout->plane_stride * sizeof(float);
+        tile.next_u = (uintptr_t)panel +
+                      (size_t)(panel_stride + part * steps->runs * steps->depth * tile.next_u_step) * sizeof(float);
         FNN_FUNCTION(winograd_gemm)(&tile);
     }
 }

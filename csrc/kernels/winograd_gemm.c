@@ -12,12 +12,12 @@ static inline __attribute__((always_inline)) void run_tile(const struct winograd
             sum[i][v] = tile->accumulate ? vec_load(tile->m + i * tile->m_stride + v * FNN_LANES) : vec_zero();
     }
     const float *u = tile->u;
-    uintptr_t next_u = (uintptr_t)tile->next_u;
+    uintptr_t next_u = tile->next_u;
     for (ptrdiff_t t = 0; t < tile->runs; t++) {
         const float *row[FNN_GEMM_ROWS];
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) row[i] = tile->v + t * tile->run_stride + i * tile->row_stride;
-        uintptr_t next_v = (uintptr_t)tile->next_v + (size_t)(t * tile->run_stride) * sizeof(float);
+        uintptr_t next_v = tile->next_v + (size_t)(t * tile->run_stride) * sizeof(float);
         for (ptrdiff_t d = 0; d < tile->depth; d++, u += vectors * FNN_LANES) {
             __builtin_prefetch((const void *)(next_v + (size_t)d * LINE * sizeof(float)), 0, 2);
             __builtin_prefetch((const void *)next_u, 0, 2);

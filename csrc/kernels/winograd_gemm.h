@@ -20,8 +20,9 @@ struct winograd_gemm {
     ptrdiff_t row_stride, run_stride, m_stride;
     ptrdiff_t rows, columns, runs, depth;
     bool accumulate;
-    const float *next_v; /* asked for at step d of run t: next_v + t*run_stride + 16*d */
-    const float *next_u; /* and next_u + (t*depth + d)*next_u_step; need not be in bounds */
+    /* Addresses of floats, which need not be in bounds: next_v + t*run_stride + 16*d is asked for at step d of run t, and
+     * next_u + (t*depth + d)*next_u_step. */
+    uintptr_t next_v, next_u;
     ptrdiff_t next_u_step;
 };
 
