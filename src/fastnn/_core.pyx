@@ -576,6 +576,10 @@ cdef class Program:
         with nogil:
             fnn_plan_run(instance.steps + first, last - first, threads)
 
+    def may_write(self, ptrdiff_t count):
+        """Whether a step may write to one of the first `count` externals; what stands in a table counts as written."""
+        return any(self.external_written[:count])
+
     def refresh(self):
         """The statics changed: compute the constants anew before the next run."""
         if self.idle is None:

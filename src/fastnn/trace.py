@@ -174,7 +174,7 @@ class Compiled:
         """Lets `again` know the way of this call, if it is one that C can check."""
         inputs = [_form(tensor, given) for tensor, given in zip(plan.inputs, arguments, strict=True)]
         outputs = [_core.Form(_character(t), t.shape, t.ndim == 4) for t in plan.outputs]
-        if None in inputs or len(inputs) + len(outputs) > ARRAYS_KNOWN:
+        if None in inputs or len(inputs) + len(outputs) > ARRAYS_KNOWN or plan.program.may_write(len(inputs)):
             return
         names, time = plan.value_names, plan.constants_time
         self._calls.remember(

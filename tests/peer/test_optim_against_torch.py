@@ -55,8 +55,7 @@ class Pair:
         self.length = 0.0
 
     def _build(self, graph: Any, *gradients: Any) -> list[Any]:
-        made = [gradient * 1.0 for gradient in gradients]  # an update may write over what it is given
-        self.optimizer.record(graph, dict(zip(self.ours, made, strict=True)))
+        self.optimizer.record(graph, dict(zip(self.ours, gradients, strict=True)))
         return []
 
     def step(self, gradients: list[np.ndarray]) -> None:
