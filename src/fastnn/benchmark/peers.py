@@ -25,7 +25,7 @@ def _torch_calls(case: Case, channels_last: bool) -> tuple[Call, Call]:
     import torch
 
     layer = case.layer(torch.nn).train()
-    x = torch.from_numpy(np.ascontiguousarray(random_input(case)))
+    x = torch.from_numpy(np.ascontiguousarray(random_input(case))).clone()
     if channels_last:
         layer, x = layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
 
