@@ -744,7 +744,7 @@ cdef class Route:
         sizes = program.external_sizes
         if len(inputs) + len(outputs) != len(sizes) or len(sizes) > ROUTE_ARRAYS:
             raise ValueError(f"a route of {len(inputs)} inputs and {len(outputs)} outputs does not fit its program")
-        for form, size, is_written in zip(inputs + outputs, sizes, program.external_written):
+        for form, size in zip(inputs + outputs, sizes):
             bytes_needed = tensor_bytes(tuple([(<Form?>form).shape[i] for i in range((<Form>form).axes)]),
                                         4 if (<Form>form).type_number == cnp.NPY_FLOAT else 8)
             if bytes_needed != size:

@@ -82,9 +82,7 @@ def fuse_activation_gradients(graph: Graph) -> None:
     fused = {
         id(node.outputs[0]): node
         for node in graph.nodes
-        if node.op.name.startswith("batch_norm_")
-        and _activation(node)
-        and not _has_residual(node)
+        if node.op.name.startswith("batch_norm_") and _activation(node) and not _has_residual(node)
     }
     for node in list(graph.nodes):
         if node.op.name != "batch_norm_backward" or node.activation != "none":
