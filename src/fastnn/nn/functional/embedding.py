@@ -6,26 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ...graph import Tensor
 from .eager import eager
-
-
-def limit_indices(tensor: Tensor, count: int, name: str) -> None:
-    """Has indices checked to lie in 0 to count - 1: those of an input before each run, constants now."""
-    source, message = tensor, f"an index names none of the {count} rows"
-    while source.node is not None and source.node.op.name == "reshape":
-        source = source.node.inputs[0]
-    if source.variable is not None:
-        indices = source.variable.view
-        wrong = (indices < 0) | (indices >= count)
-        if wrong.any():
-            raise ValueError(f"{message}: got {indices[wrong].flat[0]}, allowed are 0 to {count - 1}")
-    elif source.node is None:
-        limit = (0, count - 1, None, f"{name}: {message}")
-        if limit not in source.limits:
-            source.limits.append(limit)
-    else:
-        raise ValueError("indices must be an argument of the traced function, not something computed in it")
+from .limits import limit_integers
 
 
 def padding_row(padding_idx: Any, rows: int) -> int:
@@ -55,7 +37,7 @@ def look_up(input: Any, weight: Any, padding_idx: int | None, name: str) -> Any:
     if weight.ndim != 2:
         raise ValueError(f"weight must have the shape (rows, columns), got {weight.shape}")
     rows, columns = weight.shape
-    limit_indices(input, rows, name)
+    limit_integers(input, rows, f"{name}: an index names none of the {rows} rows")
     padding_index = padding_row(padding_idx, rows)
     if input.ndim <= 2:
         return input.graph.record("embedding", input, weight, padding_index=padding_index)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ...graph import Shape, Tensor
 from .eager import eager
+from .limits import limit_integers
 from .sizes import one_of, real
 from .softmax import log_softmax
 
@@ -27,22 +28,7 @@ def _labels_shape(input: Shape) -> Shape:
 
 
 def _limit_labels(target: Tensor, classes: int, ignore_index: int, function: str = "cross_entropy") -> None:
-    """Has the labels checked: those of an input before each run, constants now."""
-    source = target
-    while source.node is not None and source.node.op.name == "reshape":
-        source = source.node.inputs[0]
-    message = f"{function}: a target is not one of the {classes} classes"
-    if source.variable is not None:
-        labels = source.variable.view
-        wrong = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
-        if wrong.any():
-            raise ValueError(f"{message}: got {labels[wrong].flat[0]}, allowed are 0 to {classes - 1}")
-    elif source.node is None:
-        limit = (0, classes - 1, ignore_index, message)
-        if limit not in source.limits:
-            source.limits.append(limit)
-    else:
-        raise ValueError("class indices must be an argument of the traced function, not something computed in it")
+    limit_integers(target, classes, f"{function}: a target is not one of the {classes} classes", ignore_index)
 
 
 def _check_class_weight(input: Tensor, weight: Tensor | None) -> None:
