@@ -189,3 +189,12 @@ def test_what_is_not_real_numbers_is_refused(value: Any) -> None:
 def test_ragged_lists_are_refused() -> None:
     with pytest.raises((ValueError, TypeError)):
         nn.ReLU()([[1.0, 2.0], [3.0]])
+
+
+@pytest.mark.parametrize("axes", [8, 9, 12, 20, 32])
+def test_arrays_of_many_axes(axes: int) -> None:
+    """Those of more axes than a repeated call compares are computed all the same."""
+    model = nn.ReLU()
+    x = _values((2, *(1,) * (axes - 2), 3))
+    for _ in range(3):
+        np.testing.assert_array_equal(model(x), np.maximum(x, 0))

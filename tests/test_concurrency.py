@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, optim
 from fastnn.settings import serial_below
+from fastnn.trace import note_written
+from fastnn.variable import Variable, weights_clock
 
 Array = np.ndarray
 THREADS = 10
@@ -179,3 +182,28 @@ def test_evaluation_while_another_thread_changes_the_number_of_threads() -> None
     for outputs in at_once([change, call, call, call])[1:]:
         for y in outputs:
             np.testing.assert_array_equal(y, expected)
+
+
+class Watcher:
+    """Something with a time of change, that looks at the clock in the moment when it is given one."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+
+    @property
+    def changed(self) -> int:
+        return self.seen[-1][0]
+
+    @changed.setter
+    def changed(self, time: int) -> None:
+        self.seen.append((time, weights_clock.now))
+
+
+def test_a_change_is_noted_before_the_clock_tells_of_it() -> None:
+    """Else a plan that runs in between takes the new time for one at which nothing had changed, and keeps old weights."""
+    watcher = Watcher()
+    Variable.touch(watcher)  # type: ignore[arg-type]
+    note_written(SimpleNamespace(written=(watcher, watcher)))  # type: ignore[arg-type]
+    assert len(watcher.seen) == 3
+    assert all(now == time - 1 for time, now in watcher.seen)
+    assert weights_clock.now == watcher.changed

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy.typing as npt
@@ -74,6 +74,7 @@ class Program:
 class Clock:
     now: Final[int]
     def tick(self) -> int: ...
+    def stamp(self, variables: Iterable[Any]) -> None: ...
 
 class Form:
     def __init__(

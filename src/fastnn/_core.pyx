@@ -191,6 +191,14 @@ cdef class Clock:
             self.now += 1
             return self.now
 
+    def stamp(self, variables):
+        """Counts one more change and writes the count into the `changed` of each variable before anybody can see it."""
+        with self.lock:
+            changed = self.now + 1
+            for variable in variables:
+                variable.changed = changed
+            self.now = changed
+
 
 cdef class Pointer:
     """`size` bytes at `offset` of a space: the arena, the program's constants, array `index` of the statics
@@ -247,6 +255,7 @@ def release_memory():
 
 cdef enum:
     LARGE_ARRAY = 4194304            # bytes from which memory of our own is worth its while
+    MOST_AXES = 64                   # of any NumPy's arrays
 
 
 cdef class Block:
@@ -280,9 +289,9 @@ cdef cnp.ndarray _new_array(int axes, cnp.npy_intp *shape, int type_number, ptrd
 
 def new_array(tuple shape, dtype):
     """An uninitialised, C-contiguous array of numbers of the given shape and NumPy dtype."""
-    cdef cnp.npy_intp extents[16]
+    cdef cnp.npy_intp extents[MOST_AXES]
     cdef ptrdiff_t item_bytes = dtype.itemsize
-    if len(shape) > 16 or min(shape, default=0) < 0:
+    if len(shape) > MOST_AXES or min(shape, default=0) < 0:
         raise ValueError(f"an array cannot have shape {shape}")
     tensor_bytes(shape, item_bytes)
     for i, extent in enumerate(shape):
@@ -816,9 +825,7 @@ cdef class Calls:
                     and route.fits(inputs, runtime)):
                 results = route.run(inputs, runtime)
                 if route.written:
-                    now = self.weights.tick()
-                    for variable in route.written:
-                        variable.changed = now
+                    self.weights.stamp(route.written)
                 return results
         return None
 

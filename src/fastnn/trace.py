@@ -24,6 +24,9 @@ structure_clock = Clock()
 ARRAYS_KNOWN = 8
 """Inputs and outputs that a call can have to be recognised at once."""
 
+AXES_KNOWN = 8
+"""Axes that these arrays can have."""
+
 PLANS_KEPT = 16
 """Plans that one traced function keeps, the least recently used going first."""
 
@@ -172,6 +175,8 @@ class Compiled:
 
     def _remember(self, plan: Plan, arguments: Sequence[Argument], valid: tuple[Choice, int, int]) -> None:
         """Lets `again` know the way of this call, if it is one that C can check."""
+        if any(tensor.ndim > AXES_KNOWN for tensor in (*plan.inputs, *plan.outputs)):
+            return
         inputs = [_form(tensor, given) for tensor, given in zip(plan.inputs, arguments, strict=True)]
         outputs = [_core.Form(_character(t), t.shape, t.ndim == 4) for t in plan.outputs]
         if None in inputs or len(inputs) + len(outputs) > ARRAYS_KNOWN or plan.program.may_write(len(inputs)):
@@ -216,9 +221,7 @@ def refresh_constants(plan: Plan) -> None:
 def note_written(plan: Plan) -> None:
     """Notes the change of the variables that a run of the plan changed."""
     if plan.written:
-        now = weights_clock.tick()
-        for variable in plan.written:
-            variable.changed = now
+        weights_clock.stamp(plan.written)
 
 
 def run(plan: Plan, arguments: Sequence[Argument], runtime: dict[str, Any] | None = None) -> tuple[Array, ...]:

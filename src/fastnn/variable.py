@@ -97,4 +97,4 @@ class Variable:
 
     def touch(self) -> None:
         """Notes that the values changed."""
-        self.changed = weights_clock.tick()
+        weights_clock.stamp((self,))
