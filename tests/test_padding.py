@@ -93,6 +93,17 @@ def test_layers_show_their_arguments() -> None:
     assert repr(nn.ConstantPad1d(1, 2)) == "ConstantPad1d(padding=(1, 1), value=2.0)"
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_fill_that_is_not_finite(isa: str, threads: int, value: float, rng: np.random.Generator) -> None:
+    """-inf before a max pooling, for one."""
+    x = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)
+    model = nn.ConstantPad2d((1, 2, 0, 3), value)
+    for _ in range(2):
+        np.testing.assert_array_equal(model(x), np.pad(x, ((0, 0), (0, 0), (0, 3), (1, 2)), constant_values=value))
+    y, pullback = fnn.vjp(model, x)
+    np.testing.assert_array_equal(pullback(np.ones_like(y))[0], np.ones_like(x))
+
+
 def test_padding_inside_of_a_model(isa: str, threads: int, rng: np.random.Generator) -> None:
     model = nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, 4, 3))
     x = rng.standard_normal((2, 3, 6, 5)).astype(np.float32)
@@ -113,6 +124,8 @@ def test_padding_inside_of_a_model(isa: str, threads: int, rng: np.random.Genera
         (lambda x: F.pad(x, (-3, -3)), ValueError, r"leaves -1 elements of axis 3 of \(2, 3, 4, 5\)"),
         (lambda x: F.pad(x, (-3, -2), "replicate"), ValueError, "leaves 0 elements"),
         (lambda x: F.pad(x, (5, 0), "reflect"), ValueError, "needs more than the 5 elements of axis 3"),
+        (lambda x: F.pad(x, (2**45, 0)), ValueError, "reach to 16777216 elements an axis, not to 35184372088837"),
+        (lambda x: nn.ZeroPad2d((0, 0, 0, 2**70))(x), ValueError, r"ZeroPad2d.* reach to 16777216 elements an axis"),
         (lambda x: F.pad(x, (0, 6), "circular"), ValueError, "more than once around axis 3"),
         (lambda x: F.pad(x[:, :, :, :0], (1, 1), "replicate"), ValueError, "no edge to repeat"),
         (lambda x: nn.ReflectionPad2d(4)(x), ValueError, r"^ReflectionPad2d\(\(4, 4, 4, 4\)\): reflection by"),

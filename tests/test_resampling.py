@@ -123,6 +123,8 @@ def test_layers_show_their_arguments() -> None:
         (lambda x: F.interpolate(x, 3, antialias=True), ValueError, "antialias is not supported"),
         (lambda x: F.interpolate(x, 0), ValueError, "size must be at least 1"),
         (lambda x: F.interpolate(x, (2, 3, 4)), TypeError, "size must be an integer or 2 integers"),
+        (lambda x: F.interpolate(x, 2**33), ValueError, "reach to 16777216 elements an axis, not to 8589934592"),
+        (lambda x: F.interpolate(x, scale_factor=1e30), ValueError, "reach to 16777216 elements an axis"),
         (lambda x: F.interpolate(x, 2.5), TypeError, "size must be an integer"),
         (lambda x: F.interpolate(x, scale_factor=0.1), ValueError, "leaves nothing of"),
         (lambda x: F.interpolate(x, scale_factor=(1.0, 2.0, 3.0)), ValueError, "a number or 2 of them"),

@@ -38,7 +38,7 @@ class _ConstantPad(_Pad):
 
     def __init__(self, padding: Ints, value: float) -> None:
         super().__init__(padding)
-        self.value = real(value, "value")
+        self.value = real(value, "value", finite=False)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.pad(x, self.padding, "constant", self.value)

@@ -15,6 +15,16 @@ Taps = tuple[tuple[tuple[int, float], ...], ...]
 """For each output element of an axis: the source elements it is a sum of, and their weights."""
 
 
+LONGEST_AXIS = 1 << 24
+"""Elements of an axis that is resampled, at most: its table of taps is made element by element."""
+
+
+def check_axis(size: int) -> None:
+    """ValueError: an axis would be longer than the longest."""
+    if size > LONGEST_AXIS:
+        raise ValueError(f"padding and interpolation reach to {LONGEST_AXIS} elements an axis, not to {size}")
+
+
 def identity(size: int) -> Taps:
     """The taps of an axis that stays as it is."""
     return tuple(((i, 1.0),) for i in range(size))

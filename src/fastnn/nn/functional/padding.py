@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ...graph import Tensor
-from ...ops.resampling import Taps, identity
+from ...ops.resampling import Taps, check_axis, identity
 from .eager import eager
 from .sizes import one_of, real
 
@@ -39,6 +39,8 @@ def _check(shape: tuple[int, ...], axis: int, before: int, after: int, mode: str
         raise ValueError(f"circular pad ({before}, {after}) goes more than once around axis {axis} of {shape}")
     if mode == "replicate" and size < 1:
         raise ValueError(f"there is no edge to repeat on axis {axis} of {shape}")
+    if before or after:
+        check_axis(size + before + after)
 
 
 def checked_pads(pad: Any) -> tuple[int, ...]:
@@ -78,7 +80,7 @@ def pad(input: Any, pad: Sequence[int], mode: str = "constant", value: float | N
     axes = {input.ndim - 1 - i // 2: (pads[i], pads[i + 1]) for i in range(0, len(pads), 2)}
     for axis, (before, after) in axes.items():
         _check(input.shape, axis, before, after, mode)
-    return _padded(input, axes, mode, 0.0 if value is None else real(value, "value"))
+    return _padded(input, axes, mode, 0.0 if value is None else real(value, "value", finite=False))
 
 
 def _padded(x: Tensor, axes: dict[int, tuple[int, int]], mode: str, value: float) -> Tensor:

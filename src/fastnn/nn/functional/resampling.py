@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...graph import Shape
-from ...ops.resampling import Taps
+from ...ops.resampling import Taps, check_axis
 from .eager import eager
 from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
 from .sizes import check_rank, integers, one_of, positive_integer, real
@@ -116,6 +116,8 @@ def interpolate(
     sizes, scales = _sizes(input.shape, size, scale_factor, recompute_scale_factor)
     if mode == "area":
         return adaptive_avg_pool2d(input, sizes) if input.ndim == 4 else adaptive_avg_pool1d(input, sizes)
+    for output in sizes:
+        check_axis(output)
     axes = tuple(range(2, input.ndim))
     taps = tuple(
         _taps(input.shape[axis], output, scale, mode, bool(align_corners), input.ndim == 4)

@@ -58,11 +58,11 @@ def probability(p: Any) -> float:
     return float(p)
 
 
-def real(value: Any, name: str, minimum: float | None = None) -> float:
-    """A finite number, not below the minimum."""
+def real(value: Any, name: str, minimum: float | None = None, finite: bool = True) -> float:
+    """A number, not below the minimum, and finite unless it need not be."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not np.isfinite(value) or (minimum is not None and value < minimum):
+    if (finite and not np.isfinite(value)) or (minimum is not None and value < minimum):
         raise ValueError(
             f"{name} must be a finite number{'' if minimum is None else f' of at least {minimum}'}, got {value!r}"
         )
