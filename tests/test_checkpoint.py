@@ -76,11 +76,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     trainer = fit(checkpoint, epochs=1)
     before = path.read_bytes()
 
-    def full(file: Any, **arrays: Any) -> None:
+    def full(file: Any, *arguments: Any, **options: Any) -> None:
         file.write(b"half of it")
         raise OSError("no space left")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     trainer.step(np.ones((2, 4)), [0, 1])
     checkpoint.trainer = trainer
     with pytest.raises(OSError, match="no space left"):
@@ -96,3 +96,27 @@ def test_what_does_not_fit(tmp_path: Path) -> None:
         fit(ModelCheckpoint(tmp_path / "best"), validation=False)
     with pytest.raises(ValueError, match="mode is"):
         ModelCheckpoint("best", mode="best")
+    for path in ("", "a{epoch", "a{}", "a{0}", "a{loss.real}"):
+        with pytest.raises(ValueError, match="ModelCheckpoint: "):
+            ModelCheckpoint(path)
+    with pytest.raises(ValueError, match="'{epoch}-{los}' names los; there are epoch, loss"):
+        fit(ModelCheckpoint(tmp_path / "{epoch}-{los}", monitor="loss"), validation=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_refused_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "best.npz").mkdir()
+    begun = Script(1.0)
+    with pytest.raises(IsADirectoryError, match="best.npz is a folder"):
+        fit(ModelCheckpoint(tmp_path / "best", monitor="figure"), begun, epochs=1)
+    assert not begun.states
+
+
+def test_parameters_of_any_name(tmp_path: Path) -> None:
+    model = nn.Linear(4, 3)
+    model.file, model.allow_pickle = nn.Parameter(np.ones(3)), nn.Parameter(np.ones((2, 3, 4, 5)))
+    trainer = fnn.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(lr=0.1))
+    checkpoint = ModelCheckpoint(tmp_path / "model", monitor="loss")
+    trainer.fit(np.ones((2, 4)), [0, 1], callbacks=[checkpoint], progress=False)
+    assert checkpoint.saved is not None
+    assert_holds(checkpoint.saved, dict(model.state_dict()))
