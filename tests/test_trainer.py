@@ -52,6 +52,41 @@ def same(a: list[Array], b: list[Array]) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("part", "make"),
+    [
+        ("loss", lambda: nn.CrossEntropyLoss(label_smoothing=0.5)),
+        ("loss", lambda: lambda output, y: F.cross_entropy(output, y, reduction="sum")),
+        ("optimizer", lambda: optim.AdamW(lr=0.1)),
+        ("clipping", lambda: optim.Clipping(value=1e-3)),
+        ("clipping", lambda: None),
+        ("average", lambda: optim.ExponentialMovingAverage(0.5)),
+        ("average", lambda: None),
+    ],
+)
+def test_a_part_may_be_replaced(part: str, make: Callable[[], Any]) -> None:
+    """The steps behind it are those of a trainer that had the new part from the start."""
+    x, y = make_data()
+    before = (
+        {}
+        if make() is not None
+        else {"clipping": {"clip_norm": 1e-3}}.get(part, {"average": optim.ExponentialMovingAverage(0.9)})
+    )
+    trainer = make_trainer(dropout=0.0, optimizer=optim.SGD(lr=0.1), **before)
+    for _ in range(3):
+        trainer.step(x, y)
+    expected = make_trainer(dropout=0.0, optimizer=optim.SGD(lr=0.1))
+    expected.model.load_state_dict(trainer.model.state_dict())
+    setattr(expected, part, make())
+    setattr(trainer, part, make())
+    for _ in range(3):
+        assert trainer.step(x, y) == expected.step(x, y)
+    assert same(weights_of(trainer.model), weights_of(expected.model))
+    if trainer.average is not None:
+        for parameter, other in zip(trainer.model.parameters(), expected.model.parameters(), strict=True):
+            np.testing.assert_array_equal(trainer.average[parameter], expected.average[other])
+
+
 # ---- one step
 
 

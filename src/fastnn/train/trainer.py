@@ -19,7 +19,7 @@ from ..optim.optimizer import Clip, Optimizer
 from ..passes import run_passes
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
-from ..trace import Argument, Compiled, argument, check_limits
+from ..trace import Argument, Compiled, argument, check_limits, structure_clock
 from ..variable import Array, aligned_empty, logical_view, memory_shape
 from .batches import Batches, checked_count, checked_samples
 from .callbacks import Callback, warn_not_finite
@@ -31,6 +31,9 @@ from .observation import Observed, noting_outputs
 from .progress import Progress, make_progress
 
 Logs = dict[str, float]
+
+COMPILED = frozenset({"model", "loss", "optimizer", "metrics", "clipping", "average"})
+"""Attributes of a trainer that its plans are made of."""
 
 
 class Trainer:
@@ -100,7 +103,7 @@ class Trainer:
         self.steps = 0
         self.epochs = 0
         self.stop_training = False
-        kept = model.keeps_integers
+        kept = self._keeps_integers
         self._training = Compiled(self._build_training, (kept, True))
         self._training.max_memory = max_memory
         self._evaluation = Compiled(self._build_evaluation, (kept, True))
@@ -111,7 +114,16 @@ class Trainer:
         self._guard: FirstNonFinite | None = None
         self._observing: dict[tuple[int, ...], Compiled] = {}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """A part that another takes the place of lets the next call compile its plan anew."""
+        object.__setattr__(self, name, value)
+        if name in COMPILED:
+            structure_clock.tick()
+
     # -- what is compiled
+
+    def _keeps_integers(self) -> bool:
+        return self.model.keeps_integers()
 
     def _parameters(self) -> list[Parameter]:
         owners = [self.model, self.loss] if isinstance(self.loss, Module) else [self.model]
@@ -184,7 +196,7 @@ class Trainer:
             return self._training
         key = tuple(id(monitor) for monitor in due)
         if key not in self._observing:
-            compiled = Compiled(partial(self._build_training, monitors=due), (self.model.keeps_integers, True))
+            compiled = Compiled(partial(self._build_training, monitors=due), (self._keeps_integers, True))
             compiled.max_memory = self._training.max_memory
             self._observing[key] = compiled
         return self._observing[key]
