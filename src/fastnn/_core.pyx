@@ -258,7 +258,7 @@ cdef enum:
     MOST_AXES = 64                   # of any NumPy's arrays
 
 
-cdef class Block:
+cdef class _Block:
     """The memory of a large result, freed with the array."""
     cdef void *data
     cdef ptrdiff_t size
@@ -281,7 +281,7 @@ cdef cnp.ndarray _new_array(int axes, cnp.npy_intp *shape, int type_number, ptrd
         size *= shape[axis]
     if size < LARGE_ARRAY:
         return cnp.PyArray_EMPTY(axes, shape, type_number, 0)
-    cdef Block block = Block(size)
+    cdef _Block block = _Block(size)
     cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(axes, shape, type_number, block.data)
     cnp.set_array_base(array, block)
     return array
