@@ -160,6 +160,26 @@ def test_options_that_do_not_fit(options: dict[str, Any], message: str) -> None:
         F.cross_entropy(np.zeros((2, 3)), np.zeros(2, np.int64), **options)
 
 
+@pytest.mark.parametrize(
+    ("ignored", "error"), [(2.5, TypeError), (True, TypeError), (2**63, ValueError), (None, TypeError)]
+)
+@pytest.mark.parametrize("name", ["CrossEntropyLoss", "NLLLoss"])
+def test_ignored_labels_that_are_none(name: str, ignored: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"{name}: ignore_index must"):
+        getattr(nn, name)(ignore_index=ignored)
+    function = F.cross_entropy if name == "CrossEntropyLoss" else F.nll_loss
+    with pytest.raises(error, match="ignore_index must"):
+        function(np.zeros((2, 3)), np.zeros(2, np.int64), ignore_index=ignored)
+
+
+@pytest.mark.parametrize("ignored", [-(2**63), 2**63 - 1])
+def test_the_farthest_labels_are_ignored(ignored: int) -> None:
+    compute = fnn.value_and_grad(nn.Identity(), nn.CrossEntropyLoss(ignore_index=ignored))
+    for _ in range(2):
+        value, _ = compute(np.zeros((2, 3)), np.array([1, ignored]))
+        assert value == pytest.approx(np.log(3))
+
+
 def test_weights_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"weight must have the shape \(3,\) for scores of shape \(2, 3\), got \(4,\)"):
         nn.CrossEntropyLoss(np.ones(4))(np.zeros((2, 3)), np.zeros(2, np.int64))

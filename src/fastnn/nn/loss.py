@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import functional as F
-from .functional.sizes import one_of, real
+from .functional.sizes import label, one_of, real
 from .module import Module
 from .parameter import Buffer
 
@@ -37,7 +37,7 @@ class CrossEntropyLoss(Module):
         if size_average is not None or reduce is not None:
             raise ValueError("size_average and reduce are no longer supported; use reduction")
         self.register_buffer("weight", None if weight is None else Buffer(weight))
-        self.ignore_index = int(ignore_index)
+        self.ignore_index = label(ignore_index, "ignore_index")
         self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
         self.label_smoothing = real(label_smoothing, "label_smoothing", 0.0)
         if self.label_smoothing > 1.0:
@@ -77,7 +77,7 @@ class NLLLoss(Module):
         if size_average is not None or reduce is not None:
             raise ValueError("size_average and reduce are no longer supported; use reduction")
         self.register_buffer("weight", None if weight is None else Buffer(weight))
-        self.ignore_index = int(ignore_index)
+        self.ignore_index = label(ignore_index, "ignore_index")
         self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
 
     def forward(self, input: Any, target: Any) -> Any:  # type: ignore[override]

@@ -141,7 +141,8 @@ def instance_norm(
         raise ValueError(f"more than one value per channel is needed, got an input of shape {input.shape}")
     _check_affine(input, weight, bias)
     normalized, statistics = _grouped(input, channels, weight, bias, eps)
-    if running_mean is not None and running_mean.variable is not None and running_var.variable is not None:
+    tracked = running_mean is not None and running_mean.variable is not None and running_var.variable is not None
+    if tracked and positions:
         input.graph.record(
             "instance_norm_track", statistics, running_mean, running_var, batch=input.shape[0], positions=positions,
             eps=real(eps, "eps", 0.0), momentum=real(momentum, "momentum", 0.0),

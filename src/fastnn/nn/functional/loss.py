@@ -7,7 +7,7 @@ from typing import Any
 from ...graph import Shape, Tensor
 from .eager import eager
 from .limits import limit_integers
-from .sizes import one_of, real
+from .sizes import label, one_of, real
 from .softmax import log_softmax
 
 
@@ -99,10 +99,10 @@ def cross_entropy(
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
     scores = _rows(input)
     rows = target.reshape(_labels_shape(scores.shape))
-    _limit_labels(target, scores.shape[1], int(ignore_index))
+    _limit_labels(target, scores.shape[1], label(ignore_index, "ignore_index"))
     loss, *_ = input.graph.record(
         "cross_entropy", scores, rows, *([] if weight is None else [weight]),
-        ignore_index=int(ignore_index), label_smoothing=float(label_smoothing), reduction=reduction,
+        ignore_index=label(ignore_index, "ignore_index"), label_smoothing=float(label_smoothing), reduction=reduction,
     )  # fmt: skip
     return loss.reshape(_labels_shape(input.shape)) if reduction == "none" else loss
 
@@ -151,9 +151,9 @@ def nll_loss(
     _check_class_weight(input, weight)
     _check_labels(input, target)
     labels = target.reshape(_labels_shape(rows.shape))
-    _limit_labels(target, rows.shape[1], int(ignore_index), "nll_loss")
+    _limit_labels(target, rows.shape[1], label(ignore_index, "ignore_index"), "nll_loss")
     loss, _ = input.graph.record(
-        "nll_loss", rows, labels, *([] if weight is None else [weight]), ignore_index=int(ignore_index),
+        "nll_loss", rows, labels, *([] if weight is None else [weight]), ignore_index=label(ignore_index, "ignore_index"),
         reduction=reduction,
     )  # fmt: skip
     return loss.reshape(_labels_shape(input.shape)) if reduction == "none" else loss

@@ -49,6 +49,15 @@ def positive_integer(value: Any, name: str) -> int:
     return int(value)
 
 
+def label(value: Any, name: str) -> int:
+    """One integer of 64 bits, of any sign."""
+    if not _is_integer(value):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must have 64 bits at most, got {value!r}")
+    return int(value)
+
+
 def probability(p: Any) -> float:
     """A number between 0 and 1; a NaN is none."""
     if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)):
