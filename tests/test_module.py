@@ -231,6 +231,19 @@ def test_control_flow_on_values_is_refused(use: Any, message: str) -> None:
         Net()(np.zeros((2, 3)))
 
 
+def test_a_tuple_of_one_for_some_shapes() -> None:
+    class Mixed(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return (x + 1,) if len(x.shape) == 1 or self.training else x + 1
+
+    model = Mixed().eval()
+    for _ in range(3):
+        assert isinstance(model(np.ones(3)), tuple)
+        assert isinstance(model(np.ones((2, 3))), np.ndarray)
+    assert isinstance(model.train()(np.ones((2, 3))), tuple)
+    assert isinstance(model.eval()(np.ones((2, 3))), np.ndarray)
+
+
 def test_forward_must_return_tensors() -> None:
     class Net(nn.Module):
         def forward(self, x: Any) -> Any:

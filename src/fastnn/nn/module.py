@@ -92,7 +92,9 @@ class Module:
                 if isinstance(x, Tensor):
                     return self._forward_named(*inputs)
             outputs = self._compile()(*inputs)
-        return outputs[0] if len(outputs) == 1 and not self._compiled_many else outputs
+        if len(outputs) == 1 and not (self._tuples_of_one and tuple(map(np.shape, inputs)) in self._tuples_of_one):
+            return outputs[0]
+        return outputs
 
     def _forward_named(self, *inputs: Any) -> Any:
         """forward, with errors of bad input that tell which layer raised them."""
@@ -113,7 +115,7 @@ class Module:
             object.__setattr__(self, "_compiled", compiled)
         return compiled
 
-    _compiled_many = False
+    _tuples_of_one: frozenset[tuple[tuple[int, ...], ...]] = frozenset()  # input shapes that forward returns one for
     _integers: tuple[bool, ...] = ()  # for each argument of forward, whether integer arrays stay integers
     takes_indices = False
     """Whether the layer looks something up by integers."""
@@ -126,8 +128,10 @@ class Module:
     def _build(self, graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
         outputs = self._forward_named(*inputs)
         many = isinstance(outputs, (tuple, list))
-        object.__setattr__(self, "_compiled_many", many)
         results = list(outputs) if many else [outputs]
+        shapes = frozenset([tuple(x.shape for x in inputs)])
+        others = self._tuples_of_one - shapes
+        object.__setattr__(self, "_tuples_of_one", others | shapes if many and len(results) == 1 else others)
         for result in results:
             if not isinstance(result, Tensor):
                 raise TypeError(f"{type(self).__name__}.forward returned {type(result).__name__}, not a tensor")
