@@ -194,6 +194,23 @@ def test_averages_of_something_else() -> None:
         optim.ExponentialMovingAverage(0.9, warmup=1)
 
 
+def test_averages_that_do_not_fit_change_nothing() -> None:
+    average = optim.ExponentialMovingAverage(0.9)
+    trainer = make_trainer(average=average)
+    trainer.average.bind(trainer.model.parameters())
+    before = average.state_dict()
+    wrong = [a + 1 for a in before["averages"]]
+    wrong[-1] = np.full(wrong[-1].shape, "one")
+    for change in ({"averages": wrong}, {"averages": wrong[:-1]}, {"steps": 1.5}, {"steps": -1}, {"steps": "3"}):
+        with pytest.raises((TypeError, ValueError)):
+            average.load_state_dict({**before, "averages": [a + 1 for a in before["averages"]], **change})
+        assert average.steps == 0
+        for a, b in zip(average.state_dict()["averages"], before["averages"], strict=True):
+            np.testing.assert_array_equal(a, b)
+    average.load_state_dict({**before, "steps": np.array(7)})
+    assert average.steps == 7
+
+
 def test_frozen_parameters_have_no_average_and_groups_have_theirs() -> None:
     trainer = make_trainer()
     layers = list(trainer.model.children())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +216,17 @@ def test_too_much_memory_is_refused_with_the_bytes_of_each_layer() -> None:
     for layer, size in layers.items():
         assert f"{size:,d}  {layer}" in message
     assert sum(layers.values()) >= plan.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("limit", "error"), [(1e6, TypeError), ("1 MB", TypeError), (True, TypeError), (-1, ValueError)]
+)
+def test_limits_of_memory_that_are_none(limit: Any, error: type[Exception]) -> None:
+    model = nn.Linear(8, 16)
+    with pytest.raises(error, match="max_memory must be"):
+        model.plan((1, 8), max_memory=limit)
+    with pytest.raises(error, match="max_memory must be"):
+        fnn.Trainer(model, nn.CrossEntropyLoss(), fnn.optim.SGD(lr=0.1), max_memory=limit)
 
 
 def test_a_trainer_refuses_before_anything_changes(rng: np.random.Generator) -> None:

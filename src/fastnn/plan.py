@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -285,6 +286,17 @@ def _resolved(value: Any) -> Any:
     return value
 
 
+def checked_memory(limit: int | None) -> int | None:
+    """A number of bytes that a plan may need, or None."""
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not hasattr(limit, "__index__"):
+        raise TypeError(f"max_memory must be a whole number of bytes, not {limit!r}")
+    if index(limit) < 0:
+        raise ValueError(f"max_memory must be at least 0, got {limit}")
+    return index(limit)
+
+
 @dataclass
 class Plan:
     """A compiled graph: run it with arrays in memory order, print it to see its steps.
@@ -336,6 +348,7 @@ class Plan:
 
     def check_memory(self, limit: int | None) -> None:
         """Raises MemoryError, with the bytes of each layer, if a run needs more than `limit` bytes."""
+        limit = checked_memory(limit)
         if limit is None or self.peak_bytes <= limit:
             return
         layers = "\n".join(f"  {size:14,d}  {layer}" for layer, size in self.layer_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -111,8 +112,10 @@ class ExponentialMovingAverage:
         return {"averages": [self[parameter] for parameter in self._averages], "steps": self.steps}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict()` gave. ValueError: it does not fit; nothing is changed then."""
-        averages, steps = [np.asarray(a) for a in state_dict["averages"]], int(state_dict["steps"])
+        """Takes over what `state_dict()` gave. ValueError, TypeError: it does not fit; nothing is changed then."""
+        averages, steps = [np.asarray(a) for a in state_dict["averages"]], index(state_dict["steps"])
+        if any(a.dtype.kind not in "fiub" for a in averages):
+            raise TypeError(f"load_state_dict: averages of dtypes {[str(a.dtype) for a in averages]} are no numbers")
         shapes, own = [a.shape for a in averages], [p.shape for p in self._averages]
         if shapes != own or steps < 0:
             raise ValueError(f"load_state_dict: averages of shapes {shapes} do not fit parameters of {own}")

@@ -17,6 +17,7 @@ from ..optim.average import ExponentialMovingAverage
 from ..optim.clipping import Clipping
 from ..optim.optimizer import Clip, Optimizer
 from ..passes import run_passes
+from ..plan import checked_memory
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
 from ..trace import Argument, Compiled, argument, check_limits, structure_clock
@@ -105,7 +106,7 @@ class Trainer:
         self.stop_training = False
         kept = self._keeps_integers
         self._training = Compiled(self._build_training, (kept, True))
-        self._training.max_memory = max_memory
+        self._training.max_memory = checked_memory(max_memory)
         self._evaluation = Compiled(self._build_evaluation, (kept, True))
         self._prediction = Compiled(self._build_prediction, (kept,))
         self.optimizer.bind(model, self._parameters())
