@@ -184,6 +184,42 @@ def test_evaluation_while_another_thread_changes_the_number_of_threads() -> None
             np.testing.assert_array_equal(y, expected)
 
 
+class Meanwhile(nn.Module):
+    """Scales by a number; while it is traced for the first time, another thread does something."""
+
+    def __init__(self, task: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.scale, self.dropout = 1.0, nn.Dropout(1.0)
+        self.__dict__["others"] = [threading.Thread(target=task, args=(self,))]
+
+    def forward(self, x: Any) -> Any:
+        y = self.dropout(x * self.scale)
+        if self.others:
+            other = self.others.pop()
+            other.start()
+            other.join(0.3)
+        return y
+
+
+def test_a_change_during_a_trace_is_seen_by_the_next_call() -> None:
+    model = Meanwhile(lambda model: setattr(model, "scale", 5.0)).eval()
+    x = np.ones((2, 3), np.float32)
+    model(x)
+    for _ in range(3):
+        np.testing.assert_array_equal(model(x), 5 * x)
+
+
+def test_a_call_does_not_see_the_mode_of_a_trainer_that_traces() -> None:
+    x, results = np.ones((2, 3), np.float32), []
+    model = nn.Sequential(Meanwhile(lambda _: results.append(model(x))), nn.Linear(3, 3, bias=False))
+    trainer = fnn.Trainer(model, nn.MSELoss(), optim.SGD(lr=0.1))
+    other = model[0].others[0]
+    assert trainer.evaluate(x, x)["loss"] > 0
+    other.join()
+    for y in (*results, model(x)):
+        np.testing.assert_array_equal(y, np.zeros((2, 3)))  # in training mode everything is dropped
+
+
 class Watcher:
     """Something with a time of change, that looks at the clock in the moment when it is given one."""
 

@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 import itertools
+import threading
 
 cimport numpy as cnp
 
@@ -180,16 +181,22 @@ _numbers = itertools.count(1)
 cdef class Clock:
     """A count of changes that any thread may tick."""
     cdef readonly int64_t now
-    cdef object lock
+    cdef object lock, own            # own.ticks: those of the thread that looks
 
     def __init__(self):
         self.lock = _Lock()
+        self.own = threading.local()
 
     def tick(self):
         """Counts one more change; returns the new count."""
         with self.lock:
+            self.own.ticks = self.own_ticks() + 1
             self.now += 1
             return self.now
+
+    def own_ticks(self):
+        """How often this thread has ticked."""
+        return getattr(self.own, "ticks", 0)
 
     def stamp(self, variables):
         """Counts one more change and writes the count into the `changed` of each variable before anybody can see it."""

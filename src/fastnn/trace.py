@@ -27,6 +27,9 @@ ARRAYS_KNOWN = 8
 AXES_KNOWN = 8
 """Axes that these arrays can have."""
 
+_tracing = Lock()
+"""One trace at a time: a trainer's has the model in another mode, which no other may see."""
+
 PLANS_KEPT = 16
 """Plans that one traced function keeps, the least recently used going first."""
 
@@ -116,7 +119,6 @@ class Compiled:
         self._repeatable = repeatable
         self.max_memory: int | None = None
         """Bytes beyond which a plan is refused."""
-        self._lock = Lock()
         self._calls = _core.Calls(current_choice, structure_clock, weights_clock)
         self.again = self._calls.run
         """(arrays, runtime) -> the outputs of a call like one before; None: it is another, or something changed."""
@@ -135,9 +137,13 @@ class Compiled:
         key = (*shapes, *settings_key(), structure_clock.now)
         plan = self._found.get(key)
         if plan is None:
-            with self._lock:
+            with _tracing:
+                others = structure_clock.now - structure_clock.own_ticks()
                 plan = self._trace(shapes)
-                self._found[(*shapes, *settings_key(), structure_clock.now)] = plan  # tracing may tick the clock
+                now = structure_clock.now  # forward may have ticked the clock
+                if now - structure_clock.own_ticks() != others:
+                    return plan  # another thread did: what it changed may or may not be in the plan
+                self._found[(*shapes, *settings_key(), now)] = plan
                 while len(self._found) > PLANS_KEPT:
                     self._found.popitem(last=False)
         return plan
