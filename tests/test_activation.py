@@ -20,10 +20,10 @@ ELEMENTWISE: list[tuple[str, dict[str, Any], float]] = [
     ("relu6", {}, 1), ("leaky_relu", {}, 1), ("leaky_relu", {"negative_slope": -0.5}, 1), ("hardtanh", {}, 1),
     ("hardtanh", {"min_val": -0.5, "max_val": 2.0}, 1), ("elu", {}, 3), ("elu", {"alpha": 1.7}, 3), ("celu",
      {"alpha": 0.6}, 4),
-    ("selu", {}, 3), ("gelu", {}, 7.5), ("gelu", {"approximate": "tanh"}, 4), ("silu", {}, 3.5), ("mish", {}, 5),
+    ("selu", {}, 3), ("gelu", {}, 7), ("gelu", {"approximate": "tanh"}, 4), ("silu", {}, 3.5), ("mish", {}, 5),
     ("softplus", {}, 3), ("softplus", {"beta": 2.0, "threshold": 5.0}, 3), ("hardswish", {}, 2), ("hardsigmoid", {},
      1.5),
-    ("sigmoid", {}, 2.5), ("tanh", {}, 2.5), ("logsigmoid", {}, 3), ("softsign", {}, 1.5),
+    ("sigmoid", {}, 2.5), ("tanh", {}, 5.5), ("logsigmoid", {}, 3), ("softsign", {}, 1.5),
 ]  # fmt: skip
 """Function, options, and the units in the last place that csrc/kernels/activation_forward.c promises."""
 

@@ -1,7 +1,7 @@
 /* Activations forward: y = f(x), codes and formulas in activation.h. x, y (count); y may be x.
  *
- * Error in units in the last place of y: HARDTANH, LEAKY_RELU exact to 1 rounding; ELU 3; SIGMOID, TANH 2.5; LOGSIGMOID,
- * SOFTPLUS 3; SOFTSIGN, HARDSIGMOID 1.5, HARDSWISH 2 (both: of 1/2 near the zero at x = -3); SILU 3.5; MISH 5; GELU 7.5;
+ * Error in units in the last place of y: HARDTANH, LEAKY_RELU exact to 1 rounding; ELU 3; SIGMOID 2.5; TANH 5.5;
+ * LOGSIGMOID, SOFTPLUS 3; SOFTSIGN, HARDSIGMOID 1.5, HARDSWISH 2 (both: of 1/2 near the zero at x = -3); SILU 3.5; MISH 5; GELU 7;
  * GELU_TANH 4 + 3 |sqrt(8/pi) (x + 0.044715 x^3)| for x < 0 (the error of exp's argument); EXPONENTIAL, LOGARITHM 1.01.
  * NaN gives NaN. Parallel over blocks of elements. */
 #include "activation.h"

@@ -18,7 +18,8 @@ enum { BLOCK = 4096 };
 
 void FNN_FUNCTION(glu_forward)(const struct fnn_glu_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
-    const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, args->rows * columns);
+    /* x, twice as large as y, passes through the cache as well */
+    const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, 2 * args->rows * columns);
     struct fnn_range range = fnn_share(args->rows * blocks, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);

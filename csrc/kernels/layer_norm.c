@@ -17,16 +17,19 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-enum { CHAINS = 4 };
+enum { CHAINS = 4, AHEAD_COLUMNS = 4096 };
 
-/* sum of (x - origin), or of its square, over a row; `remainder` is subtracted as well. */
-FNN_INLINE float row_sum(const bool squares, const float *x, ptrdiff_t columns, float origin, float remainder) {
+/* sum of (x - origin), or of its square, over a row; `remainder` is subtracted as well. The second pass over a row, which the
+ * first has brought into the cache, fetches the next one: memory is not left idle while the row is worked on. */
+FNN_INLINE float row_sum(const bool squares, const float *x, ptrdiff_t columns, float origin, float remainder,
+                         const float *next) {
     vec sum[CHAINS];
     for (int v = 0; v < CHAINS; v++) sum[v] = vec_zero();
     const vec first = vec_set1(origin), rest = vec_set1(remainder);
     ptrdiff_t c = 0;
     for (; c + CHAINS * FNN_LANES <= columns; c += CHAINS * FNN_LANES)
         for (int v = 0; v < CHAINS; v++) {
+            if (squares) __builtin_prefetch(next + c + v * FNN_LANES);
             vec d = vec_sub(vec_sub(vec_load(x + c + v * FNN_LANES), first), rest);
             sum[v] = squares ? vec_fma(d, d, sum[v]) : vec_add(sum[v], d);
         }
@@ -52,9 +55,11 @@ void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *
     struct fnn_range range = fnn_share(rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
         const float *x = args->x + r * columns;
+        const float *next = r + 1 < range.end && columns <= AHEAD_COLUMNS ? x + columns : x;
         float *y = args->y + r * columns, pivot = columns ? x[0] : 0.0f;
-        float relative = columns ? row_sum(false, x, columns, pivot, 0.0f) / (float)columns : 0.0f;
-        double squares = row_sum(true, x, columns, pivot, relative), exact_mean = (double)pivot + (double)relative;
+        float relative = columns ? row_sum(false, x, columns, pivot, 0.0f, x) / (float)columns : 0.0f;
+        double squares = row_sum(true, x, columns, pivot, relative, next),
+               exact_mean = (double)pivot + (double)relative;
         float mean = (float)exact_mean, remainder = (float)(exact_mean - (double)mean);
         float inverse = (float)(1.0 / __builtin_sqrt((columns ? squares / (double)columns : 0.0) + args->eps));
         args->statistics[r] = mean;
