@@ -197,3 +197,20 @@ def test_inference_without_statistics_is_refused() -> None:
 def test_repr() -> None:
     text = "BatchNorm1d(5, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)"
     assert repr(nn.BatchNorm1d(5)) == text
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("shape", [(4, 2), (4, 2, 11)])
+def test_running_statistics_of_vectors_and_sequences(isa: str, shape: tuple[int, ...], momentum: float | None) -> None:
+    layer, rng = nn.BatchNorm1d(2, momentum=momentum), np.random.default_rng(3)
+    mean, variance = np.zeros(2), np.ones(2)
+    for batch in range(1, 4):
+        x = rng.normal(batch, 2, shape).astype(np.float32)
+        layer(x)
+        weight = 1 / batch if momentum is None else momentum
+        axes = (0, *range(2, len(shape)))
+        mean = (1 - weight) * mean + weight * x.mean(axes, dtype=float)
+        variance = (1 - weight) * variance + weight * x.var(axes, dtype=float, ddof=1)
+        np.testing.assert_allclose(layer.running_mean.data, mean, rtol=1e-5)
+        np.testing.assert_allclose(layer.running_var.data, variance, rtol=1e-5)
+        assert layer.num_batches_tracked.data == batch

@@ -49,7 +49,7 @@ def _lifted(graph: Graph, given: dict[str, Any], integers: tuple[str, ...]) -> d
         for name, value in given.items()
     }
     for name, tensor in lifted.items():
-        if tensor.dtype == "int64" and name not in integers and not isinstance(given[name], Buffer):
+        if tensor.dtype == "int64" and name not in integers and tensor.variable is None:  # counters stay what they are
             lifted[name] = graph.record("to_float", tensor)
     return lifted
 
