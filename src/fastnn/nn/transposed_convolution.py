@@ -21,8 +21,8 @@ class _TransposedConvolution(_Convolution):
     transposed = True
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints, padding: Ints, output_padding: Ints,
-        groups: int, bias: bool, dilation: Ints, padding_mode: str,
+        self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
+        output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, padding_mode: str = "zeros",
     ) -> None:  # fmt: skip
         padding = integers(padding, self.axes, "padding", 0)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
@@ -96,23 +96,6 @@ class ConvTranspose2d(_TransposedConvolution):
 
     axes = 2
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
-        output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, padding_mode: str = "zeros",
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            output_padding,
-            groups,
-            bias,
-            dilation,
-            padding_mode,
-        )
-
     def _transpose(self, x: Any, output_padding: Sequence[int]) -> Any:
         window = (self.stride, self.padding, output_padding, self.groups, self.dilation)
         return F.conv_transpose2d(x, self.weight, self.bias, *window)
@@ -129,23 +112,6 @@ class ConvTranspose1d(_TransposedConvolution):
     """
 
     axes = 1
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Ints, stride: Ints = 1, padding: Ints = 0,
-        output_padding: Ints = 0, groups: int = 1, bias: bool = True, dilation: Ints = 1, padding_mode: str = "zeros",
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            output_padding,
-            groups,
-            bias,
-            dilation,
-            padding_mode,
-        )
 
     def _transpose(self, x: Any, output_padding: Sequence[int]) -> Any:
         window = (self.stride, self.padding, output_padding, self.groups, self.dilation)
