@@ -2,11 +2,13 @@
 #include "gemm_blocked.h"
 #include "gemm_pack.h"
 #include "gemm_packed.h"
+#include "lanes.h"
 
 /* A thread's rectangle of y and its workspace. */
 struct rectangle {
     struct fnn_range rows, columns; /* columns begin at a panel */
     float *left, *right;
+    bool stream; /* y is written once, and past the caches */
 };
 
 /* A block of the reduction, and which tiles of the rectangle it is multiplied with. */
@@ -88,6 +90,7 @@ static void run_block(const struct gemm_product *p, const struct rectangle *r, c
         .depth = b->depth,
         .y_step = p->y_step,
         .accumulate = b->d > 0,
+        .stream = r->stream,
         .activation = last_block ? p->activation : FNN_ACTIVATION_NONE,
     };
     for (ptrdiff_t j = b->column.begin; j < b->column.end; j += FNN_GEMM_COLUMNS) {
@@ -103,6 +106,12 @@ static void run_block(const struct gemm_product *p, const struct rectangle *r, c
         tile.bias = last_block && p->bias ? p->bias + j : NULL;
         multiply_panel(p, r, b, next, b->depth, j == b->column.begin, &tile, j);
     }
+}
+
+/* Whether y is written in one go, in whole vectors, and is too large to be found in a cache by whoever reads it. */
+static bool writes_past_caches(const struct gemm_product *p) {
+    const bool whole = p->columns % FNN_LANES == 0 && p->y_step % FNN_LANES == 0;
+    return whole && p->depth <= GEMM_DEPTH_BLOCK && streams(NULL, p->y, p->rows * p->columns);
 }
 
 static void run_rectangle(const struct gemm_product *p, const struct rectangle *r) {
@@ -148,7 +157,9 @@ void FNN_FUNCTION(gemm_blocked)(const struct gemm_product *p, const struct fnn_t
         .rows = {row * p->rows / down, (row + 1) * p->rows / down},
         .columns = {first * FNN_GEMM_COLUMNS, fnn_min(end * FNN_GEMM_COLUMNS, p->columns)},
         .left = p->workspace + team->rank * p->workspace_stride,
+        .stream = writes_past_caches(p),
     };
     r.right = r.left + fnn_min(tiles, GEMM_TILE_BLOCK) * left_width() * fnn_min(p->depth, GEMM_DEPTH_BLOCK);
     if (r.rows.begin < r.rows.end && r.columns.begin < r.columns.end) run_rectangle(p, &r);
+    if (r.stream) vec_fence();
 }

@@ -33,14 +33,14 @@ ALWAYS_INLINE void multiply(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROW
     }
 }
 
-/* Sums of zero; y is asked for meanwhile. */
+/* Sums of zero; y is asked for meanwhile, unless it is only written. */
 ALWAYS_INLINE void start_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
                               int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
-            __builtin_prefetch(tile->y + i * tile->y_step + v * FNN_LANES, 1);
+            if (!tile->stream) __builtin_prefetch(tile->y + i * tile->y_step + v * FNN_LANES, 1);
             sum[i][v] = vec_zero();
         }
     }
@@ -96,13 +96,25 @@ ALWAYS_INLINE void store_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_R
     }
 }
 
+ALWAYS_INLINE void stream_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                               int vectors) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) vec_stream(tile->y + i * tile->y_step + v * FNN_LANES, sum[i][v]);
+    }
+}
+
 ALWAYS_INLINE void run_tile(const struct gemm_packed *tile, int rows, int vectors) {
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
     start_sums(tile, sum, rows, vectors);
     multiply(tile, sum, rows, vectors);
     if (tile->accumulate) add_y(tile, sum, rows, vectors);
     if (tile->bias || tile->activation) finish_sums(tile, sum, rows, vectors);
-    store_sums(tile, sum, rows, vectors);
+    if (tile->stream)
+        stream_sums(tile, sum, rows, vectors);
+    else
+        store_sums(tile, sum, rows, vectors);
 }
 
 #define RUN_TILE run_tile

@@ -26,6 +26,7 @@ struct gemm_packed {
     float *y;
     ptrdiff_t y_step;
     bool accumulate;
+    bool stream; /* y is written past the caches: only without `accumulate`, y and its rows aligned, in whole vectors */
     const float *bias;
     enum fnn_activation activation;
     /* In chunk c: the lines at fetch + c*fetch_chunk + l*fetch_line, and those

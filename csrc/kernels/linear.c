@@ -7,8 +7,8 @@
  * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
  * workspace: as in gemm_blocked.h; for linear_backward_weight with chunks > 1 or transposed as in conv2d_backward_weight.c.
  *
- * With at most LINEAR_STREAM_ROWS rows, each weight is used so rarely that the products are bound by reading w or writing dw:
- * linear_stream.c. Else all three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a
+ * With at most LINEAR_STREAM_ROWS rows (the gradients: LINEAR_STREAM_ROWS_BACK), each weight is used so rarely that the products are
+ * bound by reading w or writing dw: linear_stream.c. Else all three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a
  * weight gradient of so few elements that its sum must be cut to have work for a team (chunks > 1), or with rows that make bad
  * vectors (transposed): conv2d_backward_weight.c.
  */
@@ -41,7 +41,7 @@ void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, co
 }
 
 void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team) {
-    if (args->batch <= LINEAR_STREAM_ROWS) {
+    if (args->batch <= LINEAR_STREAM_ROWS_BACK) {
         FNN_FUNCTION(linear_stream_backward)(args, team);
         return;
     }
@@ -111,7 +111,7 @@ static void run_convolution(const struct fnn_linear_backward_weight_args *args, 
 
 void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
                                           const struct fnn_team *team) {
-    if (args->batch > 0 && args->batch <= LINEAR_STREAM_ROWS) {
+    if (args->batch > 0 && args->batch <= LINEAR_STREAM_ROWS_BACK) {
         FNN_FUNCTION(linear_stream_weight)(args, team);
         if (args->dbias) sum_bias(args, team);
         return;

@@ -5,7 +5,9 @@
 #include "gemm.h"
 
 enum {
-    LINEAR_STREAM_ROWS = 16,       /* at most this many rows: stream the weights, and their gradient */
+    LINEAR_STREAM_ROWS = 16, /* at most this many rows: stream the weights */
+    /* likewise for the gradients; sixteen registers are too few to use a weight for several rows at once */
+    LINEAR_STREAM_ROWS_BACK = FNN_GEMM_ROWS >= 14 ? 16 : 1,
     LINEAR_STREAM_STORES = 1 << 23 /* gradients of this many floats and more are written past the caches */
 };
 
