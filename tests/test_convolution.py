@@ -11,7 +11,8 @@ import pytest
 import fastnn as fnn
 from fastnn import reference
 from fastnn.graph import Graph, Tensor
-from fastnn.settings import serial_below
+from fastnn.plan import compile_graph
+from fastnn.settings import current_facts, serial_below
 from fastnn.trace import Compiled
 
 KERNELS = {
@@ -21,6 +22,8 @@ KERNELS = {
     "conv2d_strip_forward",
     "conv2d_backward_data",
     "conv2d_backward_weight",
+    "conv2d_spread_pack",
+    "conv2d_spread_backward_data",
     "conv2d_depthwise_pack",
     "conv2d_depthwise_forward",
     "conv2d_depthwise_backward_data",
@@ -63,9 +66,9 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.fixture(autouse=True, params=["strip", "indirect"])
+@pytest.fixture(autouse=True, params=["strip", "indirect", "spread"])
 def direct_on_the_team(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Either form of the direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
+    """Each form of the direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
     with fnn.conv_algorithm(request.param), serial_below(0):
         yield
 
@@ -220,6 +223,28 @@ def test_gradient_added_to_another(name: str, isa: str, rng: np.random.Generator
     (actual,) = Compiled(build)(dy, weight, other)
     wanted = expected(geometry, dy, np.zeros(x_shape), weight, np.zeros(weight_shape[0]))[1] + np.maximum(other, 0)
     np.testing.assert_array_equal(actual, wanted)
+
+
+@pytest.mark.parametrize(
+    ("x", "outputs", "stride", "forward", "backward"),
+    [
+        ((2, 3, 24, 24), 64, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a first layer
+        ((2, 32, 16, 16), 1, 1, "conv2d_spread_backward_data", "conv2d_strip_forward"),  # a last one
+        ((2, 64, 16, 16), 96, 2, "conv2d_forward", "conv2d_backward_data"),
+    ],
+)
+@pytest.mark.parametrize("direct_on_the_team", ["direct"], indirect=True)
+def test_few_channels_are_spread(
+    x: tuple[int, ...], outputs: int, stride: int, forward: str, backward: str, isa: str
+) -> None:
+    graph = Graph()
+    image, weight = graph.input(x), graph.input((outputs, x[1], 5, 5))
+    geometry = {"stride": (stride, stride), "padding": (2, 2, 2, 2), "dilation": (1, 1), "groups": 1}
+    y = graph.record("conv2d", image, weight, **geometry)
+    graph.outputs = [y, graph.record("conv2d_backward_data", graph.input(y.shape), weight, shape=x, **geometry)]
+    kernels = {step.kernel for step in compile_graph(graph, current_facts()).steps}
+    few_lanes = current_facts().lanes == 1  # one channel fills a vector
+    assert few_lanes or {forward, backward} <= kernels
 
 
 def test_nan_and_infinity_pass_through(isa: str) -> None:

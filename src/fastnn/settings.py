@@ -13,7 +13,7 @@ from typing import Any
 from . import _core
 from .plan import SERIAL_WORK, Facts, facts_of
 
-CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect")
+CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect", "spread")
 
 
 def available_isas() -> tuple[str, ...]:
@@ -90,7 +90,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : "auto" (by shape), "direct" (no Winograd, whose rounding errors are larger), "winograd" (3x3 filters with stride
-        1), or one form of the direct algorithm, "strip" (rows of patches are copied) or "indirect" (taps are found by pointers).
+        1), or one form of the direct algorithm, "strip" (rows of patches are copied), "indirect" (taps are found by pointers) or
+        "spread" (filter rows are spread over rows of the result; stride 1 forward, any backward).
 
     >>> with conv_algorithm("direct"):
     ...     pass

@@ -15,6 +15,7 @@ from typing import Any
 from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
+from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_stride, uses_strips
 from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
 from .weight_gradient import WeightGradient
@@ -143,6 +144,26 @@ def _strips(steps: Lowering, arguments: dict[str, int]) -> dict[str, Any]:
     return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
 
+def _spread(
+    steps: Lowering, g: Geometry, arguments: dict[str, int], turned: bool, source: Tensor, weight: Tensor, result: Tensor,
+    **more: Any,
+) -> None:  # fmt: skip
+    """The step that spreads `source` over `result`. `arguments`: the geometry of the gradient that this is."""
+    shape = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
+    shape |= {"rotated": turned, "stride_h": arguments["stride_h"], "dilation_h": arguments["dilation_h"]}
+    name, size = "conv2d_spread_pack", 4 * packed_floats(arguments, steps.facts)
+    key = (name, *shape.values())
+    stride = spread_stride(arguments, steps.facts)
+    more |= {
+        "dy": steps.pointer(source),
+        "packed": steps.prepared(weight, key, size, name, weight.spec.size / 4, **shape),
+        "dx": steps.pointer(result),
+        "workspace": steps.workspace(4 * stride * steps.facts.threads),
+        "workspace_stride": stride,
+    }
+    steps.step("conv2d_spread_backward_data", g.work(steps.facts), **more, **arguments)
+
+
 def _packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
     arguments = {k: g.arguments[k] for k in ("channels", "kernel_height", "kernel_width")}
     name = "conv2d_depthwise_pack"
@@ -208,6 +229,10 @@ class Convolution(Op):
         panels = partial(_packed, steps, weight, g, backward=False)
         if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels):
             return
+        if g.stride == (1, 1) and not g.is_depthwise and spreads(turned := rotated(g.arguments), steps.facts):
+            epilogue = {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
+            _spread(steps, g, turned, True, x, weight, y, **epilogue)
+            return
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),
             "bias": steps.pointer(bias),
@@ -239,6 +264,9 @@ def lower_input_gradient(
         "residual": steps.pointer(residual),
         "activation": activation,
     }
+    if not g.is_depthwise and spreads(g.arguments, steps.facts):
+        _spread(steps, g, g.arguments, False, dy, weight, dx, **arguments)
+        return
     if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments), steps.facts):
         packed = _packed(steps, weight, g, backward=True, turned=True)
         arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx), **turned}

@@ -1,0 +1,72 @@
+"""When a filter row is spread over a row of the result, and what that takes: csrc/kernels/conv2d_spread.c.
+
+All functions take the kernel's geometry (FNN_CONV2D_GEOMETRY of csrc/kernels.def), in which the result has few `channels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..plan import Facts
+
+PIXELS = 128
+"""SPREAD_PIXELS: pixels that are multiplied at a time."""
+
+PRODUCT_STEPS = 8.0
+"""What spreading a vector of products costs, in steps of the sum that made it."""
+
+LONE_VECTOR, LONE_VECTOR_TALL = 1.6, 1.1
+"""Time of a register tile of one vector of columns, which waits for its loads and sums, in vectors of a wider one; less so where
+tiles have many rows."""
+
+TALL = 8
+"""Rows of a tile that are many in this sense."""
+
+GAIN = 1.15
+"""How much less time the products must take to be worth another way through memory."""
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _round_up(a: int, b: int) -> int:
+    return _ceil_div(a, b) * b
+
+
+def spreads(arguments: Mapping[str, int], facts: Facts) -> bool:
+    """The caller's wish, or whether that many fewer empty lanes are multiplied."""
+    if facts.convolution in ("spread", "strip", "indirect"):
+        return facts.convolution == "spread"
+    a = arguments
+    channels, depth = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
+    if a["dilation_w"] > 1 or a["kernel_width"] == 1:
+        return False
+    steps = depth * _ceil_div(a["kernel_height"], a["stride_h"])
+    products = _time(a["kernel_width"] * channels, facts) * (1 + PRODUCT_STEPS / steps)
+    return GAIN * products < a["kernel_width"] * _time(channels, facts)
+
+
+def _time(columns: int, facts: Facts) -> float:
+    """Of a step of a product with so many columns, in vectors."""
+    vectors = _ceil_div(columns, facts.lanes)
+    if vectors % (facts.gemm_columns // facts.lanes) != 1:
+        return vectors
+    return vectors - 1 + (LONE_VECTOR_TALL if facts.gemm_rows >= TALL else LONE_VECTOR)
+
+
+def spread_stride(arguments: Mapping[str, int], facts: Facts) -> int:
+    """Floats of workspace for each thread."""
+    a, lanes = arguments, facts.lanes
+    channels = a["channels"] // a["groups"]
+    products = min(a["out_width"], PIXELS) * _round_up(a["kernel_width"] * channels, lanes)
+    span = (a["out_width"] - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
+    pixels = max(-a["pad_left"], 0) + max(span, a["width"] + a["pad_left"])
+    return products + _round_up(pixels * channels, lanes) + _round_up(a["width"] * a["channels"], lanes)
+
+
+def packed_floats(arguments: Mapping[str, int], facts: Facts) -> int:
+    """Floats of the packed filters."""
+    a = arguments
+    channels, depth = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
+    return a["groups"] * _round_up(a["kernel_width"] * channels, facts.lanes) * a["kernel_height"] * depth
