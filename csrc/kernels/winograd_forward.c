@@ -204,7 +204,7 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
     const ptrdiff_t block = f->args->block, chunks = fnn_ceil_div(f->channels, WINOGRAD_DEPTH);
     for (ptrdiff_t begin = 0; begin < f->shape.tiles; begin += block) {
         const ptrdiff_t count = fnn_min(f->shape.tiles - begin, block);
-        const ptrdiff_t tile_groups = fnn_ceil_div(count, WINOGRAD_GROUP_TILES);
+        ptrdiff_t tile_groups = fnn_ceil_div(count, WINOGRAD_GROUP_TILES);
         if (begin > 0) fnn_barrier(team);
         struct fnn_range range = fnn_share(count * chunks, team);
         for (ptrdiff_t i = range.begin; i < range.end; i++) {
@@ -215,7 +215,11 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
         /* Few units: smaller ones. No sum is cut. */
         const bool few = tile_groups * fnn_ceil_div(f->out_channels, WINOGRAD_GROUP_COLUMNS) < 4 * team->size;
         f->group_columns = few ? FNN_GEMM_COLUMNS : WINOGRAD_GROUP_COLUMNS;
-        range = fnn_share(tile_groups * fnn_ceil_div(f->out_channels, f->group_columns), team);
+        const ptrdiff_t column_groups = fnn_ceil_div(f->out_channels, f->group_columns);
+        if (few && column_groups < 2 * team->size)
+            tile_groups = fnn_max(tile_groups, fnn_min(fnn_ceil_div(2 * team->size, column_groups),
+                                                       fnn_ceil_div(count, 2 * FNN_GEMM_ROWS)));
+        range = fnn_share(tile_groups * column_groups, team);
         for (ptrdiff_t i = range.begin; i < range.end; i++) {
             const ptrdiff_t group = i % tile_groups, k = i / tile_groups * f->group_columns;
             const struct fnn_range tiles = {begin + group * count / tile_groups,

@@ -14,9 +14,12 @@ from .graph import Graph, Node, RuntimeValue, Tensor
 from .variable import Array, Variable, memory_shape
 
 ALIGNMENT = 64
-SERIAL_WORK = 30_000
-"""Nanoseconds of one thread's work below which a step is not worth sharing: waking and joining a team costs some ten
-thousand, and a barrier a thousand."""
+SERIAL_WORK = 20_000
+"""Nanoseconds of one thread's work below which steps are not worth a team, all together: waking and joining one costs some
+ten thousand."""
+
+SERIAL_PART = 0.1
+"""Of SERIAL_WORK: what a single step must be worth to be shared by a team that is there; a barrier costs a thousand."""
 
 BRIEF_WORK = 20_000
 """Nanoseconds of a whole run below which it keeps the GIL: to give it up and to take it again costs as much as a
@@ -136,9 +139,8 @@ class Lowering:
     def step(self, kernel: str, work: float, **arguments: Any) -> None:
         """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
         team is worth its while, never a bit of the result."""
-        serial = work < self.facts.serial_work
         flops = self._node.op.flops(self._node)
-        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, serial, flops))
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, True, flops))
 
     def prepared(self, tensor: Tensor, key: Any, size: int, kernel: str, work: float, **arguments: Any) -> Reference:
         """Another form of a tensor (weights packed for a kernel), made once per plan, or once per change of the
@@ -404,6 +406,14 @@ def _bytes(count: int) -> str:
     )
 
 
+def _share(steps: Sequence[Step], facts: Facts) -> None:
+    """Decides which steps a team shares: those that outweigh a barrier, if together they outweigh the team."""
+    least = SERIAL_PART * facts.serial_work
+    worth = sum(step.work for step in steps if step.work >= least) >= facts.serial_work
+    for step in steps:
+        step.serial = not worth or step.work < least
+
+
 def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     """Lowers a graph (after its passes) to a plan.
 
@@ -415,6 +425,8 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     lowering.run()
     steps = sorted(lowering.steps, key=lambda step: not step.prologue)
     prologue = sum(step.prologue for step in steps)
+    _share(steps[:prologue], facts)
+    _share(steps[prologue:], facts)
     storages = {id(r.storage): r.storage for step in steps for a in step.arguments.values() for r in _references(a)}
     arena = [s for s in storages.values() if s.space == _core.ARENA]
     constant = [s for s in storages.values() if s.space == _core.CONSTANT]
