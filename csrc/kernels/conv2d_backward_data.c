@@ -20,23 +20,22 @@ struct backward_data {
     const struct fnn_conv2d_backward_data_args *args;
     struct conv2d_geometry geometry;
     ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*K/G */
-    ptrdiff_t panels;
 };
 
 /* The pixels of one phase: first_h, first_h + stride_h, ... */
 struct phase {
     struct conv2d_window window;
     ptrdiff_t first_h, first_w, height, width; /* height x width pixels in each image */
-    ptrdiff_t pixels, tiles, panels_per_block;
+    ptrdiff_t pixels;
+    struct gemm_walk walk;
 };
 
-static void run_unit(const struct backward_data *b, const struct phase *phase, ptrdiff_t unit, struct gemm_tile *tile) {
+/* A tile of pixels and some panels of a group. */
+static void run_piece(const struct backward_data *b, const struct phase *phase, ptrdiff_t group,
+                      const struct gemm_piece *piece, struct gemm_tile *tile) {
     const struct fnn_conv2d_backward_data_args *args = b->args;
     const struct conv2d_geometry *g = &b->geometry;
-    const ptrdiff_t blocks = fnn_ceil_div(b->panels, phase->panels_per_block);
-    const ptrdiff_t index = unit % phase->tiles, block = unit / phase->tiles % blocks,
-                    group = unit / phase->tiles / blocks;
-    const ptrdiff_t pixel = index * phase->pixels / phase->tiles, c = group * b->group_channels;
+    const ptrdiff_t pixel = piece->tile * phase->pixels / phase->walk.tiles, c = group * b->group_channels;
     const struct conv2d_product product = {
         .packed = args->packed + group * gemm_packed_size(b->group_channels, b->steps),
         .columns = b->group_channels,
@@ -48,9 +47,7 @@ static void run_unit(const struct backward_data *b, const struct phase *phase, p
         .activation = (enum fnn_activation)args->activation,
     };
     struct conv2d_origins origins;
-    struct fnn_range panels = {block * phase->panels_per_block,
-                               fnn_min((block + 1) * phase->panels_per_block, b->panels)};
-    tile->row_count = (index + 1) * phase->pixels / phase->tiles - pixel;
+    tile->row_count = (piece->tile + 1) * phase->pixels / phase->walk.tiles - pixel;
     for (ptrdiff_t i = 0; i < tile->row_count; i++) {
         ptrdiff_t column = (pixel + i) % phase->width, row = (pixel + i) / phase->width % phase->height;
         ptrdiff_t n = (pixel + i) / phase->width / phase->height;
@@ -58,7 +55,7 @@ static void run_unit(const struct backward_data *b, const struct phase *phase, p
         tile->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
     }
     conv2d_find_origins(&phase->window, phase->height, phase->width, 1, 1, 0, 0, pixel, tile->row_count, &origins);
-    conv2d_run_taps(&phase->window, &product, &origins, group * b->group_out_channels, panels, tile);
+    conv2d_run_taps(&phase->window, &product, &origins, group * b->group_out_channels, piece->panels, tile);
 }
 
 static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_t first_w,
@@ -81,13 +78,18 @@ static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_
         .width = (g->width - first_w + g->stride_w - 1) / g->stride_w,
     };
     phase.pixels = g->batch * phase.height * phase.width;
-    phase.tiles = fnn_ceil_div(phase.pixels, FNN_GEMM_ROWS);
     ptrdiff_t steps = phase.window.vertical.count * phase.window.horizontal.count * b->group_out_channels;
-    phase.panels_per_block = conv2d_panels_per_block(b->panels, steps, g->groups * phase.tiles, team);
+    phase.walk = conv2d_walk(fnn_ceil_div(phase.pixels, FNN_GEMM_ROWS), gemm_panels(b->group_channels), steps);
     struct gemm_tile tile;
-    const ptrdiff_t blocks = fnn_ceil_div(b->panels, phase.panels_per_block);
-    struct fnn_range range = fnn_share(g->groups * blocks * phase.tiles, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) run_unit(b, &phase, unit, &tile);
+    const ptrdiff_t products = phase.walk.tiles * phase.walk.panels;
+    struct fnn_range range = fnn_share(g->groups * products, team);
+    while (range.begin < range.end) {
+        const ptrdiff_t group = range.begin / products, before = group * products;
+        const struct gemm_piece piece =
+            gemm_piece_at(&phase.walk, range.begin - before, fnn_min(range.end - before, products));
+        run_piece(b, &phase, group, &piece, &tile);
+        range.begin += piece.panels.end - piece.panels.begin;
+    }
 }
 
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
@@ -111,7 +113,6 @@ void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_ar
     b.group_channels = g->channels / g->groups;
     b.group_out_channels = g->out_channels / g->groups;
     b.steps = g->kernel_height * g->kernel_width * b.group_out_channels;
-    b.panels = gemm_panels(b.group_channels);
     for (ptrdiff_t h = 0; h < fnn_min(g->stride_h, g->height); h++)
         for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) run_phase(&b, h, w, team);
 }

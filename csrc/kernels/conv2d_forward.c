@@ -19,16 +19,16 @@ struct forward {
     struct conv2d_geometry geometry;
     struct conv2d_window window;
     ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*C/G */
-    ptrdiff_t pixels, tiles, panels, panels_per_block;
+    ptrdiff_t pixels;
+    struct gemm_walk walk;
 };
 
-/* Unit of work: (group, block of panels, tile of pixels). */
-static void run_unit(const struct forward *f, ptrdiff_t unit, struct gemm_tile *tile) {
+/* A tile of pixels and some panels of a group. */
+static void run_piece(const struct forward *f, ptrdiff_t group, const struct gemm_piece *piece,
+                      struct gemm_tile *tile) {
     const struct fnn_conv2d_forward_args *args = f->args;
     const struct conv2d_geometry *g = &f->geometry;
-    const ptrdiff_t blocks = fnn_ceil_div(f->panels, f->panels_per_block);
-    const ptrdiff_t index = unit % f->tiles, block = unit / f->tiles % blocks, group = unit / f->tiles / blocks;
-    const ptrdiff_t pixel = index * f->pixels / f->tiles, k = group * f->group_out_channels;
+    const ptrdiff_t pixel = piece->tile * f->pixels / f->walk.tiles, k = group * f->group_out_channels;
     const struct conv2d_product product = {
         .packed = args->packed + group * gemm_packed_size(f->group_out_channels, f->steps),
         .columns = f->group_out_channels,
@@ -40,12 +40,11 @@ static void run_unit(const struct forward *f, ptrdiff_t unit, struct gemm_tile *
         .activation = (enum fnn_activation)args->activation,
     };
     struct conv2d_origins origins;
-    struct fnn_range panels = {block * f->panels_per_block, fnn_min((block + 1) * f->panels_per_block, f->panels)};
-    tile->row_count = (index + 1) * f->pixels / f->tiles - pixel;
+    tile->row_count = (piece->tile + 1) * f->pixels / f->walk.tiles - pixel;
     for (ptrdiff_t i = 0; i < tile->row_count; i++) tile->offset[i] = (pixel + i) * g->out_channels;
     conv2d_find_origins(&f->window, g->out_height, g->out_width, g->stride_h, g->stride_w, g->pad_top, g->pad_left,
                         pixel, tile->row_count, &origins);
-    conv2d_run_taps(&f->window, &product, &origins, group * f->group_channels, panels, tile);
+    conv2d_run_taps(&f->window, &product, &origins, group * f->group_channels, piece->panels, tile);
 }
 
 static struct conv2d_window window_of(const float *x, const struct conv2d_geometry *g) {
@@ -83,11 +82,15 @@ void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, co
     f.group_out_channels = g->out_channels / g->groups;
     f.steps = g->kernel_height * g->kernel_width * f.group_channels;
     f.pixels = g->batch * g->out_height * g->out_width;
-    f.tiles = fnn_ceil_div(f.pixels, FNN_GEMM_ROWS);
-    f.panels = gemm_panels(f.group_out_channels);
-    f.panels_per_block = conv2d_panels_per_block(f.panels, f.steps, g->groups * f.tiles, team);
+    f.walk = conv2d_walk(fnn_ceil_div(f.pixels, FNN_GEMM_ROWS), gemm_panels(f.group_out_channels), f.steps);
     struct gemm_tile tile;
-    const ptrdiff_t blocks = fnn_ceil_div(f.panels, f.panels_per_block);
-    struct fnn_range range = fnn_share(g->groups * blocks * f.tiles, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) run_unit(&f, unit, &tile);
+    const ptrdiff_t products = f.walk.tiles * f.walk.panels;
+    struct fnn_range range = fnn_share(g->groups * products, team);
+    while (range.begin < range.end) {
+        const ptrdiff_t group = range.begin / products, before = group * products;
+        const struct gemm_piece piece =
+            gemm_piece_at(&f.walk, range.begin - before, fnn_min(range.end - before, products));
+        run_piece(&f, group, &piece, &tile);
+        range.begin += piece.panels.end - piece.panels.begin;
+    }
 }

@@ -134,12 +134,9 @@ static inline void conv2d_run_taps(const struct conv2d_window *window, const str
     } while (done < depth);
 }
 
-/* Panels that are walked through for each tile: many, so that a tile's pointers are found once, but not more than stay in
- * cache; one by one where there would be too few units of work to share. */
-static inline ptrdiff_t conv2d_panels_per_block(ptrdiff_t panels, ptrdiff_t steps, ptrdiff_t tiles,
-                                                const struct fnn_team *team) {
-    if (tiles < 8 * team->size) return 1;
-    return fnn_min(fnn_max(CONV2D_PANEL_BLOCK / (fnn_max(steps, 1) * FNN_GEMM_COLUMNS), 1), panels);
+/* Many panels are walked through for each tile, so that its pointers are found once, but not more than stay in cache. */
+static inline struct gemm_walk conv2d_walk(ptrdiff_t tiles, ptrdiff_t panels, ptrdiff_t steps) {
+    return gemm_walk(tiles, panels, CONV2D_PANEL_BLOCK / (fnn_max(steps, 1) * FNN_GEMM_COLUMNS));
 }
 
 #endif

@@ -62,4 +62,29 @@ static inline ptrdiff_t gemm_panel_columns(ptrdiff_t columns, ptrdiff_t panel) {
     return fnn_min(columns - panel * FNN_GEMM_COLUMNS, FNN_GEMM_COLUMNS);
 }
 
+/* Products of tiles of rows by panels, in an order that finds panels in the cache: one block of panels after the other, each by all
+ * tiles, a tile by all panels of the block. Counted product by product, so that threads share them evenly wherever a block ends. */
+struct gemm_walk {
+    ptrdiff_t tiles, panels, blocks;
+};
+
+/* Some neighbouring products of one tile. */
+struct gemm_piece {
+    ptrdiff_t tile;
+    struct fnn_range panels;
+};
+
+/* `most`: panels in a block. */
+static inline struct gemm_walk gemm_walk(ptrdiff_t tiles, ptrdiff_t panels, ptrdiff_t most) {
+    return (struct gemm_walk){tiles, panels, fnn_ceil_div(panels, fnn_max(most, 1))};
+}
+
+/* The piece that begins with product `index`, without those from `end` on. */
+static inline struct gemm_piece gemm_piece_at(const struct gemm_walk *walk, ptrdiff_t index, ptrdiff_t end) {
+    const ptrdiff_t block = ((index / walk->tiles + 1) * walk->blocks - 1) / walk->panels;
+    const ptrdiff_t first = block * walk->panels / walk->blocks, last = (block + 1) * walk->panels / walk->blocks;
+    const ptrdiff_t place = index - first * walk->tiles, panel = first + place % (last - first);
+    return (struct gemm_piece){place / (last - first), {panel, fnn_min(last, panel + end - index)}};
+}
+
 #endif

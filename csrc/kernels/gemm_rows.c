@@ -29,16 +29,17 @@ static void run_tile(const struct gemm_rows *p, ptrdiff_t index, ptrdiff_t tiles
 
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *team) {
     const ptrdiff_t tiles = fnn_ceil_div(p->rows, FNN_GEMM_ROWS), panels = gemm_panels(p->columns);
-    ptrdiff_t group = fnn_min(fnn_max(PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS), 1), panels);
-    if (tiles < 8 * team->size) group = 1;
+    const struct gemm_walk walk = gemm_walk(tiles, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
     struct gemm_strip tile = {.row_step = p->depth, .runs = 1, .inner_runs = 1, .y_step = p->columns};
-    const struct fnn_range range = fnn_share(fnn_ceil_div(panels, group) * tiles, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        const ptrdiff_t first = unit / tiles * group;
-        const struct fnn_range some = {first, fnn_min(first + group, panels)};
+    tile.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
+    struct fnn_range range = fnn_share(tiles * panels, team);
+    while (range.begin < range.end) {
+        const struct gemm_piece piece = gemm_piece_at(&walk, range.begin, range.end);
         for (ptrdiff_t d = 0; d < p->depth; d += tile.depth) {
             tile.depth = fnn_min(p->depth - d, GEMM_DEPTH);
-            run_tile(p, unit % tiles, tiles, some, d, &tile);
+            run_tile(p, piece.tile, tiles, piece.panels, d, &tile);
         }
+        range.begin += piece.panels.end - piece.panels.begin;
     }
+    if (tile.stream) vec_fence();
 }

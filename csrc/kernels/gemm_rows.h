@@ -6,7 +6,7 @@
  * y, residual rows, columns; residual may be null, or y if depth <= GEMM_DEPTH
  *
  * The rows of the next tile are fetched while one runs: they lie side by side, but a tile reads them abreast, which
- * hardware does not foresee. Parallel over tiles of rows and blocks of panels. Error bound and tile invariance as in gemm.h.
+ * hardware does not foresee. A large y goes past the caches (lanes.h). Parallel over tiles of rows and panels. Error bound and tile invariance as in gemm.h.
  */
 #ifndef FASTNN_GEMM_ROWS_H
 #define FASTNN_GEMM_ROWS_H

@@ -45,7 +45,11 @@ ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_RO
             ptrdiff_t at = i * tile->y_step + v * FNN_LANES;
             vec a = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
             if (tile->residual) a = vec_add(a, vec_load_partial(tile->residual + at, lanes));
-            vec_store_partial(tile->y + at, gemm_activate(a, tile->activation), lanes);
+            a = gemm_activate(a, tile->activation);
+            if (tile->stream)
+                vec_stream(tile->y + at, a);
+            else
+                vec_store_partial(tile->y + at, a, lanes);
         }
     }
 }

@@ -10,6 +10,13 @@
 #define FASTNN_GEMM_STRIP_H
 
 #include "gemm.h"
+#include "lanes.h"
+
+/* Whether y, rows x columns, all written, should go past the caches and can: whole lines of a cache at a time. */
+static inline bool gemm_streams(const float *residual, const float *y, ptrdiff_t rows, ptrdiff_t columns) {
+    enum { LINE = 16 }; /* floats */
+    return streams(residual, y, rows * columns) && columns % LINE == 0 && (uintptr_t)y % (LINE * sizeof(float)) == 0;
+}
 
 struct gemm_strip {
     const float *x;
@@ -19,6 +26,7 @@ struct gemm_strip {
     float *y;
     ptrdiff_t y_step;
     bool accumulate;
+    bool stream; /* y is written past the caches: gemm_streams, and only without `accumulate` */
     const float *bias, *residual;
     enum fnn_activation activation;
     uintptr_t

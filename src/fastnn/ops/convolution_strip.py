@@ -24,9 +24,11 @@ def _ceil_div(a: int, b: int) -> int:
 
 
 def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
-    """The caller's wish, or measurement on AVX-512; no bit of a result depends on it."""
+    """The caller's wish, or measurement; no bit of a result depends on it."""
     if facts.convolution in ("strip", "indirect"):
         return facts.convolution == "strip"
+    if arguments["kernel_height"] == arguments["kernel_width"] == arguments["groups"] == 1:
+        return False  # a pixel is a patch: nothing to copy
     few = arguments["channels"] // arguments["groups"] < FEW_CHANNELS
     return arguments["out_width"] >= (MIN_WIDTH_FEW if few else MIN_WIDTH)
 
