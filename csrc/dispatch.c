@@ -32,7 +32,7 @@ static struct x86_features detect(void) {
     bool avx2 = ebx & AVX2;
     const uint32_t wide = AVX512F | AVX512DQ | AVX512BW | avx512vl;
     bool avx512 = avx2 && (ebx & wide) == wide && (state & zmm_state) == zmm_state;
-#if defined(FNN_EMULATE_AVX512) /* tests only: those kernels were compiled to AVX2, see tests/native/avx512_emulated.h */
+#if defined(FNN_EMULATE_AVX512) /* tests only: compiled to AVX2, see tests/native/avx512_emulated.h */
     avx512 = avx2;
 #endif
     return (struct x86_features){avx2, avx512};
