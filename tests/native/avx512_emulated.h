@@ -2,8 +2,9 @@
  * SIMDe (https://github.com/simd-everywhere/simde, MIT) gives the intrinsics that csrc/simd/avx512.h uses, in C or AVX2; this file adds those
  * that Debian's SIMDe 0.7.4 lacks or rounds otherwise than the instruction. Semantics: Intel's Software Developer's Manual, volume 2.
  *
- * Same bits as the instruction, NaN and MXCSR's denormal modes included, but for rcp14, which is exact in no other CPU's way either. Masked
- * loads and stores go lane by lane and touch no other lane, so that AddressSanitizer sees each of them. */
+ * The bits are those of the instructions, NaN and the denormal modes of MXCSR included, but for rcp14, of which only the error is known here.
+ * Masked loads and stores go lane by lane and touch no other lane, so that AddressSanitizer sees each of them (with --param asan-stack=0,
+ * or it compiles for minutes). */
 #ifndef FASTNN_TESTS_AVX512_EMULATED_H
 #define FASTNN_TESTS_AVX512_EMULATED_H
 
