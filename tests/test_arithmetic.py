@@ -178,6 +178,19 @@ def test_slices_of_nothing_and_everything(isa: str) -> None:
     np.testing.assert_array_equal(Formula(lambda t: t[1:, 1:, :1])(x), x[1:, 1:, :1])
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3, 5), (2, 4, 0, 3)], ids=str)
+def test_slices_and_concatenations_of_empty_batches(isa: str, shape: Shape) -> None:
+    x, wide = np.zeros(shape, np.float32), (shape[0], 5, *shape[2:])
+
+    class Parts(nn.Module):
+        def forward(self, x: fnn.Tensor) -> Any:
+            return fnn.cat([x[:, 1:3], x[:, 1:]], 1)
+
+    y, pullback = fnn.vjp(Parts(), x)
+    assert y.shape == wide and pullback(y)[0].shape == shape
+    assert F.cat([x, x[:, :1]], 1).shape == wide
+
+
 def test_cat_of_arrays(isa: str, rng: np.random.Generator) -> None:
     parts = [normal(rng, (2, channels, 3, 4)) for channels in (1, 17, 0, 5)]
     np.testing.assert_array_equal(F.cat(parts, 1), np.concatenate(parts, 1))

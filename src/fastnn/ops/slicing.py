@@ -26,9 +26,9 @@ def _around(shape: Shape, axis: int) -> tuple[int, int]:
 
 
 def _offset(tensor: Tensor, axis: int, start: int, steps: Lowering) -> Reference:
-    """A tensor from position `start` of an axis to its end."""
-    offset = 4 * start * _around(tensor.shape, axis)[1]
-    return steps.part(tensor, offset, max(tensor.spec.size - offset, 0))
+    """A tensor from position `start` of an axis to its end; of an empty batch that is nothing, at its beginning."""
+    offset = min(4 * start * _around(tensor.shape, axis)[1], tensor.spec.size)
+    return steps.part(tensor, offset, tensor.spec.size - offset)
 
 
 def _copy_rows(x: Reference, y: Reference, part: Shape, axis: int, whole: tuple[int, int], steps: Lowering) -> None:
