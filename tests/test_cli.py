@@ -128,6 +128,36 @@ def test_wrong_options_are_refused(options: str, message: str, capsys: Capture) 
 def test_a_folder_that_is_not_there(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", "digits", "--save", str(tmp_path / "none" / "weights.npz")]) == 1
     assert "there is no such folder" in capsys.readouterr().err
+    assert main(["train", "digits", "--save", str(tmp_path)]) == 1
+    assert "this is a folder" in capsys.readouterr().err
+
+
+# ---- bench: what is wrong is said before anything is measured
+
+
+@pytest.mark.parametrize("options", ["--threads 0", "--threads -1", "--seconds nan", "--seconds 0", "--batch 0"])
+def test_wrong_options_of_bench_are_refused(options: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["bench", *options.split()])
+    assert end.value.code == 2 and f"argument {options.split()[0]}: " in capsys.readouterr().err
+
+
+def test_bench_of_nothing(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["bench", "--filter", "no such layer"]) == 2
+    assert "no layer's name contains 'no such layer'" in capsys.readouterr().out
+    for option in ("--json", "--plot"):
+        assert main(["bench", option, str(tmp_path / "none" / "file")]) == 2
+        assert "there is no such folder" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name != "posix", reason="runs a shell")
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    """As in `fastnn info | head -1`, with a reader that is gone before the first line."""
+    command = (
+        f"{sys.executable} -c \"import time; time.sleep(2); from fastnn.cli import main; exit(main(['info']))\" | true"
+    )
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert result.stderr == ""
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

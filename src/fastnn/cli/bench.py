@@ -11,33 +11,45 @@ from pathlib import Path
 
 from ..benchmark.machine import Machine, measure_machine
 from ..settings import get_num_threads, set_num_threads
+from .options import count, missing_folder
 
 HELP = "measure this machine's peaks and the kernels against them, or whole nets"
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fastnn bench`."""
-    parser.add_argument("--threads", type=int, help="threads of the main column (default: as in `fastnn info`)")
+    parser.add_argument("--threads", type=count, help="threads of the main column (default: as in `fastnn info`)")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name contains TEXT")
     parser.add_argument(
         "--peer", action="append", default=[], metavar="NAME",
         help="measure a peer alternately in the same run: torch; with --net also torch.compile, onnxruntime, openvino, "
         "or all that are installed: all (may be given several times)",
     )  # fmt: skip
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each figure (default: %(default)s)")
+    parser.add_argument("--seconds", type=_seconds, default=0.3, help="time for each figure (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     nets = parser.add_argument_group("whole nets")
     nets.add_argument("--net", action="append", default=[], metavar="NAME", help="a net of fastnn.models, or all")
     nets.add_argument(
         "--run", dest="kind", choices=["inference", "training"], help="only this kind of run (default: both)"
     )
-    nets.add_argument("--batch", type=int, action="append", help="batch size (default: the net's usual ones)")
+    nets.add_argument("--batch", type=count, action="append", help="batch size (default: the net's usual ones)")
     nets.add_argument("--memory", action="store_true", help="measure peak memory, each library in a process of its own")
     nets.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; returns the exit status."""
+    for option, path in (("--json", arguments.json), ("--plot", arguments.plot)):
+        if missing_folder(path):
+            print(f"fastnn bench: {option} {path}: {missing_folder(path)}")
+            return 2
     if arguments.threads:
         set_num_threads(arguments.threads)
     return run_nets(arguments) if arguments.net else run_layers(arguments)
@@ -62,11 +74,14 @@ def run_layers(arguments: argparse.Namespace) -> int:
     if peer and find_spec(peer) is None:
         print(f"fastnn bench: --peer {peer} needs {peer} to be installed")
         return 2
+    cases = [case for case in QUICK if arguments.filter in case.name]
+    if not cases:
+        print(f"fastnn bench: no layer's name contains {arguments.filter!r}")
+        return 2
     machine = measure_machine()
     _show(machine)
     if peer:
         peers.set_threads(machine.threads)
-    cases = [case for case in QUICK if arguments.filter in case.name]
     print(kernels.header(peer))
     rows = []
     for row in kernels.measure(cases, machine, peer, arguments.seconds):

@@ -15,15 +15,9 @@ from ..optim import AdamW, CosineDecay
 from ..random import manual_seed
 from ..settings import current_isa, get_num_threads, set_num_threads
 from ..train import ConfusionMatrix, Trainer
+from .options import count, missing_folder
 
 HELP = "train a convolutional network on handwritten digits"
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
 
 
 def _seed(text: str) -> int:
@@ -44,13 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fastnn train`."""
     data_sets = parser.add_subparsers(title="data sets", required=True, metavar="DATA", dest="data")
     digits = data_sets.add_parser("digits", help="the 8x8 digits of scikit-learn, 80 % to train and 20 % to test")
-    digits.add_argument("--epochs", type=_count, default=15, help="passes over the images (default: %(default)s)")
-    digits.add_argument("--batch-size", type=_count, default=64, help="images of a step (default: %(default)s)")
+    digits.add_argument("--epochs", type=count, default=15, help="passes over the images (default: %(default)s)")
+    digits.add_argument("--batch-size", type=count, default=64, help="images of a step (default: %(default)s)")
     digits.add_argument("--lr", type=_rate, default=5e-3, help="highest learning rate of AdamW (default: %(default)s)")
     digits.add_argument(
         "--seed", type=_seed, default=0, help="of split, weights, order, dropout (default: %(default)s)"
     )
-    digits.add_argument("--threads", type=_count, help="threads to use (default: as `fastnn info` says)")
+    digits.add_argument("--threads", type=count, help="threads to use (default: as `fastnn info` says)")
     digits.add_argument("--save", type=Path, metavar="FILE", help="write the trained weights to FILE (.npz)")
     digits.add_argument("--no-progress", action="store_true", help="show no progress")
 
@@ -80,8 +74,8 @@ def _convolution(channels: int, out_channels: int) -> list[nn.Module]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, tests, prints; returns the exit status."""
-    if arguments.save and not arguments.save.absolute().parent.is_dir():
-        return _fail(f"--save {arguments.save}: there is no such folder")
+    if missing_folder(arguments.save):
+        return _fail(f"--save {arguments.save}: {missing_folder(arguments.save)}")
     if arguments.threads:
         set_num_threads(arguments.threads)
     try:
