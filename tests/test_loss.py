@@ -117,7 +117,7 @@ def test_a_class_out_of_range_is_an_error_before_anything_changes(label: int) ->
     model, labels = Model(), np.array([0, label, 4])
     before = model.state_dict()
     x = np.arange(15.0).reshape(3, 5)
-    message = rf"cross_entropy: a target is not one of the 5 classes: got {label}, allowed are 0 to 4"
+    message = rf"^(CrossEntropyLoss\(\)|cross_entropy): a target is not one of the 5 classes: got {label}, allowed are 0 to 4"
     with pytest.raises(ValueError, match=message):
         fnn.value_and_grad(model, nn.CrossEntropyLoss())(x, labels)
     for name, value in model.state_dict().items():
@@ -195,3 +195,28 @@ def test_gradient_of_a_sure_prediction_keeps_its_digits(isa: str, rng: np.random
     spread = np.ptp(x, 1).max() + np.log(classes)
     bound = (2 * classes + 20 + 2 * spread) * UNIT * np.abs(exact) + np.finfo(np.float32).tiny
     assert_within(pullback(np.float32(1))[0], exact, bound)
+
+
+def test_unsigned_labels_do_not_wrap_round() -> None:
+    """2**64 - 100 is not -100, which is ignored."""
+    labels = np.array([0, 2**64 - 100], np.uint64)
+    with pytest.raises(
+        ValueError, match=r"^CrossEntropyLoss\(\): labels and indices are at most 2\*\*63 - 1, got 1844"
+    ):
+        nn.CrossEntropyLoss()(np.zeros((2, 3)), labels)
+    assert nn.CrossEntropyLoss()(np.zeros((2, 3)), np.array([0, 2], np.uint64)) > 0
+
+
+def test_a_class_out_of_range_names_the_layer() -> None:
+    with pytest.raises(ValueError, match=r"^CrossEntropyLoss\(\): a target is not one of the 3 classes: got 3"):
+        nn.Sequential(nn.CrossEntropyLoss())[0](np.zeros((2, 3)), np.array([0, 3]))
+    with pytest.raises(ValueError, match=r"^cross_entropy: a target is not one of the 3 classes: got -1"):
+        nn.functional.cross_entropy(np.zeros((2, 3)), np.array([0, -1]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"), [(np.eye(3, dtype=int)[:2], r"y.argmax\(axis=1\)"), ([[0], [1]], r"y.reshape\(\(2,\)\)")]
+)
+def test_labels_of_another_shape_get_advice(labels: Any, advice: str) -> None:
+    with pytest.raises(ValueError, match=rf"class indices must have the shape \(2,\) .* pass {advice}$"):
+        nn.CrossEntropyLoss()(np.zeros((2, 3)), labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -78,8 +79,16 @@ def test_state_is_a_copy(rng: np.random.Generator) -> None:
         (lambda s: s.pop("0.bias"), ValueError, r"missing keys \['0.bias'\]"),
         (lambda s: s.update(extra=np.zeros(3)), ValueError, r"unexpected keys \['extra'\]"),
         (lambda s: s.update({"4.weight": np.zeros((4, 3))}), ValueError, r"4.weight: \(4, 3\) instead of \(3, 4\)"),
-        (lambda s: s.update({"4.bias": np.zeros(3, complex)}), TypeError, "4.bias has dtype complex128"),
-        (lambda s: s.update({"4.bias": np.array(["a", "b", "c"])}), TypeError, "4.bias has dtype"),
+        (
+            lambda s: s.update({"4.bias": np.zeros(3, complex)}),
+            TypeError,
+            "nothing was changed: 4.bias: .* dtype complex128",
+        ),
+        (
+            lambda s: s.update({"4.bias": np.array(["a", "b", "c"])}),
+            TypeError,
+            "nothing was changed: 4.bias: .* dtype <U1",
+        ),
     ],
 )
 def test_a_state_that_does_not_fit_changes_nothing(change: Any, error: type[Exception], message: str) -> None:
@@ -266,8 +275,31 @@ def test_assignment_before_init_is_refused() -> None:
 
 @pytest.mark.parametrize("dtype", [complex, object, "U1", "M8[s]"])
 def test_inputs_that_are_no_numbers(dtype: Any) -> None:
-    with pytest.raises(TypeError, match="fastnn works on real numbers; an array of dtype"):
-        nn.ReLU()(np.zeros((2, 3), dtype))
+    x = np.zeros((2, 4), dtype)
+    advice = "pass x.real" if dtype is complex else r"pass x.astype\(np.float32\)"
+    message = rf"real numbers .*; got an array of shape \(2, 4\) and dtype {re.escape(str(x.dtype))}; {advice}"
+    layer = nn.Linear(4, 3)
+    calls: dict[str, Any] = {
+        r"Linear\(in_features=4, .*\): ": lambda: layer(x),
+        "Sequential: ": lambda: nn.Sequential(layer)(x),
+        r"Linear\(.*\): ": lambda: fnn.vjp(layer, x),
+        "linear: ": lambda: nn.functional.linear(x, layer.weight),
+        r"CrossEntropyLoss\(\): ": lambda: nn.CrossEntropyLoss()(x, [0, 1]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{name}.*{message}"):
+            call()
+
+
+def test_what_is_no_array_at_all() -> None:
+    layer = nn.Linear(4, 3)
+    with pytest.raises(TypeError, match=r"^Linear\(.*\): a NoneType is no array of real numbers"):
+        layer(None)
+    with pytest.raises(ValueError, match=r"^Linear\(.*\): cannot make an array of a list"):
+        layer([[1, 2], [3]])
+    for module in (layer, nn.Sequential(layer), nn.Identity()):
+        with pytest.raises(TypeError, match="called without an input"):
+            module()
 
 
 @pytest.mark.parametrize(
@@ -276,8 +308,14 @@ def test_inputs_that_are_no_numbers(dtype: Any) -> None:
         (nn.Linear(4, 3), (2, 5), r"^Linear\(in_features=4, .*: expected 4 features .* got an input of shape \(2, 5\)"),
         (nn.Linear(12, 3), (2, 3, 2, 2), r"expected 12 features .*; pass x.flatten\(1\)"),
         (nn.Linear(4, 3), (), "expected 4 features"),
+        (nn.Linear(4, 3), (2, 5), r"pass an input of shape \(2, 4\), or make the layer for"),
+        (nn.Linear(4, 3), (4, 5), "pass x.T, samples first"),
+        (nn.Conv2d(3, 4, 3), (3, 8, 8), r"got 3 axes in \(3, 8, 8\); pass x\[None\], a batch of one"),
+        (nn.BatchNorm2d(3), (1, 3, 1, 1), r"got an input of shape \(1, 3, 1, 1\); pass a larger batch, or call eval\(\)"),
+        (nn.MaxPool2d(5), (1, 3, 4, 4), "larger than the padded input of 4 .*; use a smaller kernel or more padding"),
+        (nn.Flatten(3), (2, 4), r"Flatten\(.*: start_dim 3 is out of range for the 2 axes of shape \(2, 4\)"),
         (nn.Conv2d(3, 4, 3), (2, 3, 5), r"^Conv2d\(3, 4, .* shape \(N,C,H,W\), got 3 axes in \(2, 3, 5\)"),
-        (nn.Conv2d(3, 4, 3), (2, 5, 8, 8), r"expected 3 channels on axis 1, got 5 in .* \(2, 5, 8, 8\)$"),
+        (nn.Conv2d(3, 4, 3), (2, 5, 8, 8), r"expected 3 channels on axis 1, got 5 in .* \(2, 5, 8, 8\); pass .* \(2, 3, 8, 8\)"),
         (nn.Conv2d(3, 4, 3), (2, 8, 8, 3), r"looks like N,H,W,C; pass x.transpose\(0, 3, 1, 2\)"),
         (nn.Conv2d(3, 4, 5), (2, 3, 4, 4), r"Conv2d\(3, 4, .*\): .*more than the padded image 4 x 4"),
         (nn.Conv1d(3, 4, 3), (2, 3, 4, 4), r"Conv1d\(3, 4, .*\): the input must have the shape \(N,C,L\)"),
@@ -293,6 +331,52 @@ def test_an_error_names_the_layer_inside_a_model() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.BatchNorm2d(5)))
     with pytest.raises(ValueError, match=r"^BatchNorm2d\(5, .*expected 5 channels on axis 1, got 4"):
         net(np.zeros((1, 3, 5, 5)))
+
+
+def test_an_error_in_a_models_own_arithmetic_names_the_model() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Any) -> Any:
+            return x + self.layer(x)
+
+    class Filter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation = nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            return self.activation(nn.functional.conv2d(x, np.ones((4, 3, 3, 3))))
+
+    with pytest.raises(ValueError, match=r"^Sum: shapes \(2, 4\) and \(2, 3\) do not broadcast"):
+        nn.Sequential(Sum())(np.zeros((2, 4)))
+    with pytest.raises(ValueError, match=r"^Filter: conv2d: expected 3 channels on axis 1, got 5"):
+        Filter()(np.zeros((1, 5, 8, 8)))
+
+
+@pytest.mark.parametrize("count", [np.nan, 1.5, np.inf, 1e30, np.uint64(2**64 - 1), 2.0**63])
+def test_a_count_that_is_no_integer_changes_nothing(count: Any) -> None:
+    layer = nn.BatchNorm1d(2)
+    before = layer.state_dict()
+    state = {**before, "weight": np.full(2, 5.0), "num_batches_tracked": np.array(count)}
+    with pytest.raises(ValueError, match="load_state_dict: nothing was changed: num_batches_tracked: .* no integers"):
+        layer.load_state_dict(state)
+    assert all((layer.state_dict()[name] == value).all() for name, value in before.items())
+    with pytest.raises(ValueError, match="no integers of 64 bits"):
+        layer.num_batches_tracked.data = count
+    for whole in (3, 3.0, np.uint64(3), np.int32(3)):
+        layer.load_state_dict({**before, "num_batches_tracked": np.array(whole)})
+        assert layer.num_batches_tracked.data == 3
+
+
+def test_a_state_that_is_none() -> None:
+    layer = nn.Linear(4, 3)
+    with pytest.raises(TypeError, match="takes a dict of arrays by name, not a list"):
+        layer.load_state_dict([("weight", 1)])
+    with pytest.raises(ValueError, match="nothing was changed: weight: "):
+        layer.load_state_dict({"weight": [[1], [2, 3]], "bias": np.zeros(3)})
 
 
 @pytest.mark.parametrize(

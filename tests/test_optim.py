@@ -206,7 +206,7 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: optim.SGD(lr=NAN), ValueError, "lr must be finite, got nan"),
+        (lambda: optim.SGD(lr=NAN), ValueError, "^SGD: lr must be finite, got nan"),
         (lambda: optim.SGD(lr=-0.1), ValueError, "lr must be at least 0, got -0.1"),
         (lambda: optim.SGD(lr="fast"), TypeError, "lr must be a number, not str"),
         (lambda: optim.SGD(lr=math.inf), ValueError, "lr must be finite"),

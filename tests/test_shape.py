@@ -84,7 +84,7 @@ def test_identity_takes_any_arguments(rng: np.random.Generator) -> None:
         (lambda: nn.Unflatten(1, (-1, -1))(np.zeros((2, 60))), "one may be -1"),
         (lambda: nn.Unflatten(1, (7, -1))(np.zeros((2, 60))), "has 60 elements, which are not"),
         (lambda: nn.Flatten(2, 1)(np.zeros((2, 3, 4))), "start_dim 2 lies behind end_dim 1"),
-        (lambda: nn.Flatten(3)(np.zeros((2, 3))), "axis 3 is out of range for a tensor of 2 axes"),
+        (lambda: nn.Flatten(3)(np.zeros((2, 3))), r"start_dim 3 is out of range for the 2 axes of shape \(2, 3\)"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(call: Callable[[], Any], message: str) -> None:

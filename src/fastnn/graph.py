@@ -107,6 +107,14 @@ class Tensor:
 
     `forward` of a Module sees these. They know shape, dtype, arithmetic and the shape methods; anything that
     needs numbers (a condition, a loop over values, NumPy) raises a TypeError that says so.
+
+    >>> class Ratio(nn.Module):
+    ...     def forward(self, x):
+    ...         print(x.shape, x.dtype, x.ndim)
+    ...         return x / x.sum(1, keepdim=True)
+    >>> Ratio()(np.array([[1.0, 3.0]]))
+    (1, 2) float32 2
+    array([[0.25, 0.75]], dtype=float32)
     """
 
     __slots__ = ("graph", "spec", "node", "variable", "layout", "limits", "__weakref__")
@@ -137,6 +145,7 @@ class Tensor:
         return self.shape if axis is None else self.shape[axis]
 
     def dim(self) -> int:
+        """Number of axes."""
         return self.ndim
 
     def __len__(self) -> int:
@@ -193,6 +202,11 @@ class Tensor:
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """The axes start_dim to end_dim as one."""
+        for name, dim in (("start_dim", start_dim), ("end_dim", end_dim)):
+            if not -max(self.ndim, 1) <= dim < max(self.ndim, 1):
+                raise ValueError(
+                    f"flatten: {name} {dim} is out of range for the {self.ndim} axes of shape {self.shape}"
+                )
         start, end = _axis(start_dim, self.ndim), _axis(end_dim, self.ndim)
         if start > end:
             raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} in shape {self.shape}")

@@ -12,6 +12,7 @@ from . import _core, ops  # noqa: F401  importing ops registers them
 from ._core import Clock
 from .graph import Graph, Tensor
 from .locks import Lock
+from .naming import named_error
 from .passes import run_passes
 from .plan import Plan, compile_graph
 from .random import RANDOM_SEED, default_stream
@@ -41,10 +42,20 @@ Integers = bool | Callable[[], bool]
 def as_array(value: Any) -> Array:
     """Anything array-like (NumPy, DLPack, buffer protocol, nested lists) of real numbers as a NumPy array."""
     if not isinstance(value, np.ndarray):
-        value = np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+        what, given = type(value).__name__, value
+        try:
+            value = np.from_dlpack(given) if hasattr(given, "__dlpack__") else np.asarray(given)
+        except ValueError as error:
+            raise ValueError(f"cannot make an array of a {what}: {error}") from error
+        if value.dtype == object:
+            raise TypeError(f"a {what} is no array of real numbers; pass a NumPy array or nested lists of numbers")
     if value.dtype.kind not in "fiub":
+        advice = (
+            "x.real, or real and imaginary parts as channels" if value.dtype.kind == "c" else "x.astype(np.float32)"
+        )
         raise TypeError(
-            f"fastnn works on real numbers; an array of dtype {value.dtype} is none of float, integer or bool"
+            f"fastnn works on real numbers (float, integer or bool); got an array of shape {value.shape} and dtype "
+            f"{value.dtype}; pass {advice}"
         )
     return value
 
@@ -58,6 +69,7 @@ class Argument(NamedTuple):
 
 
 FLOAT = np.dtype(np.float32)
+LARGEST = np.iinfo(np.int64).max
 READY = 0x101  # array flags C_CONTIGUOUS and ALIGNED
 
 
@@ -85,6 +97,10 @@ def argument(value: Any, integers: Integers = False) -> Argument:
 def _cast(array: Array, integers: Integers) -> Array:
     array = as_array(array)
     kept = array.dtype.kind in "iu" and (integers() if callable(integers) else integers)
+    if kept and array.dtype.kind == "u" and array.size and array.max() > LARGEST:
+        raise ValueError(
+            f"labels and indices are at most 2**63 - 1, got {array.max()} in an array of shape {array.shape}"
+        )
     wanted = np.int64 if kept else np.float32
     return array.astype(wanted, copy=False)
 
@@ -202,7 +218,7 @@ def check_limits(plan: Plan, arguments: Sequence[Argument]) -> None:
             if exception is not None:
                 outside &= data != exception
             if outside.any():
-                raise ValueError(f"{message}: got {data[outside].flat[0]}, allowed are {least} to {most}")
+                raise named_error(ValueError, f"{message}: got {data[outside].flat[0]}, allowed are {least} to {most}")
 
 
 def runtime_values(plan: Plan, runtime: Mapping[str, Any] | None) -> tuple[Any, ...]:

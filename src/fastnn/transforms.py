@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph, Tensor, differentiate
+from .naming import naming
 from .nn.module import Module
 from .trace import (
     Argument,
@@ -107,6 +108,8 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
     pullback : `pullback(dy)` with dy of y's shape returns a tuple, for each array the gradient of sum(dy * y).
         It may be called any number of times.
 
+    Raises ValueError or TypeError that names the layer for arrays that do not fit; pullback does for a dy of another shape.
+
     >>> import numpy as np, fastnn.nn.functional as F
     >>> y, pullback = vjp(F.relu, np.array([-1.0, 2.0]))
     >>> pullback(np.array([10.0, 10.0]))
@@ -118,7 +121,8 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
             compiled = Vjp(partial(function, **kwargs), function.keeps_integers)
         if not kwargs:
             object.__setattr__(function, "_vjp", compiled)
-        return compiled(*arrays)
+        with naming(function._title):
+            return compiled(*arrays)
     return Vjp(partial(function, **kwargs))(*arrays)
 
 
@@ -152,6 +156,8 @@ def value_and_grad(model: Module, loss: Callable[[Any, Any], Any]) -> ValueAndGr
     """A function (x, y) -> (loss(model(x), y), {parameter name: gradient}), in the model's current mode.
 
     Gradients are fresh arrays with the shapes of the parameters; parameters with `requires_grad=False` are left out.
+
+    Raises ValueError when the loss is not one number, and what the layers raise for arrays that do not fit.
 
     >>> import numpy as np
     >>> from fastnn import nn

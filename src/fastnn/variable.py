@@ -46,6 +46,25 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> 
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def check_values(values: Array, dtype: np.dtype[Any]) -> None:
+    """Values that a variable of the dtype can hold: TypeError for what are no real numbers, ValueError for a fraction, a NaN
+    or an integer of more than 64 bits where integers are kept.
+
+    >>> check_values(np.array([1.0, 2.0]), np.dtype(np.int64))
+    >>> check_values(np.array([1.5]), np.dtype(np.int64))
+    Traceback (most recent call last):
+    ...
+    ValueError: cannot assign values that are no integers of 64 bits to a variable of dtype int64
+    """
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"cannot assign values of dtype {values.dtype} to a variable of dtype {dtype}")
+    if dtype.kind == "i" and values.dtype.kind in "fu":
+        with np.errstate(invalid="ignore"):
+            integers = values.astype(dtype)
+        if not np.array_equal(integers.astype(values.dtype), values) or (integers < 0).any() != (values < 0).any():
+            raise ValueError(f"cannot assign values that are no integers of 64 bits to a variable of dtype {dtype}")
+
+
 weights_clock = Clock()
 """Ticks whenever the values of any variable change."""
 
@@ -90,8 +109,7 @@ class Variable:
         values = np.asarray(values)
         if values.shape != self.shape:
             raise ValueError(f"cannot assign an array of shape {values.shape} to a variable of shape {self.shape}")
-        if values.dtype.kind not in "fiub":
-            raise TypeError(f"cannot assign values of dtype {values.dtype} to a variable of dtype {self.dtype}")
+        check_values(values, self.dtype)
         logical_view(self.storage)[...] = values
         self.touch()
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ..graph import Graph, Tensor
+from ..naming import naming
 from ..plan import Plan
 from ..trace import Compiled, structure_clock
-from ..variable import Array
+from ..variable import Array, check_values
 from .parameter import Buffer, Parameter
 
 
@@ -24,28 +24,22 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-@contextmanager
-def _naming(name: Callable[[], str]) -> Iterator[None]:
-    """Puts the name of a layer before the message of an error that bad arguments raise inside, unless it has one."""
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError) as error:
-        if getattr(error, "names_layer", False):
-            raise
-        named = type(error)(f"{name()}: {error}")
-        named.names_layer = True  # type: ignore[union-attr]
-        raise named from error
-
-
 def _naming_constructor(cls: type[Module]) -> None:
     construct = cls.__init__
 
     @wraps(construct)
     def __init__(self: Module, *args: Any, **kwargs: Any) -> None:
-        with _naming(lambda: type(self).__name__):
+        with naming(lambda: type(self).__name__):
             construct(self, *args, **kwargs)
 
     cls.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _state_array(name: str, value: Any) -> Array:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"load_state_dict: nothing was changed: {name}: {error}") from error
 
 
 class Module:
@@ -91,22 +85,29 @@ class Module:
             for x in inputs:
                 if isinstance(x, Tensor):
                     return self._forward_named(*inputs)
-            outputs = self._compile()(*inputs)
+            with naming(self._title):
+                if not inputs:
+                    raise TypeError("called without an input; pass at least one array")
+                outputs = self._compile()(*inputs)
         if len(outputs) == 1 and not (self._tuples_of_one and tuple(map(np.shape, inputs)) in self._tuples_of_one):
             return outputs[0]
         return outputs
 
     def _forward_named(self, *inputs: Any) -> Any:
         """forward, with errors of bad input that tell which layer raised them."""
-        if self._modules:
-            return self.forward(*inputs)
-        graph = next(x.graph for x in inputs if isinstance(x, Tensor))
-        with _naming(lambda: repr(self)):
+        with naming(self._title):
+            if self._modules:
+                return self.forward(*inputs)
+            graph = next(x.graph for x in inputs if isinstance(x, Tensor))
             graph.origin = repr(self)
             try:
                 return self.forward(*inputs)
             finally:
                 graph.origin = ""
+
+    def _title(self) -> str:
+        """What errors call the module: a layer with its arguments, one that holds others by its class."""
+        return type(self).__name__ if self._modules else repr(self)
 
     def _compile(self) -> Compiled:
         compiled: Compiled | None = self.__dict__.get("_compiled")
@@ -345,8 +346,12 @@ class Module:
 
         Raises
         ------
-        ValueError : keys are missing or unexpected, and strict; shapes differ. The message lists all of them.
+        ValueError : keys are missing or unexpected, and strict; shapes differ. The message lists all of them. A count
+            that is no integer.
+        TypeError : no dict, or values that are no real numbers.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict takes a dict of arrays by name, not a {type(state_dict).__name__}")
         own = self._state()
         missing = [name for name in own if name not in state_dict]
         unexpected = [name for name in state_dict if name not in own]
@@ -355,7 +360,7 @@ class Module:
                 f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
                 "nothing was changed (strict=False loads what fits)"
             )
-        arrays = {name: np.asarray(state_dict[name]) for name in own if name in state_dict}
+        arrays = {name: _state_array(name, state_dict[name]) for name in own if name in state_dict}
         wrong = [
             f"{name}: {a.shape} instead of {own[name].shape}"
             for name, a in arrays.items()
@@ -364,8 +369,8 @@ class Module:
         if wrong:
             raise ValueError(f"load_state_dict: shapes differ, nothing was changed: {'; '.join(wrong)}")
         for name, array in arrays.items():
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"load_state_dict: {name} has dtype {array.dtype}; nothing was changed")
+            with naming(lambda name=name: f"load_state_dict: nothing was changed: {name}"):  # type: ignore[misc]
+                check_values(array, own[name].dtype)
         for name, array in arrays.items():
             own[name].variable.assign(array)
         return IncompatibleKeys(missing, unexpected)

@@ -55,7 +55,8 @@ def _check_window(axes: int, kernel_size: Ints, stride: Ints | None, padding: In
     for k, p, d in zip(kernel, integers(padding, axes, "padding", 0), dilations, strict=True):
         if 2 * p > d * (k - 1) + 1:
             raise ValueError(
-                f"padding {padding} is more than half of the window (kernel_size {kernel_size}, dilation {dilation})"
+                f"padding {padding} is more than half of the window (kernel_size {kernel_size}, dilation {dilation}); "
+                f"use at most {(d * (k - 1) + 1) // 2}"
             )
 
 
@@ -65,6 +66,9 @@ class MaxPool2d(_MaxPool):
     kernel_size, stride (None: kernel_size), padding, dilation : an integer or (height, width).
     return_indices : whether to return (y, h*W + w of each maximum) instead of y.
     ceil_mode : whether a last window that does not fit whole counts.
+
+    Raises ValueError that names the layer for sizes below 1, padding over half a window and a window larger than the padded
+    image.
 
     >>> import numpy as np
     >>> MaxPool2d(3, stride=2, padding=1)(np.zeros((1, 2, 7, 7))).shape
@@ -91,6 +95,8 @@ class AvgPool2d(Module):
     kernel_size, stride (None: kernel_size), padding : an integer or (height, width).
     ceil_mode : whether a last window that does not fit whole counts.
     count_include_pad : whether padding counts in the divisor; divisor_override : the divisor, if given.
+
+    Errors as MaxPool2d.
 
     >>> import numpy as np
     >>> AvgPool2d(2)(np.arange(4.0).reshape(1, 1, 2, 2))
@@ -169,6 +175,8 @@ class AdaptiveAvgPool2d(_AdaptivePool):
     """The means of P x Q windows that cover the image: (N,C,H,W) -> (N,C,P,Q).
 
     output_size : P = Q, or (P, Q); None keeps the image's own extent.
+
+    Raises ValueError that names the layer for a wrong rank and for a size below 1.
 
     >>> import numpy as np
     >>> AdaptiveAvgPool2d(1)(np.ones((2, 3, 5, 5))).shape

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import functional as F
+from .functional.sizes import integer
 from .module import Module
 
 
 class Flatten(Module):
     """The axes start_dim to end_dim as one; the default keeps the batch.
+
+    Raises ValueError that names the layer for an axis that is not there, TypeError for one that is no integer.
 
     >>> import numpy as np
     >>> Flatten()(np.zeros((2, 3, 4, 5))).shape
@@ -19,8 +22,8 @@ class Flatten(Module):
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
-        self.start_dim = start_dim
-        self.end_dim = end_dim
+        self.start_dim = integer(start_dim, "start_dim")
+        self.end_dim = integer(end_dim, "end_dim")
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.flatten(x, self.start_dim, self.end_dim)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..graph import Tensor
+from ..naming import naming
 from ..ops.transposed_convolution import output_sizes
 from . import functional as F
 from .convolution import Ints, _Convolution
 from .functional.sizes import integers
-from .module import _naming
 
 
 class _TransposedConvolution(_Convolution):
@@ -41,7 +41,7 @@ class _TransposedConvolution(_Convolution):
         if output_size is None:
             return super().__call__(input)
         shape = input.shape if isinstance(input, Tensor) else np.shape(input)
-        with _naming(lambda: repr(self)):
+        with naming(self._title):
             return self._transpose(input, self._output_padding(shape, output_size))
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]

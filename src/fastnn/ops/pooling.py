@@ -21,13 +21,14 @@ def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     extent = dilation * (kernel - 1) + 1
     if 2 * padding > extent:
         raise ValueError(
-            f"padding {padding} is more than half of the window of {extent} (kernel {kernel}, dilation {dilation})"
+            f"padding {padding} is more than half of the window of {extent} (kernel {kernel}, dilation {dilation}); "
+            f"use at most {extent // 2}"
         )
     count: int = _core.window_positions(size, kernel, stride, dilation, padding, padding, ceil_mode)
     if count < 1:
         raise ValueError(
             f"the window of {extent} (kernel {kernel}, dilation {dilation}) is larger than the padded input of "
-            f"{size + 2 * padding} (size {size}, padding {padding})"
+            f"{size + 2 * padding} (size {size}, padding {padding}); use a smaller kernel or more padding"
         )
     return count
 

@@ -29,7 +29,7 @@ class Adam(Optimizer):
     >>> Adam(betas=(0.9, 1.0))
     Traceback (most recent call last):
     ...
-    ValueError: betas[1] must lie in [0, 1), got 1.0
+    ValueError: Adam: betas[1] must lie in [0, 1), got 1.0
     """
 
     operation = "adam_update"

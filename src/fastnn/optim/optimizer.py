@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph import Graph, RuntimeValue, Tensor
+from ..naming import naming
 from ..nn.parameter import Buffer, Parameter
 from ..trace import structure_clock
 from ..variable import Variable
@@ -30,6 +31,12 @@ class Optimizer:
     l1 * sum(abs(w)) + l2 * sum(w * w) added for the parameters w of the group.
 
     `lr` is a number or a schedule, a callable step -> lr with steps counted from 0.
+
+    >>> from fastnn import optim
+    >>> layer = nn.Linear(2, 3)
+    >>> optimizer = optim.SGD([{"params": [layer.weight], "l2": 1e-3}, {"params": [layer.bias]}], lr=0.1)
+    >>> [group["l2"] for group in optimizer.param_groups], isinstance(optimizer, optim.Optimizer)
+    ([0.001, 0.0], True)
     """
 
     operation: ClassVar[str]
@@ -42,8 +49,9 @@ class Optimizer:
         self._for_all = params is None
         self._bound_to: Any = None
         self.param_groups: list[ParameterGroup] = []
-        for settings in [{}] if params is None else _as_groups(params):
-            self.add_param_group(settings)
+        with naming(lambda: type(self).__name__):
+            for settings in [{}] if params is None else _as_groups(params):
+                self.add_param_group(settings)
 
     # -- groups
 

@@ -45,7 +45,12 @@ def _flatten_hint(input: Tensor, features: int) -> str:
     product = 1
     for extent in input.shape[1:]:
         product *= extent
-    return "; pass x.flatten(1)" if input.ndim > 2 and product == features else ""
+    if input.ndim > 2 and product == features:
+        return "; pass x.flatten(1)"
+    if input.ndim == 2 and input.shape[0] == features:
+        return "; pass x.T, samples first"
+    wanted = (*input.shape[:-1], features)
+    return f"; pass an input of shape {wanted}, or make the layer for the features that there are"
 
 
 @eager("input", "weight", "bias")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ...graph import Graph, Tensor
+from ...naming import FUNCTION, naming
 from ...trace import Compiled
 from ...variable import Variable
 from ..parameter import Buffer, Parameter
@@ -22,20 +23,26 @@ def eager(*tensors: str, integers: tuple[str, ...] = ()) -> Callable[[Function],
 
     Integers given for `integers` (class labels, positions) stay integers, all others become float32. The wrapped
     function always sees symbolic tensors. Buffers are not turned into inputs but stay variables, so that
-    running statistics can be updated.
+    running statistics can be updated. Errors name the function, unless it is called in a layer's forward.
     """
 
     def decorate(function: Function) -> Function:
         parameters = signature(function)
+
+        def name() -> str:
+            return function.__name__
 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             bound = parameters.bind(*args, **kwargs).arguments
             given = {name: bound[name] for name in tensors if bound.get(name) is not None}
             symbol = next((value for value in given.values() if isinstance(value, Tensor)), None)
-            if symbol is not None:
+            if symbol is not None and symbol.graph.origin:  # inside a layer, which names itself
                 return function(**{**bound, **_lifted(symbol.graph, given, integers)})
-            return _execute(function, bound, given, integers)
+            with naming(name, FUNCTION):
+                if symbol is not None:
+                    return function(**{**bound, **_lifted(symbol.graph, given, integers)})
+                return _execute(function, bound, given, integers)
 
         return call  # type: ignore[return-value]
 

@@ -28,7 +28,8 @@ def _labels_shape(input: Shape) -> Shape:
 
 
 def _limit_labels(target: Tensor, classes: int, ignore_index: int, function: str = "cross_entropy") -> None:
-    limit_integers(target, classes, f"{function}: a target is not one of the {classes} classes", ignore_index)
+    name = target.graph.origin or function
+    limit_integers(target, classes, f"{name}: a target is not one of the {classes} classes", ignore_index)
 
 
 def _check_class_weight(input: Tensor, weight: Tensor | None) -> None:
@@ -44,10 +45,13 @@ def _check_labels(input: Tensor, target: Tensor) -> None:
         raise TypeError(
             f"class indices must be integers, got {target.dtype} of shape {target.shape}; pass y.astype(np.int64)"
         )
-    if target.shape != _labels_shape(input.shape):
+    wanted = _labels_shape(input.shape)
+    if target.shape != wanted:
+        hint = "; pass y.argmax(axis=1)" if target.shape == input.shape and input.ndim > 1 else ""
+        if target.shape in ((*wanted, 1), (wanted[:1] + (1, *wanted[1:]))):
+            hint = f"; pass y.reshape({wanted})"
         raise ValueError(
-            f"class indices must have the shape {_labels_shape(input.shape)} for scores of shape {input.shape}, "
-            f"got {target.shape}"
+            f"class indices must have the shape {wanted} for scores of shape {input.shape}, got {target.shape}{hint}"
         )
 
 

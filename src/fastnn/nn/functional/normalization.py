@@ -62,7 +62,10 @@ def _with_batch_statistics(
     for extent in (input.shape[0], *input.shape[2:]):
         values *= extent
     if values == 1:
-        raise ValueError(f"training needs more than one value per channel, got an input of shape {input.shape}")
+        raise ValueError(
+            f"training needs more than one value per channel, got an input of shape {input.shape}; "
+            "pass a larger batch, or call eval() first"
+        )
     if batches is not None:
         given["batches"] = batches
     tracked = [name for name in ("running_mean", "running_variance", "batches") if name in given]

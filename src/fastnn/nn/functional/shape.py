@@ -15,6 +15,8 @@ from .eager import eager
 def flatten(input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """The axes start_dim to end_dim as one, in logical (N,C,H,W) order.
 
+    Raises ValueError for an axis that is not there.
+
     >>> import numpy as np
     >>> flatten(np.zeros((2, 3, 4, 5)), 1).shape
     (2, 60)

@@ -40,20 +40,23 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
 
 
-def positive_integer(value: Any, name: str) -> int:
-    """One integer of at least 1."""
+def integer(value: Any, name: str) -> int:
+    """One integer of any sign."""
     if not _is_integer(value):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
+    return int(value)
+
+
+def positive_integer(value: Any, name: str) -> int:
+    """One integer of at least 1."""
+    if integer(value, name) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     return int(value)
 
 
 def label(value: Any, name: str) -> int:
     """One integer of 64 bits, of any sign."""
-    if not _is_integer(value):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not -(2**63) <= value < 2**63:
+    if not -(2**63) <= integer(value, name) < 2**63:
         raise ValueError(f"{name} must have 64 bits at most, got {value!r}")
     return int(value)
 
@@ -118,7 +121,8 @@ def convolution_padding(padding: Any, kernel: Sequence[int], stride: Sequence[in
 def check_rank(input: Tensor, ranks: Sequence[int], form: str) -> None:
     """The tensor has one of the ranks; `form` says which, in letters."""
     if input.ndim not in ranks:
-        raise ValueError(f"the input must have the shape {form}, got {input.ndim} axes in {input.shape}")
+        hint = "; pass x[None], a batch of one" if input.ndim + 1 == min(ranks) else ""
+        raise ValueError(f"the input must have the shape {form}, got {input.ndim} axes in {input.shape}{hint}")
 
 
 def check_channels(shape: Shape, channels: int, what: str = "channels") -> None:
@@ -130,6 +134,10 @@ def check_channels(shape: Shape, channels: int, what: str = "channels") -> None:
         message += "; it looks like N,H,W,C; pass x.transpose(0, 3, 1, 2)"
     elif len(shape) == 3 and shape[2] == channels:
         message += "; it looks like N,L,C; pass x.transpose(0, 2, 1)"
+    else:
+        message += (
+            f"; pass an input of shape {(shape[0], channels, *shape[2:])}, or make the layer for {shape[1]} {what}"
+        )
     raise ValueError(message)
 
 
