@@ -49,3 +49,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     train = import_module(".train", __name__)
     return train if name == "train" else train.Trainer
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "train"})
