@@ -117,7 +117,9 @@ def test_a_class_out_of_range_is_an_error_before_anything_changes(label: int) ->
     model, labels = Model(), np.array([0, label, 4])
     before = model.state_dict()
     x = np.arange(15.0).reshape(3, 5)
-    message = rf"^(CrossEntropyLoss\(\)|cross_entropy): a target is not one of the 5 classes: got {label}, allowed are 0 to 4"
+    message = (
+        rf"^(CrossEntropyLoss\(\)|cross_entropy): a target is not one of the 5 classes: got {label}, allowed are 0 to 4"
+    )
     with pytest.raises(ValueError, match=message):
         fnn.value_and_grad(model, nn.CrossEntropyLoss())(x, labels)
     for name, value in model.state_dict().items():

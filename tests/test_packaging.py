@@ -5,15 +5,21 @@ from __future__ import annotations
 import doctest
 import importlib
 import importlib.metadata
+import inspect
 import pkgutil
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from subprocesses import output_of
 
 import fastnn as fnn
+import fastnn.data
+import fastnn.models
+import fastnn.reference
+import fastnn.train
 from fastnn import _core, nn
 
 PACKAGE = Path(fnn.__file__).parent
@@ -32,6 +38,14 @@ def test_docstring_examples(name: str) -> None:
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     result = doctest.testmod(module, extraglobs=names, optionflags=flags)
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("module", [fnn, nn, nn.functional, fnn.optim, fnn.train, fnn.data, fnn.models, fnn.reference])
+def test_everything_public_has_an_example(module: ModuleType) -> None:
+    public = {name: getattr(module, name) for name in module.__all__}
+    documented = {name: value for name, value in public.items() if inspect.isclass(value) or inspect.isfunction(value)}
+    assert documented
+    assert [name for name, value in documented.items() if ">>>" not in (value.__doc__ or "")] == []
 
 
 def test_version() -> None:
@@ -66,6 +80,19 @@ def test_public_names_exist() -> None:
     for module in (fnn, nn, nn.functional, fnn.optim):
         for name in getattr(module, "__all__", []):
             assert hasattr(module, name), f"{module.__name__}.{name}"
+            assert name in dir(module), f"{module.__name__}.{name}"
+
+
+def test_what_is_imported_late_is_there() -> None:
+    code = "from fastnn import optim; print('CosineDecay' in dir(optim), optim.schedule.StepDecay is optim.StepDecay)"
+    assert output_of(code) == "True True"
+    assert (
+        output_of("import fastnn; print('Trainer' in dir(fastnn), fastnn.Trainer is fastnn.train.Trainer)")
+        == "True True"
+    )
+    for module in (fnn, fnn.optim):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            _ = module.nothing
 
 
 def test_import_brings_nothing_but_numpy_and_threadpoolctl() -> None:

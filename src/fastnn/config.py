@@ -83,7 +83,14 @@ def facts() -> dict[str, Any]:
 
 
 def show_config() -> None:
-    """Prints versions, CPU, instruction sets, threads and why that many, and the OpenMP runtime."""
+    """Prints versions, CPU, instruction sets, threads and why that many, and the OpenMP runtime.
+
+    >>> show_config()
+    fastnn: ...
+    platform: ...
+    cpu: ...
+    isas: ...
+    """
     f = facts()
     runtimes = ", ".join(f"{r['name']} ({r['path']})" for r in f["openmp_runtimes"]) or "none loaded"
     rows = {

@@ -48,6 +48,8 @@ _lock = Lock()
 def manual_seed(seed: int) -> None:
     """Restarts initial weights, dropout and shuffling from a seed (0 to 2**64 - 1; 0 when a program starts).
 
+    Raises TypeError for what is no integer, ValueError for one out of range.
+
     >>> manual_seed(7)
     """
     global _state
@@ -60,7 +62,13 @@ def manual_seed(seed: int) -> None:
 
 
 def initial_seed() -> int:
-    """The seed that is in force."""
+    """The seed that is in force.
+
+    >>> manual_seed(7)
+    >>> initial_seed()
+    7
+    >>> manual_seed(0)
+    """
     return _state.stream.seed
 
 

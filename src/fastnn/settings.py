@@ -63,7 +63,11 @@ def _chosen(**changes: Any) -> Iterator[None]:
 
 
 def current_isa() -> str:
-    """The instruction set that calls made here use: the best one, unless `FASTNN_ISA` or `use_isa` says otherwise."""
+    """The instruction set that calls made here use: the best one, unless `FASTNN_ISA` or `use_isa` says otherwise.
+
+    >>> current_isa() in available_isas()
+    True
+    """
     return _choice.get().isa
 
 
@@ -137,12 +141,18 @@ def without_passes(*names: str) -> Iterator[None]:
 
 
 def get_num_threads() -> int:
-    """How many threads a call made now uses."""
+    """How many threads a call made now uses.
+
+    >>> get_num_threads() >= 1
+    True
+    """
     return int(_core.get_num_threads())
 
 
 def set_num_threads(threads: int) -> None:
     """Lets later calls use this many threads (1 or more); results do not depend on it.
+
+    Raises ValueError for fewer than 1, TypeError for what is no integer.
 
     >>> before = get_num_threads()
     >>> set_num_threads(1)

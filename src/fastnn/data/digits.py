@@ -10,7 +10,12 @@ from ..variable import Array
 
 
 class Digits(NamedTuple):
-    """Images (N,1,8,8), float32 from 0 to 1, and classes (N,), int64 from 0 to 9."""
+    """Images (N,1,8,8), float32 from 0 to 1, and classes (N,), int64 from 0 to 9.
+
+    >>> digits = load_digits()
+    >>> digits.x_train.max().item(), digits.y_test.dtype
+    (1.0, dtype('int64'))
+    """
 
     x_train: Array
     y_train: Array

@@ -22,7 +22,12 @@ __all__ = ["NETS", "Net", "alexnet", "lenet", "mlp", "mobilenetv2", "resnet18", 
 
 @dataclass(frozen=True)
 class Net:
-    """A net with what it takes and gives, and the batch sizes at which it is usually measured."""
+    """A net with what it takes and gives, and the batch sizes at which it is usually measured.
+
+    >>> net = NETS["lenet"]
+    >>> net.make().plan((1, *net.image)).outputs[0].shape
+    (1, 10)
+    """
 
     make: Callable[..., Any]
     image: tuple[int, int, int]

@@ -24,6 +24,9 @@ def lenet(nn: Any = fastnn_nn) -> Any:
     """LeNet-5 with ReLU and max pooling (after LeCun, Bottou, Bengio and Haffner 1998).
 
     x (N,1,28,28) -> logits (N,10); 61,706 parameters.
+
+    >>> lenet().eval()(np.zeros((2, 1, 28, 28))).shape
+    (2, 10)
     """
     features = [
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
@@ -37,6 +40,9 @@ def smallcnn(nn: Any = fastnn_nn) -> Any:
     """Two pairs of 3x3 convolutions with batch norm, each pair pooled and dropped out, for 32x32 colour images.
 
     x (N,3,32,32) -> logits (N,10); 1,117,162 parameters.
+
+    >>> smallcnn().eval()(np.zeros((2, 3, 32, 32))).shape
+    (2, 10)
     """
     layers: list[Any] = []
     for channels, width in ((3, 32), (32, 64)):
@@ -51,6 +57,9 @@ def alexnet(nn: Any = fastnn_nn) -> Any:
     """AlexNet in its one-column form (Krizhevsky 2014).
 
     x (N,3,224,224) -> logits (N,1000); 61.1 million parameters, most of them in the first dense layer.
+
+    >>> alexnet().eval()(np.zeros((1, 3, 224, 224))).shape  # doctest: +SKIP
+    (1, 1000)
     """
     features = [
         nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
@@ -70,6 +79,9 @@ def vgg11(nn: Any = fastnn_nn) -> Any:
     """VGG-11 with batch norm (configuration A of Simonyan and Zisserman 2015).
 
     x (N,3,224,224) -> logits (N,1000); 132.9 million parameters.
+
+    >>> vgg11().eval()(np.zeros((1, 3, 224, 224))).shape  # doctest: +SKIP
+    (1, 1000)
     """
     layers: list[Any] = []
     channels = 3

@@ -126,10 +126,13 @@ class ModuleDict(Module):
         return iter(self._modules)
 
     def keys(self) -> Iterable[str]:
+        """The names, in order."""
         return list(self._modules)
 
     def values(self) -> Iterable[Module]:
+        """The modules, in order."""
         return list(self._modules.values())
 
     def items(self) -> Iterable[tuple[str, Module]]:
+        """Names and modules, in order."""
         return list(self._modules.items())

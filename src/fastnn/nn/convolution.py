@@ -80,6 +80,9 @@ class Conv2d(_Convolution):
 
     Attributes: weight (K,C/groups,R,S), bias (K) or None; drawn uniformly within 1/sqrt(C/groups*R*S).
 
+    Raises ValueError (TypeError for what is no integer) that names the layer: sizes below 1, groups that do not divide, a wrong
+    rank or number of channels, a kernel larger than the padded image.
+
     >>> import numpy as np
     >>> layer = Conv2d(3, 8, 3, stride=2, padding=1)
     >>> layer
@@ -105,6 +108,8 @@ class Conv1d(_Convolution):
     """1-D convolution of sequences (N,C,L) -> (N,K,Q); parameters as Conv2d, for one axis.
 
     Attributes: weight (K,C/groups,S), bias (K) or None.
+
+    Errors as Conv2d.
 
     >>> import numpy as np
     >>> Conv1d(2, 4, 3, padding="same")(np.zeros((5, 2, 7))).shape

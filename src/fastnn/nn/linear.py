@@ -17,6 +17,8 @@ class Linear(Module):
     Attributes: weight (out_features, in_features), bias (out_features) or None; drawn uniformly within
     1/sqrt(in_features), as in PyTorch.
 
+    Raises ValueError that names the layer when the last axis has not in_features.
+
     >>> import numpy as np
     >>> layer = Linear(4, 3)
     >>> layer

@@ -21,6 +21,9 @@ class CrossEntropyLoss(Module):
     Called with scores (C), (N,C), (N,C,L) or (N,C,H,W) and integer class indices of the shape without C, or float
     probabilities of the scores' shape.
 
+    Raises ValueError that names the layer for shapes that do not fit and, before anything is touched, for a class out of range;
+    TypeError for indices given as floats.
+
     >>> import numpy as np
     >>> loss = CrossEntropyLoss(reduction="sum")
     >>> round(float(loss(np.zeros((2, 4)), np.array([1, 3]))), 4)

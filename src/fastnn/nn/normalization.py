@@ -85,6 +85,8 @@ class BatchNorm2d(_BatchNorm):
     Attributes: weight, bias, running_mean, running_var (C), num_batches_tracked (int64), each None where switched off.
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015.
 
+    Raises ValueError that names the layer for a wrong rank or number of channels, and in training for one value per channel.
+
     >>> import numpy as np
     >>> layer = BatchNorm2d(3)
     >>> layer
@@ -99,6 +101,8 @@ class BatchNorm2d(_BatchNorm):
 
 class BatchNorm1d(_BatchNorm):
     """Batch normalisation of vectors (N,C) or sequences (N,C,L) per channel; parameters as BatchNorm2d.
+
+    Errors as BatchNorm2d.
 
     >>> import numpy as np
     >>> BatchNorm1d(2, affine=False)(np.array([[1.0, 2.0], [3.0, 2.0]])).round(3)

@@ -23,6 +23,13 @@ class Callback:
 
     While `fit` runs, `self.trainer` is the trainer; `self.trainer.stop_training = True` ends the training after the
     batch at hand. `logs` holds the figures so far by name; epochs and batches count from 0.
+
+    >>> class Stop(Callback):
+    ...     def on_epoch_end(self, epoch, logs):
+    ...         self.trainer.stop_training = logs["loss"] < 10
+    >>> trainer = fnn.Trainer(nn.Linear(2, 3), nn.CrossEntropyLoss(), fnn.optim.SGD())
+    >>> len(trainer.fit(np.eye(2), [0, 1], epochs=9, callbacks=[Stop()], progress=False).history["loss"])
+    1
     """
 
     trainer: Trainer
@@ -210,7 +217,13 @@ class ReduceLROnPlateau(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Ends a training whose loss is no longer finite, with a warning that names epoch and step."""
+    """Ends a training whose loss is no longer finite, with a warning that names epoch and step.
+
+    >>> trainer = fnn.Trainer(nn.Linear(2, 3), nn.CrossEntropyLoss(), fnn.optim.SGD())
+    >>> history = trainer.fit(np.eye(2), [0, 1], epochs=2, callbacks=[TerminateOnNaN()], progress=False)
+    >>> len(history.history["loss"])
+    2
+    """
 
     def on_batch_end(self, batch: int, logs: Logs) -> None:
         if not math.isfinite(logs["loss"]):

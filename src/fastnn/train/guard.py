@@ -27,6 +27,9 @@ class Finding:
 
     kind : "input", "parameter" (an update wrote it), "layer" (its output, of finite inputs and weights) or "loss".
     name : the layer's or parameter's; "x" or "loss" otherwise. step counts from 1, epoch and batch from 0.
+
+    >>> Finding("layer", "3", step=7, epoch=0, batch=6).name
+    '3'
     """
 
     kind: str

@@ -14,6 +14,18 @@ class Metric:
     """A figure over many batches: `reset`, then `update` for each batch, then `result`.
 
     `output` is what the model returned, `target` the y given; both are NumPy arrays.
+
+    >>> class Largest(Metric):
+    ...     name = "largest"
+    ...     def reset(self):
+    ...         self.value = 0.0
+    ...     def update(self, output, target):
+    ...         self.value = max(self.value, float(output.max()))
+    ...     def result(self):
+    ...         return self.value
+    >>> trainer = fnn.Trainer(nn.ReLU(), nn.MSELoss(), fnn.optim.SGD(), [Largest()])
+    >>> trainer.evaluate([[1.0, 3.0]], [[1.0, 1.0]])
+    {'loss': 2.0, 'largest': 3.0}
     """
 
     name: str = "metric"

@@ -19,6 +19,10 @@ class LayerMonitor(Callback):
 
     The step with its monitors is a plan of its own, in which they only look: losses and weights have the bits that they
     have without them.
+
+    >>> from fastnn import train
+    >>> isinstance(train.DyingReLU(), LayerMonitor)
+    True
     """
 
     every = 1
@@ -45,7 +49,11 @@ class LayerMonitor(Callback):
 
 @dataclass(frozen=True)
 class RectifiedUnits:
-    """Which units of a ReLU layer were above 0 for some sample of an epoch."""
+    """Which units of a ReLU layer were above 0 for some sample of an epoch.
+
+    >>> RectifiedUnits("1", np.array([True, False, True, True])).dead_fraction
+    0.25
+    """
 
     layer: str
     fired: Array
@@ -129,7 +137,11 @@ def _units(words: Variable, shape: Shape) -> Array:
 
 @dataclass(frozen=True)
 class Norms:
-    """Means over the steps of an epoch that were looked at."""
+    """Means over the steps of an epoch that were looked at.
+
+    >>> Norms("0.weight", norm=5.0, largest=4.0, not_finite=0).norm
+    5.0
+    """
 
     name: str
     norm: float
