@@ -47,11 +47,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> 
 
 
 def check_values(values: Array, dtype: np.dtype[Any]) -> None:
-    """Values that a variable of the dtype can hold: TypeError for what are no real numbers, ValueError for a fraction, a NaN
-    or an integer of more than 64 bits where integers are kept.
+    """Values that a variable of the dtype can hold: TypeError for what are no real numbers, ValueError for a NaN or a number
+    of more than 64 bits where integers are kept. Fractions are cut off, as PyTorch does.
 
-    >>> check_values(np.array([1.0, 2.0]), np.dtype(np.int64))
-    >>> check_values(np.array([1.5]), np.dtype(np.int64))
+    >>> check_values(np.array([1.0, 2.5]), np.dtype(np.int64))
+    >>> check_values(np.array([np.nan]), np.dtype(np.int64))
     Traceback (most recent call last):
     ...
     ValueError: cannot assign values that are no integers of 64 bits to a variable of dtype int64
@@ -59,9 +59,8 @@ def check_values(values: Array, dtype: np.dtype[Any]) -> None:
     if values.dtype.kind not in "fiub":
         raise TypeError(f"cannot assign values of dtype {values.dtype} to a variable of dtype {dtype}")
     if dtype.kind == "i" and values.dtype.kind in "fu":
-        with np.errstate(invalid="ignore"):
-            integers = values.astype(dtype)
-        if not np.array_equal(integers.astype(values.dtype), values) or (integers < 0).any() != (values < 0).any():
+        numbers = values.astype(np.float64)
+        if not ((numbers >= -(2.0**63)) & (numbers < 2.0**63)).all():
             raise ValueError(f"cannot assign values that are no integers of 64 bits to a variable of dtype {dtype}")
 
 
