@@ -200,7 +200,8 @@ def test_batch_norm_is_folded(groups: int, bias: bool, isa: str, rng: np.random.
     exact = np.maximum(reference.batch_norm(y, norm[2], norm[3], norm[0], norm[1]).output, 0)
     np.testing.assert_allclose(model.eval()(x), exact, rtol=0, atol=1e-5 * exact.max())
     running = [step.kernel for step in model.plan(x.shape).steps if not step.prologue]
-    assert (running == ["conv2d_backward_data"]) == (groups == 1)
+    alone = running in (["conv2d_backward_data"], ["conv2d_spread_backward_data"])  # which one: by the lanes of the ISA
+    assert alone == (groups == 1)
 
 
 # ---- the layers
