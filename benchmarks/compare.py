@@ -11,14 +11,12 @@ several lists name is measured once. Nothing else should run meanwhile.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from statistics import geometric_mean
 
 import fastnn as fnn
-from fastnn.benchmark import kernels, peers
+from fastnn.benchmark import kernels, peers, report
 from fastnn.benchmark.cases import QUICK, read_cases
 from fastnn.benchmark.machine import measure_machine
 
@@ -36,27 +34,17 @@ def main() -> int:
     fnn.set_num_threads(arguments.threads)
     machine = measure_machine()
     peers.set_threads(machine.threads)
-    print(
-        f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s copying"
-    )
+    report.show_machine(machine)
     cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] or QUICK
     cases = list({case.name: case for case in cases if arguments.filter in case.name}.values())
-    print(kernels.header("torch"))
-    rows = []
-    for row in kernels.measure(cases, machine, "torch", arguments.seconds):
-        print(kernels.line(row), flush=True)
-        rows.append(row)
+    measured = kernels.measure(cases, machine, "torch", arguments.seconds)
+    rows = report.show_table(kernels.header("torch"), measured, kernels.lines)
     for direction in ("forward", "backward"):
         ratios = [row.ratio for row in rows if row.direction == direction and row.ratio is not None]
         if ratios:
             print(f"{direction}: geometric mean {geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
-    if arguments.json:
-        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    below = [row for row in rows if row.ratio is not None and row.ratio < arguments.fail_below]
-    for row in below:
-        print(f"below {arguments.fail_below}: {row.name} {row.direction} {row.ratio:.2f}")
-    return int(bool(below))
+    report.save_json(rows, machine, arguments.json)
+    return int(report.any_below(rows, arguments.fail_below))
 
 
 if __name__ == "__main__":

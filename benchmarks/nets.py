@@ -9,15 +9,13 @@ Nothing else should run meanwhile. With all peers it takes the better part of an
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import fastnn as fnn
-from fastnn.benchmark import net_plot, nets
+from fastnn.benchmark import nets, report
 from fastnn.benchmark.machine import measure_machine
-from fastnn.benchmark.net_calls import INFERENCE, TRAINING, Task, installed
+from fastnn.benchmark.net_calls import INFERENCE, TRAINING, installed
 from fastnn.models import NETS
 
 
@@ -38,29 +36,12 @@ def main() -> int:
     arguments = parser.parse_args()
     peers = [name for name in arguments.peers or installed() if name not in arguments.without]
     machine = measure_machine()
-    print(f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s, {machine.copy_gbs:.1f} GB/s")
-    tasks = [
-        Task(name, kind, batch, threads)
-        for name in arguments.nets
-        for kind in arguments.run
-        for batch in arguments.batch or (NETS[name].inference if kind == INFERENCE else NETS[name].training)
-        for threads in arguments.threads
-    ]
-    print(nets.header(not arguments.no_memory))
-    rows = []
-    for row in nets.measure(tasks, peers, arguments.seconds, not arguments.no_memory):
-        print(*nets.lines(row), sep="\n", flush=True)
-        rows.append(row)
-    print(*nets.summary(rows), sep="\n")
-    if arguments.json:
-        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if arguments.plot:
-        net_plot.save(rows, arguments.plot)
-    below = [row for row in rows if row.ratio is not None and row.ratio < arguments.fail_below]
-    for row in below:
-        print(f"below {arguments.fail_below}: {row.task.net} {row.task.kind} batch {row.task.batch}: {row.ratio:.2f}")
-    return int(bool(below))
+    report.show_machine(machine)
+    tasks = nets.tasks_of(arguments.nets, arguments.run, arguments.batch, arguments.threads)
+    rows = report.compare_nets(
+        tasks, peers, arguments.seconds, not arguments.no_memory, machine, arguments.json, arguments.plot
+    )
+    return int(report.any_below(rows, arguments.fail_below))
 
 
 if __name__ == "__main__":

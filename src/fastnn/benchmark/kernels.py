@@ -29,6 +29,10 @@ class Row:
     peer: Timing | None
 
     @property
+    def title(self) -> str:
+        return f"{self.name} {self.direction}"
+
+    @property
     def ratio(self) -> float | None:
         """Peer's time over ours: above 1 we are faster."""
         return self.peer.median / self.time.median if self.peer else None
@@ -104,10 +108,10 @@ def _milliseconds(time: Timing) -> str:
     return f"{time.median * 1e3:.3f} ({time.lower * 1e3:.3f}-{time.upper * 1e3:.3f})"
 
 
-def line(row: Row) -> str:
-    """One row as text."""
+def lines(row: Row) -> list[str]:
+    """A row as text: one line."""
     text = (
         f"{row.name:44s} {row.direction:8s} {_milliseconds(row.time):>27s} {row.rate:8.1f} {row.unit:7s} "
         f"{row.fraction:8.0%} {row.scaling:8.2f}"
     )
-    return text + (f" {_milliseconds(row.peer):>27s} {row.ratio:6.2f}" if row.peer else "")
+    return [text + (f" {_milliseconds(row.peer):>27s} {row.ratio:6.2f}" if row.peer else "")]

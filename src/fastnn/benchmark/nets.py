@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..models import NETS
 from ..settings import get_num_threads, set_num_threads
 from .net_calls import INFERENCE, Call, Task, make_call, torch_state
 from .net_memory import peak_above_start
@@ -32,6 +33,10 @@ class NetRow:
     times: dict[str, Timing]
     peak_bytes: dict[str, int]
     """Above the start of the process, where it was asked for."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.task.net} {self.task.kind} batch {self.task.batch}"
 
     @property
     def best_peer(self) -> str | None:
@@ -94,6 +99,19 @@ def measure_task(task: Task, contenders: Sequence[str], seconds: float, folder: 
         set_num_threads(before)
     peaks = {name: peak_above_start(name, task, folder) for name in contenders} if memory else {}
     return NetRow(task, times, peaks)
+
+
+def tasks_of(
+    names: Sequence[str], kinds: Sequence[str], batches: Sequence[int] | None, threads: Sequence[int]
+) -> list[Task]:
+    """All that is to be measured; without `batches` with those that NETS names for each net and kind of run."""
+    return [
+        Task(name, kind, batch, count)
+        for name in names
+        for kind in kinds
+        for batch in batches or (NETS[name].inference if kind == INFERENCE else NETS[name].training)
+        for count in threads
+    ]
 
 
 def measure(

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..benchmark.machine import Machine, measure_machine
+from ..benchmark.machine import measure_machine
 from ..settings import get_num_threads, set_num_threads
 from .options import count, missing_folder
 
@@ -55,16 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     return run_nets(arguments) if arguments.net else run_layers(arguments)
 
 
-def _show(machine: Machine) -> None:
-    print(
-        f"isa {machine.isa}, {machine.threads} threads: {machine.gflops:.1f} GFLOP/s of float32 FMA, "
-        f"{machine.copy_gbs:.1f} GB/s copying (read + write)\n"
-    )
-
-
 def run_layers(arguments: argparse.Namespace) -> int:
     """The table of layers."""
-    from ..benchmark import kernels, peers
+    from ..benchmark import kernels, peers, report
     from ..benchmark.cases import QUICK
 
     peer = arguments.peer[0] if arguments.peer else None
@@ -79,17 +70,12 @@ def run_layers(arguments: argparse.Namespace) -> int:
         print(f"fastnn bench: no layer's name contains {arguments.filter!r}")
         return 2
     machine = measure_machine()
-    _show(machine)
+    report.show_machine(machine)
     if peer:
         peers.set_threads(machine.threads)
-    print(kernels.header(peer))
-    rows = []
-    for row in kernels.measure(cases, machine, peer, arguments.seconds):
-        print(kernels.line(row), flush=True)
-        rows.append(row)
-    if arguments.json:
-        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    measured = kernels.measure(cases, machine, peer, arguments.seconds)
+    rows = report.show_table(kernels.header(peer), measured, kernels.lines)
+    report.save_json(rows, machine, arguments.json)
     return 0
 
 
@@ -114,8 +100,8 @@ def _chosen_peers(wanted: list[str]) -> list[str]:
 
 def run_nets(arguments: argparse.Namespace) -> int:
     """The table of whole nets."""
-    from ..benchmark import nets
-    from ..benchmark.net_calls import INFERENCE, TRAINING, Task
+    from ..benchmark import nets, report
+    from ..benchmark.net_calls import INFERENCE, TRAINING
     from ..models import NETS
 
     names = list(NETS) if "all" in arguments.net else arguments.net
@@ -132,25 +118,8 @@ def run_nets(arguments: argparse.Namespace) -> int:
         print("fastnn bench: --plot needs matplotlib to be installed")
         return 2
     machine, threads = measure_machine(), get_num_threads()
-    _show(machine)
+    report.show_machine(machine)
     kinds = [arguments.kind] if arguments.kind else [INFERENCE, TRAINING]
-    tasks = [
-        Task(name, kind, batch, threads)
-        for name in names
-        for kind in kinds
-        for batch in arguments.batch or (NETS[name].inference if kind == INFERENCE else NETS[name].training)
-    ]
-    print(nets.header(arguments.memory))
-    rows = []
-    for row in nets.measure(tasks, peers, arguments.seconds, arguments.memory):
-        print(*nets.lines(row), sep="\n", flush=True)
-        rows.append(row)
-    print(*nets.summary(rows), sep="\n")
-    if arguments.json:
-        figures = {"machine": asdict(machine), "rows": [row.to_json() for row in rows]}
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if arguments.plot:
-        from ..benchmark import net_plot
-
-        net_plot.save(rows, arguments.plot)
+    tasks = nets.tasks_of(names, kinds, arguments.batch, [threads])
+    report.compare_nets(tasks, peers, arguments.seconds, arguments.memory, machine, arguments.json, arguments.plot)
     return 0
