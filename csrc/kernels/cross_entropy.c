@@ -15,17 +15,10 @@
  * (2 C / lanes + 20 + 2 max_c |x[i,c] - lse_i|) eps * |dx[i,c]|: p[i,t] - 1 is taken as minus the sum of the others, divided by the
  * sum of all. The usual difference keeps no digit once a net is sure of itself, which is where training ends.
  * workspace: 2 * ceil(rows / 64) doubles. Parallel over blocks of 64 rows, combined in order. */
+#include "class_loss.h"
 #include "softmax.h"
 
-enum { BLOCK = 64, REDUCTION_NONE = 0, REDUCTION_MEAN = 1 };
-
-static inline bool is_counted(int64_t label, ptrdiff_t classes, ptrdiff_t ignore_index) {
-    return label != ignore_index && label >= 0 && label < classes;
-}
-
-static inline float class_weight_of(const float *class_weight, int64_t label) {
-    return class_weight ? class_weight[label] : 1.0f;
-}
+enum { BLOCK = 64 };
 
 /* sum_c x[c] */
 static float row_sum(const float *x, ptrdiff_t classes) {
@@ -82,15 +75,7 @@ void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_
         args->workspace[2 * b + 1] = weight;
     }
     fnn_barrier(team);
-    if (team->rank != 0) return;
-    double loss = 0, weight = 0;
-    for (ptrdiff_t b = 0; b < blocks; b++) {
-        loss += args->workspace[2 * b];
-        weight += args->workspace[2 * b + 1];
-    }
-    args->total_weight[0] = (float)weight;
-    if (args->reduction == REDUCTION_NONE) return;
-    args->loss[0] = (float)(args->reduction == REDUCTION_MEAN ? loss / weight : loss);
+    if (team->rank == 0) combine_blocks(args->workspace, blocks, args->reduction, args->loss, args->total_weight);
 }
 
 static void row_gradient(const struct fnn_cross_entropy_backward_args *args, ptrdiff_t row, float gradient,
@@ -100,7 +85,7 @@ static void row_gradient(const struct fnn_cross_entropy_backward_args *args, ptr
     float *dx = args->dlogits + row * classes, smoothing = (float)args->label_smoothing;
     int64_t label = args->labels[row];
     if (!is_counted(label, classes, args->ignore_index)) {
-        for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) store_lanes(dx + c, vec_zero(), lanes_left(classes - c));
+        clear_row(dx, classes);
         return;
     }
     float hard = (1.0f - smoothing) * class_weight_of(args->class_weight, label), soft = smoothing / (float)classes;
@@ -129,8 +114,7 @@ void FNN_FUNCTION(cross_entropy_backward)(const struct fnn_cross_entropy_backwar
     float smooth_weight = smoothing / (float)args->classes * weight_sum(args->class_weight, args->classes);
     struct fnn_range range = fnn_share(args->rows, team);
     for (ptrdiff_t row = range.begin; row < range.end; row++) {
-        float gradient = args->dloss[args->reduction == REDUCTION_NONE ? row : 0];
-        if (args->reduction == REDUCTION_MEAN) gradient /= args->total_weight[0];
+        float gradient = row_dloss(args->dloss, args->total_weight, args->reduction, row);
         row_gradient(args, row, gradient, smooth_weight);
     }
 }
