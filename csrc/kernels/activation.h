@@ -25,24 +25,30 @@
 
 #include "vector_math.h"
 
-enum activation_code {
-    HARDTANH,
-    LEAKY_RELU,
-    ELU,
-    SIGMOID,
-    TANH,
-    LOGSIGMOID,
-    SOFTPLUS,
-    SOFTSIGN,
-    SILU,
-    MISH,
-    GELU,
-    GELU_TANH,
-    HARDSIGMOID,
-    HARDSWISH,
-    EXPONENTIAL,
-    LOGARITHM
-};
+/* Each code with the function that computes it, forward in one kernel and backward in the other. */
+#define ACTIVATIONS(ONE)          \
+    ONE(HARDTANH, hardtanh)       \
+    ONE(LEAKY_RELU, leaky_relu)   \
+    ONE(ELU, elu)                 \
+    ONE(SIGMOID, sigmoid)         \
+    ONE(TANH, hyperbolic_tangent) \
+    ONE(LOGSIGMOID, logsigmoid)   \
+    ONE(SOFTPLUS, softplus)       \
+    ONE(SOFTSIGN, softsign)       \
+    ONE(SILU, silu)               \
+    ONE(MISH, mish)               \
+    ONE(GELU, gelu)               \
+    ONE(GELU_TANH, gelu_tanh)     \
+    ONE(HARDSIGMOID, hardsigmoid) \
+    ONE(HARDSWISH, hardswish)     \
+    ONE(EXPONENTIAL, exponential) \
+    ONE(LOGARITHM, logarithm)
+
+#define ACTIVATION_CODE(code, function) code,
+enum activation_code { ACTIVATIONS(ACTIVATION_CODE) };
+
+#define ACTIVATION_CASE(code, function) \
+    case code: map(function, args, team); break;
 
 struct activation {
     vec a, b, c;

@@ -116,22 +116,5 @@ FNN_INLINE void map(gradient_function *function, const struct fnn_activation_bac
 }
 
 void FNN_FUNCTION(activation_backward)(const struct fnn_activation_backward_args *args, const struct fnn_team *team) {
-    switch ((enum activation_code)args->code) {
-    case HARDTANH: map(hardtanh, args, team); return;
-    case LEAKY_RELU: map(leaky_relu, args, team); return;
-    case ELU: map(elu, args, team); return;
-    case SIGMOID: map(sigmoid, args, team); return;
-    case TANH: map(hyperbolic_tangent, args, team); return;
-    case LOGSIGMOID: map(logsigmoid, args, team); return;
-    case SOFTPLUS: map(softplus, args, team); return;
-    case SOFTSIGN: map(softsign, args, team); return;
-    case SILU: map(silu, args, team); return;
-    case MISH: map(mish, args, team); return;
-    case GELU: map(gelu, args, team); return;
-    case GELU_TANH: map(gelu_tanh, args, team); return;
-    case HARDSIGMOID: map(hardsigmoid, args, team); return;
-    case HARDSWISH: map(hardswish, args, team); return;
-    case EXPONENTIAL: map(exponential, args, team); return;
-    case LOGARITHM: map(logarithm, args, team); return;
-    }
+    switch ((enum activation_code)args->code) { ACTIVATIONS(ACTIVATION_CASE) }
 }

@@ -15,7 +15,21 @@
 
 #include "vector_math.h"
 
-enum loss_code { SQUARED_ERROR, ABSOLUTE_ERROR, HUBER, CROSS_ENTROPY, LOGIT_ENTROPY, DIVERGENCE, LOG_DIVERGENCE };
+/* Each code with the function that computes it, forward in one kernel and backward in the other. */
+#define LOSSES(ONE)                     \
+    ONE(SQUARED_ERROR, squared_error)   \
+    ONE(ABSOLUTE_ERROR, absolute_error) \
+    ONE(HUBER, huber)                   \
+    ONE(CROSS_ENTROPY, cross_entropy)   \
+    ONE(LOGIT_ENTROPY, logit_entropy)   \
+    ONE(DIVERGENCE, divergence)         \
+    ONE(LOG_DIVERGENCE, log_divergence)
+
+#define LOSS_CODE(code, function) code,
+enum loss_code { LOSSES(LOSS_CODE) };
+
+#define LOSS_CASE(code, function) \
+    case code: map(function, args, team); break;
 
 struct loss_settings {
     vec a, b;

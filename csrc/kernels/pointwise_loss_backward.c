@@ -66,13 +66,5 @@ FNN_INLINE void map(slope_function *function, const struct fnn_pointwise_loss_ba
 
 void FNN_FUNCTION(pointwise_loss_backward)(const struct fnn_pointwise_loss_backward_args *args,
                                            const struct fnn_team *team) {
-    switch ((enum loss_code)args->code) {
-    case SQUARED_ERROR: map(squared_error, args, team); return;
-    case ABSOLUTE_ERROR: map(absolute_error, args, team); return;
-    case HUBER: map(huber, args, team); return;
-    case CROSS_ENTROPY: map(cross_entropy, args, team); return;
-    case LOGIT_ENTROPY: map(logit_entropy, args, team); return;
-    case DIVERGENCE: map(divergence, args, team); return;
-    case LOG_DIVERGENCE: map(log_divergence, args, team); return;
-    }
+    switch ((enum loss_code)args->code) { LOSSES(LOSS_CASE) }
 }

@@ -77,15 +77,7 @@ FNN_INLINE void map(loss_function *function, const struct fnn_pointwise_loss_for
 
 void FNN_FUNCTION(pointwise_loss_forward)(const struct fnn_pointwise_loss_forward_args *args,
                                           const struct fnn_team *team) {
-    switch ((enum loss_code)args->code) {
-    case SQUARED_ERROR: map(squared_error, args, team); break;
-    case ABSOLUTE_ERROR: map(absolute_error, args, team); break;
-    case HUBER: map(huber, args, team); break;
-    case CROSS_ENTROPY: map(cross_entropy, args, team); break;
-    case LOGIT_ENTROPY: map(logit_entropy, args, team); break;
-    case DIVERGENCE: map(divergence, args, team); break;
-    case LOG_DIVERGENCE: map(log_divergence, args, team); break;
-    }
+    switch ((enum loss_code)args->code) { LOSSES(LOSS_CASE) }
     if (args->reduction == LOSS_REDUCTION_NONE) return;
     fnn_barrier(team);
     if (team->rank != 0) return;
