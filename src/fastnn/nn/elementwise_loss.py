@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from . import functional as F
-from .functional.sizes import one_of, real
-from .module import Module
+from .functional.sizes import real
+from .loss import _Loss
 from .parameter import Buffer
-
-
-class _Loss(Module):
-    """What the losses share: how the elements' losses are reduced, "mean", "sum" or "none"."""
-
-    def __init__(self, size_average: None = None, reduce: None = None, reduction: str = "mean") -> None:
-        super().__init__()
-        if size_average is not None or reduce is not None:
-            raise ValueError("size_average and reduce are no longer supported; use reduction")
-        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
 
 
 class MSELoss(_Loss):

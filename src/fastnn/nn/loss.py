@@ -10,7 +10,31 @@ from .module import Module
 from .parameter import Buffer
 
 
-class CrossEntropyLoss(Module):
+class _Loss(Module):
+    """What the losses share: how the elements' losses are reduced, "mean", "sum" or "none"."""
+
+    def __init__(self, size_average: None = None, reduce: None = None, reduction: str = "mean") -> None:
+        super().__init__()
+        if size_average is not None or reduce is not None:
+            raise ValueError("size_average and reduce are no longer supported; use reduction")
+        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
+
+
+class _ClassLoss(_Loss):
+    """What the losses of class indices share: the classes' weights, and the index that counts nowhere."""
+
+    _integers = (False, True)
+
+    def __init__(
+        self, weight: Any = None, size_average: None = None, ignore_index: int = -100, reduce: None = None,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
+        super().__init__(size_average, reduce, reduction)
+        self.register_buffer("weight", None if weight is None else Buffer(weight))
+        self.ignore_index = label(ignore_index, "ignore_index")
+
+
+class CrossEntropyLoss(_ClassLoss):
     """Cross-entropy of the softmax of scores with target classes, see `functional.cross_entropy`.
 
     Parameters
@@ -30,18 +54,11 @@ class CrossEntropyLoss(Module):
     2.7726
     """
 
-    _integers = (False, True)
-
     def __init__(
         self, weight: Any = None, size_average: None = None, ignore_index: int = -100, reduce: None = None,
         reduction: str = "mean", label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__()
-        if size_average is not None or reduce is not None:
-            raise ValueError("size_average and reduce are no longer supported; use reduction")
-        self.register_buffer("weight", None if weight is None else Buffer(weight))
-        self.ignore_index = label(ignore_index, "ignore_index")
-        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
+        super().__init__(weight, size_average, ignore_index, reduce, reduction)
         self.label_smoothing = real(label_smoothing, "label_smoothing", 0.0)
         if self.label_smoothing > 1.0:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
@@ -53,7 +70,7 @@ class CrossEntropyLoss(Module):
         )  # fmt: skip
 
 
-class NLLLoss(Module):
+class NLLLoss(_ClassLoss):
     """Negative log-likelihood of target classes, see `functional.nll_loss`.
 
     Parameters
@@ -69,19 +86,6 @@ class NLLLoss(Module):
     >>> round(float(NLLLoss()(log_probabilities, np.array([1, 3]))), 4)
     1.3863
     """
-
-    _integers = (False, True)
-
-    def __init__(
-        self, weight: Any = None, size_average: None = None, ignore_index: int = -100, reduce: None = None,
-        reduction: str = "mean",
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if size_average is not None or reduce is not None:
-            raise ValueError("size_average and reduce are no longer supported; use reduction")
-        self.register_buffer("weight", None if weight is None else Buffer(weight))
-        self.ignore_index = label(ignore_index, "ignore_index")
-        self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
 
     def forward(self, input: Any, target: Any) -> Any:  # type: ignore[override]
         return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
