@@ -10,7 +10,8 @@ import numpy as np
 from . import functional as F
 from .functional.sizes import check_channels, check_rank, positive_integer, real
 from .module import Module
-from .parameter import Buffer, Parameter
+from .normalization import _ChannelNorm
+from .parameter import Parameter
 
 
 class LayerNorm(Module):
@@ -78,34 +79,14 @@ class GroupNorm(Module):
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
-class _InstanceNorm(Module):
+class _InstanceNorm(_ChannelNorm):
     """What the instance normalisations of any number of axes share."""
-
-    ranks: tuple[int, ...]
-    form: str
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
         track_running_stats: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.num_features = positive_integer(num_features, "num_features")
-        self.eps = real(eps, "eps", 0.0)
-        self.momentum = None if momentum is None else real(momentum, "momentum", 0.0)
-        self.affine = bool(affine)
-        self.track_running_stats = bool(track_running_stats)
-        self.weight = Parameter(np.ones(num_features)) if affine else None
-        self.bias = Parameter(np.zeros(num_features)) if affine else None
-        tracked = self.track_running_stats
-        self.register_buffer("running_mean", Buffer(np.zeros(num_features)) if tracked else None)
-        self.register_buffer("running_var", Buffer(np.ones(num_features)) if tracked else None)
-        self.register_buffer("num_batches_tracked", Buffer(0, np.int64) if tracked else None)
-
-    def reset_running_stats(self) -> None:
-        """Forgets the batches seen: mean 0, variance 1."""
-        if self.track_running_stats:
-            self.running_mean.data = np.zeros(self.num_features)
-            self.running_var.data = np.ones(self.num_features)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         check_rank(x, self.ranks, self.form)
@@ -114,12 +95,6 @@ class _InstanceNorm(Module):
             x, self.running_mean, self.running_var, self.weight, self.bias,
             self.training or not self.track_running_stats, self.momentum or 0.0, self.eps,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
 
 
 class InstanceNorm2d(_InstanceNorm):

@@ -12,27 +12,21 @@ from .module import Module
 from .parameter import Buffer, Parameter
 
 
-class _BatchNorm(Module):
-    """What the batch normalisations of any number of axes share."""
+class _ChannelNorm(Module):
+    """What batch and instance normalisation share: a weight and a bias for each channel, statistics of the batches seen."""
 
     ranks: tuple[int, ...]
     form: str
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, *, decay: float | None = None, running_var: str = "unbiased",
-    ) -> None:  # fmt: skip
+        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool
+    ) -> None:
         super().__init__()
         self.num_features = positive_integer(num_features, "num_features")
         self.eps = real(eps, "eps", 0.0)
-        if decay is not None:
-            if real(decay, "decay", 0.0) > 1.0:
-                raise ValueError(f"decay must lie in [0, 1], got {decay}")
-            momentum = 1.0 - decay
         self.momentum = None if momentum is None else real(momentum, "momentum", 0.0)
         self.affine = bool(affine)
         self.track_running_stats = bool(track_running_stats)
-        self.running_var_estimator = one_of(running_var, "running_var", "unbiased", "biased")
         self.weight = Parameter(np.ones(num_features)) if affine else None
         self.bias = Parameter(np.zeros(num_features)) if affine else None
         tracked = self.track_running_stats
@@ -54,6 +48,27 @@ class _BatchNorm(Module):
             self.weight.data = np.ones(self.num_features)
             self.bias.data = np.zeros(self.num_features)
 
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class _BatchNorm(_ChannelNorm):
+    """What the batch normalisations of any number of axes share."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, *, decay: float | None = None, running_var: str = "unbiased",
+    ) -> None:  # fmt: skip
+        if decay is not None:
+            if real(decay, "decay", 0.0) > 1.0:
+                raise ValueError(f"decay must lie in [0, 1], got {decay}")
+            momentum = 1.0 - decay
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        self.running_var_estimator = one_of(running_var, "running_var", "unbiased", "biased")
+
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         check_rank(x, self.ranks, self.form)
         check_channels(x.shape, self.num_features)
@@ -62,12 +77,6 @@ class _BatchNorm(Module):
             x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps,
             running_var_estimator=self.running_var_estimator, num_batches_tracked=self.num_batches_tracked,
         )  # fmt: skip
-
-    def extra_repr(self) -> str:
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
 
 
 class BatchNorm2d(_BatchNorm):
