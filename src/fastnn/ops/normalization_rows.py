@@ -1,28 +1,23 @@
-"""Layer normalisation of the rows of a matrix."""
+"""Normalisation of each sample by itself: rows of a matrix, groups of channels of an image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from ..graph import Node, Op, Spec, Tensor, register
+from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
 
 Names = tuple[str, ...]
 
 
-@register
-class LayerNorm(Op):
-    """y (rows, columns) and the statistics (3, rows) of x; `given` names the inputs behind x: some of weight, bias."""
+class SampleNorm(Op):
+    """What layer and group normalisation share: inputs are x and those that `given` names, some of weight and bias; outputs are
+    y and the statistics of x. Its gradient is the operation of the same name and "_backward"."""
 
-    name = "layer_norm"
-
-    def infer(self, x: Tensor, *inputs: Tensor, given: Names, eps: float) -> tuple[Spec, Spec]:  # type: ignore[override]
-        for name, tensor in zip(given, inputs, strict=True):
-            if tensor.shape != x.shape[1:]:
-                raise ValueError(f"{name} must have shape {x.shape[1:]}, got {tensor.shape}")
-        return x.spec, Spec((3, x.shape[0]))
+    kept: ClassVar[Names] = ()
+    """Attributes that the gradient has as well."""
 
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
         dy = dys[0]
@@ -31,56 +26,91 @@ class LayerNorm(Op):
         named = dict(zip(node.given, node.inputs[1:], strict=True))
         wanted = tuple(n for n, need in zip(("x", *node.given), needed, strict=True) if need)
         weight = [named["weight"]] if "weight" in named else []
-        recorded = dy.graph.record("layer_norm_backward", dy, node.inputs[0], node.outputs[1], *weight, wanted=wanted)
+        kept = {name: node.attributes[name] for name in self.kept}
+        recorded = dy.graph.record(
+            f"{self.name}_backward", dy, node.inputs[0], node.outputs[1], *weight, wanted=wanted, **kept
+        )
         gradients = dict(zip(wanted, recorded, strict=True))
         return [gradients.get(name) for name in ("x", *node.given)]
 
     def in_place(self, node: Node) -> dict[int, int]:
         return {0: 0}
 
-    def lower(self, node: Node, steps: Lowering) -> None:
-        x, (y, statistics) = node.inputs[0], node.outputs
-        named = dict(zip(node.given, node.inputs[1:], strict=True))
-        steps.step(
-            "layer_norm_forward",
-            elements(x) / FLOATS_PER_NANOSECOND * 2,
-            x=steps.pointer(x),
-            weight=steps.pointer(named.get("weight")),
-            bias=steps.pointer(named.get("bias")),
-            y=steps.pointer(y),
-            statistics=steps.pointer(statistics),
-            rows=x.shape[0],
-            columns=x.shape[1],
-            eps=node.eps,
-        )
 
-
-@register
-class LayerNormBackward(Op):
+class SampleNormBackward(Op):
     """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if any."""
 
-    name = "layer_norm_backward"
-
-    def infer(self, dy: Tensor, x: Tensor, *_: Tensor, wanted: Names) -> tuple[Spec, ...]:  # type: ignore[override]
-        return tuple(x.spec if name == "x" else Spec(x.shape[1:]) for name in wanted)
+    def infer(self, dy: Tensor, x: Tensor, *_: Tensor, wanted: Names, **attributes: Any) -> tuple[Spec, ...]:  # type: ignore[override]
+        return tuple(x.spec if name == "x" else Spec(x.shape[1:2]) for name in wanted)
 
     def in_place(self, node: Node) -> dict[int, int]:
         return {node.wanted.index("x"): 0} if "x" in node.wanted else {}
 
+
+def _check_given(given: Names, inputs: Sequence[Tensor], channels: Shape) -> None:
+    for name, tensor in zip(given, inputs, strict=True):
+        if tensor.shape != channels:
+            raise ValueError(f"{name} must have shape {channels}, got {tensor.shape}")
+
+
+def _forward_arguments(node: Node, steps: Lowering) -> dict[str, Any]:
+    named = dict(zip(node.given, node.inputs[1:], strict=True))
+    return {
+        "x": steps.pointer(node.inputs[0]),
+        "weight": steps.pointer(named.get("weight")),
+        "bias": steps.pointer(named.get("bias")),
+        "y": steps.pointer(node.outputs[0]),
+        "statistics": steps.pointer(node.outputs[1]),
+        "eps": node.eps,
+    }
+
+
+def _backward_arguments(node: Node, steps: Lowering) -> dict[str, Any]:
+    dy, x, statistics, *weight = node.inputs
+    gradients = {name: steps.pointer(tensor) for name, tensor in zip(node.wanted, node.outputs, strict=True)}
+    return {
+        "dy": steps.pointer(dy),
+        "x": steps.pointer(x),
+        "statistics": steps.pointer(statistics),
+        "weight": steps.pointer(weight[0] if weight else None),
+        "dx": gradients.get("x"),
+        "dweight": gradients.get("weight"),
+        "dbias": gradients.get("bias"),
+    }
+
+
+@register
+class LayerNorm(SampleNorm):
+    """y (rows, columns) and the statistics (3, rows) of x; `given` names the inputs behind x: some of weight, bias."""
+
+    name = "layer_norm"
+
+    def infer(self, x: Tensor, *inputs: Tensor, given: Names, eps: float) -> tuple[Spec, Spec]:  # type: ignore[override]
+        _check_given(given, inputs, x.shape[1:])
+        return x.spec, Spec((3, x.shape[0]))
+
     def lower(self, node: Node, steps: Lowering) -> None:
-        dy, x, statistics, *weight = node.inputs
+        x = node.inputs[0]
+        steps.step(
+            "layer_norm_forward",
+            elements(x) / FLOATS_PER_NANOSECOND * 2,
+            **_forward_arguments(node, steps),
+            rows=x.shape[0],
+            columns=x.shape[1],
+        )
+
+
+@register
+class LayerNormBackward(SampleNormBackward):
+    name = "layer_norm_backward"
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        x = node.inputs[1]
         rows, columns = x.shape
-        gradients: dict[str, Any] = {n: steps.pointer(t) for n, t in zip(node.wanted, node.outputs, strict=True)}
         steps.step(
             "layer_norm_backward",
             elements(x) / FLOATS_PER_NANOSECOND * 2,
-            dy=steps.pointer(dy),
-            x=steps.pointer(x),
-            statistics=steps.pointer(statistics),
-            weight=steps.pointer(weight[0] if weight else None),
-            dx=gradients.get("x"),
-            dweight=gradients.get("weight"),
-            dbias=gradients.get("bias"),
+            **_backward_arguments(node, steps),
             workspace=steps.workspace(2 * min(64, -(-rows // 8)) * columns * 4),
             rows=rows,
             columns=columns,
@@ -102,81 +132,43 @@ def _thread_floats(channels: int) -> int:
 
 
 @register
-class GroupNorm(Op):
+class GroupNorm(SampleNorm):
     """y (N,C,H,W) and the statistics (3, N * groups) of x, an image with more than no pixel; `given` names the inputs behind
     x: some of weight, bias (C)."""
 
     name = "group_norm"
+    kept = ("groups",)
 
     def infer(self, x: Tensor, *inputs: Tensor, given: Names, groups: int, eps: float) -> tuple[Spec, Spec]:  # type: ignore[override]
         if x.ndim != 4 or 0 in x.shape[1:] or x.shape[1] % groups:
             raise ValueError(f"{groups} groups of an image (N,C,H,W) are normalised, got {x.shape}")
-        for name, tensor in zip(given, inputs, strict=True):
-            if tensor.shape != x.shape[1:2]:
-                raise ValueError(f"{name} must have shape {x.shape[1:2]}, got {tensor.shape}")
+        _check_given(given, inputs, x.shape[1:2])
         return x.spec, Spec((3, x.shape[0] * groups))
 
-    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
-        dy = dys[0]
-        if dy is None:
-            return [None] * len(node.inputs)
-        named = dict(zip(node.given, node.inputs[1:], strict=True))
-        wanted = tuple(n for n, need in zip(("x", *node.given), needed, strict=True) if need)
-        weight = [named["weight"]] if "weight" in named else []
-        recorded = dy.graph.record(
-            "group_norm_backward", dy, node.inputs[0], node.outputs[1], *weight, wanted=wanted, groups=node.groups
-        )
-        gradients = dict(zip(wanted, recorded, strict=True))
-        return [gradients.get(name) for name in ("x", *node.given)]
-
-    def in_place(self, node: Node) -> dict[int, int]:
-        return {0: 0}
-
     def lower(self, node: Node, steps: Lowering) -> None:
-        x, (y, statistics) = node.inputs[0], node.outputs
-        named = dict(zip(node.given, node.inputs[1:], strict=True))
+        x = node.inputs[0]
         stride = _thread_floats(x.shape[1])
         steps.step(
             "group_norm_forward",
             elements(x) / FLOATS_PER_NANOSECOND * 2,
-            x=steps.pointer(x),
-            weight=steps.pointer(named.get("weight")),
-            bias=steps.pointer(named.get("bias")),
-            y=steps.pointer(y),
-            statistics=steps.pointer(statistics),
+            **_forward_arguments(node, steps),
             workspace=steps.workspace(steps.facts.threads * stride * 4),
             workspace_stride=stride,
-            eps=node.eps,
             **_image_sizes(x, node.groups),
         )
 
 
 @register
-class GroupNormBackward(Op):
-    """Gradients of x, weight, bias, those that `wanted` names, from dy, x, the statistics and weight, if any."""
-
+class GroupNormBackward(SampleNormBackward):
     name = "group_norm_backward"
 
-    def infer(self, dy: Tensor, x: Tensor, *_: Tensor, wanted: Names, groups: int) -> tuple[Spec, ...]:  # type: ignore[override]
-        return tuple(x.spec if name == "x" else Spec(x.shape[1:2]) for name in wanted)
-
-    def in_place(self, node: Node) -> dict[int, int]:
-        return {node.wanted.index("x"): 0} if "x" in node.wanted else {}
-
     def lower(self, node: Node, steps: Lowering) -> None:
-        dy, x, statistics, *weight = node.inputs
-        gradients: dict[str, Any] = {n: steps.pointer(t) for n, t in zip(node.wanted, node.outputs, strict=True)}
+        x = node.inputs[1]
         stride, threads = _thread_floats(x.shape[1]), steps.facts.threads
         steps.step(
             "group_norm_backward",
             elements(x) / FLOATS_PER_NANOSECOND * 2,
-            dy=steps.pointer(dy),
-            x=steps.pointer(x),
-            statistics=steps.pointer(statistics),
-            weight=steps.pointer(weight[0] if weight else None),
-            dx=gradients.get("x"),
-            dweight=gradients.get("weight"),
-            dbias=gradients.get("bias"),
+            **_backward_arguments(node, steps),
             workspace=steps.workspace((threads * stride + 2 * x.shape[0] * x.shape[1]) * 4),
             workspace_stride=stride,
             threads=threads,
