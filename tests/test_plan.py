@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import fastnn as fnn
 from fastnn import _core, nn
-from fastnn.plan import ALIGNMENT, Plan, Reference, Storage, _assign_offsets, _references
+from fastnn.memory_plan import ALIGNMENT, Reference, Storage, assign_offsets, references
+from fastnn.plan import Plan
 from fastnn.trace import runtime_values
 from fastnn.variable import memory_shape
 
@@ -37,7 +38,7 @@ def _check_places(storages: list[Storage], total: int) -> None:
 @given(LIFETIMES)
 def test_storages_that_live_together_lie_apart(lifetimes: list[tuple[int, int, int]]) -> None:
     storages = [Storage(size, first=first, last=first + more) for size, first, more in lifetimes]
-    total = _assign_offsets(storages)
+    total = assign_offsets(storages)
     _check_places(storages, total)
     aligned = [(s.size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT for s in storages]
     assert total <= sum(aligned), "no worse than one after the other"
@@ -51,7 +52,7 @@ def test_storages_that_live_together_lie_apart(lifetimes: list[tuple[int, int, i
 def test_the_plan_does_not_depend_on_when_it_is_made(lifetimes: list[tuple[int, int, int]]) -> None:
     def places() -> list[int]:
         storages = [Storage(size, first=first, last=first + more) for size, first, more in lifetimes]
-        _assign_offsets(storages)
+        assign_offsets(storages)
         return [s.offset for s in storages]
 
     assert places() == places()
@@ -59,7 +60,7 @@ def test_the_plan_does_not_depend_on_when_it_is_made(lifetimes: list[tuple[int, 
 
 def test_a_chain_of_equal_tensors_needs_two() -> None:
     storages = [Storage(640, first=i, last=i + 1) for i in range(20)]
-    assert _assign_offsets(storages) == 2 * 640
+    assert assign_offsets(storages) == 2 * 640
 
 
 class Residual(nn.Module):
@@ -99,7 +100,7 @@ def _used(plan: Plan) -> dict[int, list[int]]:
     used: dict[int, list[int]] = {}
     for i, step in enumerate(plan.steps):
         for value in step.arguments.values():
-            for reference in _references(value):
+            for reference in references(value):
                 used.setdefault(id(reference.storage), []).append(i)
     return used
 
@@ -113,7 +114,7 @@ def test_storages_of_real_plans(name: str, training: bool, isa: str) -> None:
     sizes = {_core.ARENA: plan.arena_bytes, _core.CONSTANT: plan.constant_bytes}
     for step in plan.steps:
         for value in step.arguments.values():
-            for reference in _references(value):
+            for reference in references(value):
                 assert isinstance(reference, Reference)
                 storage = reference.storage
                 assert 0 <= reference.offset <= reference.offset + reference.size <= storage.size
@@ -188,7 +189,7 @@ def test_the_peak_is_hit_exactly(name: str, training: bool, isa: str, rng: np.ra
     assert _core.memory_in_use() - before == plan.peak_bytes
     plan.program.run(arrays, values)
     assert _core.memory_in_use() - before == plan.peak_bytes
-    parts = [r.storage for step in plan.steps for value in step.arguments.values() for r in _references(value)]
+    parts = [r.storage for step in plan.steps for value in step.arguments.values() for r in references(value)]
     assert max(s.offset + s.size for s in parts if s.space == _core.ARENA) == plan.arena_bytes
 
 

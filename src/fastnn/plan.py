@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from . import _core
 from .graph import Graph, Node, RuntimeValue, Tensor
+from .memory_plan import Reference as Reference  # ops find it here, beside Lowering
+from .memory_plan import Storage, assign_offsets, bytes_by_owner, checked_memory, readable, references, resolved
 from .variable import Array, Variable, memory_shape
 
-ALIGNMENT = 64
 SERIAL_WORK = 20_000
 """Nanoseconds of one thread's work below which steps are not worth a team, all together: waking and joining one costs some
 ten thousand."""
@@ -24,27 +23,6 @@ SERIAL_PART = 0.1
 BRIEF_WORK = 20_000
 """Nanoseconds of a whole run below which it keeps the GIL: to give it up and to take it again costs as much as a
 small layer, and nobody waits longer than that for it."""
-
-
-@dataclass(eq=False)
-class Storage:
-    """A stretch of memory: where it lies, and the first and last node that use it."""
-
-    size: int
-    space: int = _core.ARENA
-    index: int = 0
-    offset: int = 0
-    first: int = 0
-    last: int = 0
-
-
-@dataclass(frozen=True)
-class Reference:
-    """`size` bytes at `offset` of a storage; becomes a pointer when the storage has its place."""
-
-    storage: Storage
-    offset: int
-    size: int
 
 
 @dataclass
@@ -65,8 +43,12 @@ class Step:
     @property
     def size(self) -> int:
         """Bytes of all memory that the step is given, each stretch once: what it must read or write at least."""
-        parts = {(id(r.storage), r.offset): r.size for a in self.arguments.values() for r in _references(a)}
+        parts = {(id(r.storage), r.offset): r.size for r in self.references()}
         return sum(parts.values())
+
+    def references(self) -> list[Reference]:
+        """The memory that it is given, in the order of its arguments."""
+        return [reference for argument in self.arguments.values() for reference in references(argument)]
 
 
 @dataclass
@@ -250,55 +232,6 @@ class Lowering:
             seen.add(tensor)
 
 
-def _assign_offsets(storages: Sequence[Storage]) -> int:
-    """Gives each storage the lowest offset at which no storage alive at the same time lies, the largest first
-    (greedy by size, Pisarchyk and Lee 2020); returns the bytes needed."""
-    placed: list[Storage] = []
-    for storage in sorted(storages, key=lambda s: (-s.size, s.first)):
-        offset = 0
-        for other in sorted(placed, key=lambda s: s.offset):
-            if other.last < storage.first or storage.last < other.first:
-                continue
-            if offset + storage.size <= other.offset:
-                break
-            offset = max(offset, _aligned(other.offset + other.size))
-        storage.offset = offset
-        placed.append(storage)
-    return max((s.offset + s.size for s in storages), default=0)
-
-
-def _aligned(size: int) -> int:
-    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-
-
-def _references(value: Any) -> list[Reference]:
-    if isinstance(value, Reference):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [r for entry in value for r in _references(entry)]
-    return []
-
-
-def _resolved(value: Any) -> Any:
-    if isinstance(value, Reference):
-        storage = value.storage
-        return _core.Pointer(storage.space, storage.index, storage.offset + value.offset, value.size)
-    if isinstance(value, (list, tuple)):
-        return [_resolved(entry) for entry in value]
-    return value
-
-
-def checked_memory(limit: int | None) -> int | None:
-    """A number of bytes that a plan may need, or None."""
-    if limit is None:
-        return None
-    if isinstance(limit, bool) or not hasattr(limit, "__index__"):
-        raise TypeError(f"max_memory must be a whole number of bytes, not {limit!r}")
-    if index(limit) < 0:
-        raise ValueError(f"max_memory must be at least 0, got {limit}")
-    return index(limit)
-
-
 @dataclass
 class Plan:
     """A compiled graph: run it with arrays in memory order, print it to see its steps.
@@ -338,15 +271,7 @@ class Plan:
         """For each layer, in the order in which they first run: the bytes of all results and workspaces that the plan
         keeps for it, forward and backward. Layers that do not live at the same time share memory, so that the sum is
         larger than `peak_bytes`."""
-        owners: dict[int, tuple[str, int]] = {}
-        for step in self.steps:
-            for reference in (r for a in step.arguments.values() for r in _references(a)):
-                if reference.storage.space in (_core.ARENA, _core.CONSTANT):
-                    owners.setdefault(id(reference.storage), (step.node.origin or step.kernel, reference.storage.size))
-        result: dict[str, int] = {}
-        for layer, size in owners.values():
-            result[layer] = result.get(layer, 0) + size
-        return list(result.items())
+        return bytes_by_owner((step.node.origin or step.kernel, r) for step in self.steps for r in step.references())
 
     def check_memory(self, limit: int | None) -> None:
         """Raises MemoryError, with the bytes of each layer, if a run needs more than `limit` bytes."""
@@ -380,7 +305,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"plan: {len(self.steps)} steps, isa {self.facts.isa}, {self.facts.threads} threads, "
-            f"peak {_bytes(self.peak_bytes)} (arena {_bytes(self.arena_bytes)}, constants {_bytes(self.constant_bytes)})"
+            f"peak {readable(self.peak_bytes)} (arena {readable(self.arena_bytes)}, constants {readable(self.constant_bytes)})"
         ]
         for name, tensors in (("input", self.inputs), ("output", self.outputs)):
             lines += [f"  {name} {i}: {t.shape} {t.dtype}" for i, t in enumerate(tensors)]
@@ -388,22 +313,9 @@ class Plan:
             node = step.node
             shapes = ", ".join(str(t.shape) for t in node.outputs[:1]) or "-"
             when = "once" if step.prologue else "1 thread" if step.serial else "team"
-            places = " ".join(_place(r) for a in step.arguments.values() for r in _references(a)[:1])
+            places = " ".join(r.place for a in step.arguments.values() for r in references(a)[:1])
             lines.append(f"  {i:3d}  {step.kernel:32s} {shapes:22s} {when:9s} {places}")
         return "\n".join(lines)
-
-
-def _place(reference: Reference) -> str:
-    storage = reference.storage
-    name = {_core.ARENA: "arena", _core.CONSTANT: "const", _core.STATIC: "var", _core.EXTERNAL: "io"}[storage.space]
-    where = storage.offset if storage.space in (_core.ARENA, _core.CONSTANT) else storage.index
-    return f"{name}@{where}"
-
-
-def _bytes(count: int) -> str:
-    return (
-        f"{count} B" if count < 10_000 else f"{count / 1e3:.1f} kB" if count < 10_000_000 else f"{count / 1e6:.1f} MB"
-    )
 
 
 def _share(steps: Sequence[Step], facts: Facts) -> None:
@@ -427,7 +339,7 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     prologue = sum(step.prologue for step in steps)
     _share(steps[:prologue], facts)
     _share(steps[prologue:], facts)
-    storages = {id(r.storage): r.storage for step in steps for a in step.arguments.values() for r in _references(a)}
+    storages = {id(r.storage): r.storage for step in steps for r in step.references()}
     arena = [s for s in storages.values() if s.space == _core.ARENA]
     constant = [s for s in storages.values() if s.space == _core.CONSTANT]
     for storage in constant:
@@ -437,10 +349,10 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
         for storage in arena:
             if storage.first < forward_nodes <= storage.last:
                 storage.last = len(graph.nodes)
-    arena_bytes, constant_bytes = _assign_offsets(arena), _assign_offsets(constant)
+    arena_bytes, constant_bytes = assign_offsets(arena), assign_offsets(constant)
     program = _core.Program(
         facts.isa,
-        [(s.kernel, {k: _resolved(v) for k, v in s.arguments.items()}, s.serial) for s in steps],
+        [(s.kernel, {k: resolved(v) for k, v in s.arguments.items()}, s.serial) for s in steps],
         tuple(lowering.statics),
         tuple(t.spec.size for t in [*graph.inputs, *graph.outputs]),
         arena_bytes,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ..graph import Graph, Tensor, differentiate
+from ..memory_plan import checked_memory
 from ..nn.module import Module
 from ..nn.parameter import Parameter
 from ..optim.average import ExponentialMovingAverage
 from ..optim.clipping import Clipping
 from ..optim.optimizer import Clip, Optimizer
 from ..passes import run_passes
-from ..plan import checked_memory
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
 from ..trace import Argument, Compiled, argument, check_limits, structure_clock
