@@ -73,7 +73,7 @@ def test_metadata() -> None:
     names = [str(file) for file in distribution.files or []]
     assert any(name.endswith("py.typed") for name in names)
     assert any(name.endswith("_core.pyi") for name in names)
-    assert not any(name.endswith((".pyx", ".c", ".h", ".def")) for name in names)
+    assert not any(name.endswith((".pyx", ".pxi", ".c", ".h", ".def")) for name in names)
 
 
 def test_public_names_exist() -> None:
