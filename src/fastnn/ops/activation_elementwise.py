@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from ..variable import memory_order
-from .elementwise import FLOATS_PER_NANOSECOND, elements
-
-EXPONENTIALS_PER_NANOSECOND = 1.0
-"""What one thread gets through, about."""
+from .elementwise import EXPONENTIALS_PER_NANOSECOND, FLOATS_PER_NANOSECOND, elements
 
 
 class Kind(NamedTuple):

@@ -7,11 +7,9 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
-from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .elementwise import EXPONENTIALS_PER_NANOSECOND, FLOATS_PER_NANOSECOND, elements
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
-EXPONENTIALS_PER_NANOSECOND = 1.0
-"""What one thread gets through, about."""
 
 
 def rows_and_classes(scores: Tensor) -> tuple[int, int]:
@@ -20,8 +18,33 @@ def rows_and_classes(scores: Tensor) -> tuple[int, int]:
     return scores.shape[0] * (scores.shape[2] * scores.shape[3] if scores.ndim == 4 else 1), classes
 
 
+class _ClassLoss(Op):
+    """What the losses of class indices share: only the scores have a gradient."""
+
+    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
+        dloss = dys[0]
+        if any(needed[1:]):
+            raise TypeError(f"{self.name} has no gradient with respect to its targets or class weights")
+        dscores = None if dloss is None else self.score_gradient(node, dloss)
+        return [dscores, *[None] * (len(node.inputs) - 1)]
+
+    def score_gradient(self, node: Node, dloss: Tensor) -> Tensor:
+        """Of the first input."""
+        raise NotImplementedError(self.name)
+
+
+def _label_arguments(node: Node, inputs: Sequence[Tensor], steps: Lowering) -> dict[str, Any]:
+    labels, *weight = inputs
+    return {
+        "labels": steps.pointer(labels),
+        "class_weight": steps.pointer(weight[0] if weight else None),
+        "ignore_index": node.ignore_index,
+        "reduction": REDUCTIONS[node.reduction],
+    }
+
+
 @register
-class CrossEntropy(Op):
+class CrossEntropy(_ClassLoss):
     """loss, log-sum-exp (rows) and total weight (1) of scores (N,C) or (N,C,H,W) and class indices (N) or (N,H,W).
 
     A third input is the class weights (C). Attributes: ignore_index, label_smoothing, reduction ("none": the loss has
@@ -36,16 +59,8 @@ class CrossEntropy(Op):
         rows, _ = rows_and_classes(scores)
         return Spec(labels.shape if reduction == "none" else ()), Spec((rows,)), Spec((1,))
 
-    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
-        dloss = dys[0]
-        if any(needed[1:]):
-            raise TypeError("cross_entropy has no gradient with respect to its targets or class weights")
-        if dloss is None:
-            return [None] * len(node.inputs)
-        dscores = dloss.graph.record(
-            "cross_entropy_backward", dloss, *node.outputs[1:], *node.inputs, **node.attributes
-        )
-        return [dscores, *[None] * (len(node.inputs) - 1)]
+    def score_gradient(self, node: Node, dloss: Tensor) -> Tensor:
+        return dloss.graph.record("cross_entropy_backward", dloss, *node.outputs[1:], *node.inputs, **node.attributes)
 
     def lower(self, node: Node, steps: Lowering) -> None:
         loss, log_sum_exp, total_weight = node.outputs
@@ -62,17 +77,14 @@ class CrossEntropy(Op):
 
 
 def _common_arguments(node: Node, inputs: Sequence[Tensor], steps: Lowering) -> dict[str, Any]:
-    scores, labels, *weight = inputs
+    scores, *labels_and_weight = inputs
     rows, classes = rows_and_classes(scores)
     return {
         "logits": steps.pointer(scores),
-        "labels": steps.pointer(labels),
-        "class_weight": steps.pointer(weight[0] if weight else None),
+        **_label_arguments(node, labels_and_weight, steps),
         "rows": rows,
         "classes": classes,
-        "ignore_index": node.ignore_index,
         "label_smoothing": node.label_smoothing,
-        "reduction": REDUCTIONS[node.reduction],
     }
 
 
@@ -104,7 +116,7 @@ class CrossEntropyBackward(Op):
 
 
 @register
-class NegativeLogLikelihood(Op):
+class NegativeLogLikelihood(_ClassLoss):
     """loss and total weight (1) of log-probabilities (N,C) or (N,C,H,W) and class indices (N) or (N,H,W).
 
     A third input is the class weights (C). Attributes: ignore_index, reduction ("none": the loss has the shape of the
@@ -116,15 +128,11 @@ class NegativeLogLikelihood(Op):
     def infer(self, x: Tensor, labels: Tensor, *weight: Tensor, ignore_index: int, reduction: str) -> tuple[Spec, Spec]:  # type: ignore[override]
         return Spec(labels.shape if reduction == "none" else ()), Spec((1,))
 
-    def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
-        dloss = dys[0]
-        if any(needed[1:]):
-            raise TypeError("nll_loss has no gradient with respect to its targets or class weights")
-        if dloss is None:
-            return [None] * len(node.inputs)
+    def score_gradient(self, node: Node, dloss: Tensor) -> Tensor:
         x, *inputs = node.inputs
-        dx = dloss.graph.record("nll_loss_backward", dloss, node.outputs[1], *inputs, shape=x.shape, **node.attributes)
-        return [dx, *[None] * len(inputs)]
+        return dloss.graph.record(
+            "nll_loss_backward", dloss, node.outputs[1], *inputs, shape=x.shape, **node.attributes
+        )
 
     def lower(self, node: Node, steps: Lowering) -> None:
         x, *inputs = node.inputs
@@ -140,16 +148,6 @@ class NegativeLogLikelihood(Op):
             classes=classes,
             **_label_arguments(node, inputs, steps),
         )
-
-
-def _label_arguments(node: Node, inputs: Sequence[Tensor], steps: Lowering) -> dict[str, Any]:
-    labels, *weight = inputs
-    return {
-        "labels": steps.pointer(labels),
-        "class_weight": steps.pointer(weight[0] if weight else None),
-        "ignore_index": node.ignore_index,
-        "reduction": REDUCTIONS[node.reduction],
-    }
 
 
 @register
