@@ -32,6 +32,12 @@ def _relu(**changes: Any) -> list[Any]:
 REMOVED = object()
 
 
+def _relu_through_arena(serial_copy: bool) -> list[Any]:
+    """A relu from external 0 into the arena, then a copy to external 1."""
+    copy = {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}
+    return [*_relu(y=Pointer(ARENA, 0, 0, BYTES)), ("copy", copy, serial_copy)]
+
+
 def _program(steps: list[Any] | None = None, **changes: Any) -> _core.Program:
     options: dict[str, Any] = {"statics": (), "external_sizes": (BYTES, BYTES), "arena_bytes": 0, **changes}
     return _core.Program(ISA, _relu() if steps is None else steps, **options)
@@ -88,15 +94,7 @@ def test_runtime_values() -> None:
 
 def test_parts_and_profile(rng: np.random.Generator) -> None:
     x, y = _arrays(rng)
-    steps = [
-        (
-            "relu_forward",
-            {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT},
-            False,
-        ),
-        ("copy", {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}, True),
-    ]
-    program = _program(steps, arena_bytes=BYTES)
+    program = _program(_relu_through_arena(serial_copy=True), arena_bytes=BYTES)
     instance = program.begin()
     program.run_part(instance, 0, 1, (x, y))
     assert np.isnan(y).all()
@@ -120,15 +118,7 @@ def test_no_steps_and_no_bytes() -> None:
 
 def test_instances_are_independent(rng: np.random.Generator) -> None:
     """Many threads in one program: each has an arena of its own."""
-    steps = [
-        (
-            "relu_forward",
-            {"x": Pointer(EXTERNAL, 0, 0, BYTES), "y": Pointer(ARENA, 0, 0, BYTES), "count": COUNT},
-            False,
-        ),
-        ("copy", {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}, False),
-    ]
-    program = _program(steps, arena_bytes=BYTES)
+    program = _program(_relu_through_arena(serial_copy=False), arena_bytes=BYTES)
     inputs = [rng.standard_normal(COUNT).astype(np.float32) for _ in range(16)]
 
     def work(x: np.ndarray) -> bool:
