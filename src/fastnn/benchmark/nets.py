@@ -14,7 +14,7 @@ import numpy as np
 
 from ..models import NETS
 from ..settings import get_num_threads, set_num_threads
-from .net_calls import INFERENCE, Call, Task, make_call, torch_state
+from .net_calls import INFERENCE, Call, Task, installed, make_call, torch_state
 from .net_memory import peak_above_start
 from .timing import Timing
 
@@ -118,8 +118,6 @@ def measure(
     tasks: Sequence[Task], peers: Sequence[str], seconds: float = 1.0, memory: bool = False
 ) -> Iterator[NetRow]:
     """A row for each task. `peers` without those that cannot do a task (training in an inference library)."""
-    from .net_calls import installed
-
     with tempfile.TemporaryDirectory() as folder:
         for task in tasks:
             able = [name for name in peers if name in installed(task.kind)]

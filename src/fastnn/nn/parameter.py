@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..trace import structure_clock
 from ..variable import Array, Variable
 
 
@@ -39,8 +40,6 @@ class Parameter:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        from ..trace import structure_clock
-
         self._requires_grad = bool(value)
         structure_clock.tick()
 
