@@ -318,7 +318,7 @@ class Plan:
         return "\n".join(lines)
 
 
-def _share(steps: Sequence[Step], facts: Facts) -> None:
+def _share(steps: list[Step], facts: Facts) -> None:
     """Decides which steps a team shares: those that outweigh a barrier, if together they outweigh the team."""
     least = SERIAL_PART * facts.serial_work
     worth = sum(step.work for step in steps if step.work >= least) >= facts.serial_work
