@@ -184,6 +184,20 @@ def test_evaluation_while_another_thread_changes_the_number_of_threads() -> None
             np.testing.assert_array_equal(y, expected)
 
 
+def test_more_threads_than_a_plan_was_made_for(rng: np.random.Generator) -> None:
+    """What was compiled for one thread has room for one: it runs on no more, whatever is set meanwhile."""
+    x = rng.standard_normal((4, 8, 30, 30), np.float32)
+    weight = rng.standard_normal((16, 8, 3, 3), np.float32)
+    with serial_below(0):
+        fnn.set_num_threads(1)
+        y, pullback = fnn.vjp(lambda x, w: F.conv2d(x, w, padding=1), x, weight)
+        expected = pullback(y)
+        for count in (2, 3, 8):
+            fnn.set_num_threads(count)
+            for gradient, same in zip(pullback(y), expected, strict=True):
+                np.testing.assert_array_equal(gradient, same)
+
+
 class Meanwhile(nn.Module):
     """Scales by a number; while it is traced for the first time, another thread does something."""
 

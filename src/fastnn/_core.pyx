@@ -337,7 +337,8 @@ cdef class Program:
     steps: [(kernel, {field: value}, serial)]; a value is an int, float, None, Pointer, Runtime, or for a
     table field a list of such values. statics: arrays that stay for the program's life. externals: for each array
     given at a run, its size in bytes. The first `prologue` steps fill the constants, and run again only after
-    `refresh()`; the rest run every time.
+    `refresh()`; the rest run every time. `team`: the most threads that the steps have room for, whatever is set when they run;
+    0: any number.
     """
     cdef list fields                 # per step, for messages
     cdef tuple statics
@@ -349,6 +350,7 @@ cdef class Program:
     cdef RuntimeSlot *runtimes
     cdef ptrdiff_t slot_count, relocation_count, runtime_count
     cdef readonly ptrdiff_t step_count, prologue, arena_bytes, constant_bytes, value_count
+    cdef int team                    # the most threads that may run it
     cdef bint brief                  # so short that releasing the GIL costs more than it gives
     cdef Memory constants
     cdef ptrdiff_t wanted, filled    # the constants are current when these are equal
@@ -364,13 +366,16 @@ cdef class Program:
         self.runtimes = NULL
 
     def __init__(self, str isa, list steps, tuple statics, external_sizes, ptrdiff_t arena_bytes,
-                 ptrdiff_t constant_bytes=0, ptrdiff_t prologue=0, ptrdiff_t value_count=0, bint brief=False):
+                 ptrdiff_t constant_bytes=0, ptrdiff_t prologue=0, ptrdiff_t value_count=0, bint brief=False,
+                 int team=0):
         if self.steps != NULL:
             raise RuntimeError("a program is built once")
         if isa not in ISAS:
             raise ValueError(f"this CPU does not run ISA {isa!r}; it runs {', '.join(ISAS)}")
         if arena_bytes < 0 or constant_bytes < 0 or not 0 <= prologue <= len(steps):
             raise ValueError("arena, constants and prologue of a program cannot be negative or longer than it")
+        if team < 0:
+            raise ValueError(f"a team of at most {team} threads")
         self.statics = statics
         for array in statics:
             _check_static(array)
@@ -378,7 +383,7 @@ cdef class Program:
         self.external_written = [False] * len(self.external_sizes)
         self.step_count, self.prologue = len(steps), prologue
         self.arena_bytes, self.constant_bytes = arena_bytes, constant_bytes
-        self.value_count, self.brief = value_count, brief
+        self.value_count, self.brief, self.team = value_count, brief, team
         self.lock = _Lock()
         self.number = next(_numbers)
         self.wanted, self.filled = 1, 0
@@ -584,8 +589,13 @@ cdef class Program:
         self._run_steps(instance, self.prologue, self.step_count)
         self.idle.append(instance)
 
-    cdef _run_steps(self, Instance instance, ptrdiff_t first, ptrdiff_t last):
+    cdef int _threads(self):
+        """The number of threads that is set, which another thread may have raised since the plan was made."""
         cdef int threads = fastnn_get_num_threads()
+        return threads if self.team == 0 or threads < self.team else self.team
+
+    cdef _run_steps(self, Instance instance, ptrdiff_t first, ptrdiff_t last):
+        cdef int threads = self._threads()
         if self.brief:
             fnn_plan_run(instance.steps + first, last - first, 1)
             return
@@ -608,7 +618,7 @@ cdef class Program:
         cdef Instance instance
         cdef Memory constants
         cdef ptrdiff_t wanted
-        cdef int threads = fastnn_get_num_threads()
+        cdef int threads = self._threads()
         if self.idle is None:
             raise RuntimeError("the program was never built")
         if self.filled == self.wanted:
@@ -641,7 +651,7 @@ cdef class Program:
 
     def run_part(self, Instance instance not None, ptrdiff_t first, ptrdiff_t last, tuple externals, tuple values=()):
         """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin()."""
-        cdef int threads = fastnn_get_num_threads()
+        cdef int threads = self._threads()
         if not 0 <= first <= last <= self.step_count - self.prologue:
             raise ValueError(f"steps {first} to {last} of {self.step_count - self.prologue}")
         if self.idle is None or instance.program != self.number:
@@ -653,7 +663,7 @@ cdef class Program:
     def profile(self, tuple externals, tuple values=()):
         """As run; returns the seconds that each step behind the prologue took."""
         cdef Instance instance
-        cdef int threads = fastnn_get_num_threads()
+        cdef int threads = self._threads()
         cdef ptrdiff_t count = self.step_count - self.prologue
         instance = self._instance(self._current_constants())
         self._bind_run(instance, externals, values)

@@ -360,6 +360,7 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
         prologue,
         len(lowering.value_names),
         all(s.serial for s in steps) and sum(s.work for s in steps) < BRIEF_WORK,
+        facts.threads,
     )
     split = sum(not s.prologue and s.position < forward_nodes for s in steps)
     variables = [t.variable for t in graph.variables.values() if t.variable is not None]

@@ -47,6 +47,7 @@ def measure_machine(rounds: int = 7) -> Machine:
         (),
         (result.nbytes,),
         0,
+        team=threads,
     )
     operations = 2.0 * threads * iterations * FMA_CHAINS * _core.ISAS[isa]["lanes"]
     gflops = operations / _best(fma, (result,), rounds) * 1e-9
