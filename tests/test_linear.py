@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import reference
+from fastnn import nn, reference
 from fastnn.graph import Graph, Tensor
+from fastnn.settings import serial_below
 from fastnn.trace import Compiled
 
 KERNELS = {"linear_forward", "linear_backward_data", "linear_backward_weight"}
@@ -26,9 +27,10 @@ SIZES = [
 
 
 @pytest.fixture(autouse=True)
-def shared_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def shared_steps() -> Iterator[None]:
     """Even the smallest step runs on the whole team."""
-    monkeypatch.setattr("fastnn.plan.SERIAL_WORK", 0)
+    with serial_below(0):
+        yield
 
 
 def linear(x: Tensor, *rest: Tensor) -> Tensor:
@@ -121,3 +123,19 @@ def test_errors(x: Any, weight: Any, bias: Any, message: str) -> None:
     tensors = [graph.input(shape) for shape in (x, weight, bias) if shape is not None]
     with pytest.raises(ValueError, match=message):
         graph.record("linear", *tensors)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 16, 17, 40])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (37, 33), (1100, 70)])
+def test_weights_that_stay_are_packed_once(
+    rows: int, inputs: int, outputs: int, isa: str, threads: int, rng: np.random.Generator
+) -> None:
+    model = nn.Sequential(nn.Linear(inputs, outputs), nn.ReLU()).eval()
+    x = rng.integers(-4, 5, (rows, inputs)).astype(np.float32)
+    for _ in range(2):  # a change of the weights is noticed
+        weight, bias = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((outputs, inputs), (outputs,)))
+        model.load_state_dict({"0.weight": weight, "0.bias": bias})
+        np.testing.assert_array_equal(model(x), np.maximum(reference.linear(x, weight, bias), 0))
+    kernels = [step.kernel for step in model.plan(x.shape).steps]
+    assert kernels in (["linear_forward"], ["conv2d_pack_weight", "conv2d_forward"])
+    assert len(kernels) == 2 or rows < 17  # few rows stream the weights as they stand

@@ -15,6 +15,14 @@ from .weight_gradient import WeightGradient
 DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
 
+PACKED_ROWS, PACKED_ROWS_TALL = 4, 17
+"""Rows from which on a product with weights that do not change is worth packing them once; until then they are streamed as they
+stand (csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall. By measurement on AVX2; on AVX-512
+it is where streaming ends."""
+
+TALL = 8
+"""Rows of a tile that are many in this sense."""
+
 _ONES = ("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_h", "stride_w",
          "dilation_h", "dilation_w", "groups")  # fmt: skip
 PIXEL = dict.fromkeys(_ONES, 1)
@@ -95,17 +103,30 @@ class Linear(_Product):
     def lower(self, node: Node, steps: Lowering) -> None:
         (x, weight), (y,) = node.inputs[:2], node.outputs
         sizes = _sizes(x.shape, weight.shape)
-        steps.step(
-            "linear_forward",
-            _work(sizes, steps.facts),
-            x=steps.pointer(x),
-            weight=steps.pointer(weight),
-            bias=steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
-            y=steps.pointer(y),
-            **_workspace(steps, sizes["batch"], sizes["out_channels"], sizes["channels"]),
-            activation=ACTIVATIONS[node.attributes.get("activation")],
+        arguments: dict[str, Any] = {
+            "x": steps.pointer(x),
+            "bias": steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
+            "y": steps.pointer(y),
+            "activation": ACTIVATIONS[node.attributes.get("activation")],
             **sizes,
-        )
+        }
+        rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
+        if steps.is_fixed(weight) and sizes["batch"] >= rows:
+            _lower_packed(steps, weight, sizes, arguments)
+            return
+        workspace = _workspace(steps, sizes["batch"], sizes["out_channels"], sizes["channels"])
+        steps.step("linear_forward", _work(sizes, steps.facts), weight=steps.pointer(weight), **arguments, **workspace)
+
+
+def _lower_packed(steps: Lowering, weight: Tensor, sizes: dict[str, int], arguments: dict[str, Any]) -> None:
+    """A convolution over images of one pixel, whose weights are packed when they change."""
+    shape = {"out_channels": sizes["out_channels"], "channels": sizes["channels"]}
+    shape |= {"kernel_height": 1, "kernel_width": 1, "groups": 1}
+    size = 4 * _ceil_div(sizes["out_channels"], steps.facts.lanes) * steps.facts.lanes * sizes["channels"]
+    name = "conv2d_pack_weight"
+    packed = steps.prepared(weight, (name, 1, False), size, name, weight.spec.size / 8, **shape)
+    pixel = {**PIXEL, "pad_top": 0, "pad_left": 0, **arguments}
+    steps.step("conv2d_forward", _work(sizes, steps.facts), packed=packed, residual=None, **pixel)
 
 
 def lower_product(steps: Lowering, dy: Tensor, weight: Tensor, dx: Tensor, sizes: dict[str, int]) -> None:
