@@ -69,7 +69,7 @@ static struct meeting meet(const struct conv2d_geometry *g, ptrdiff_t h) {
 static void multiply(const struct spread *s, const struct meeting *m, ptrdiff_t n, ptrdiff_t group, ptrdiff_t q,
                      ptrdiff_t count) {
     const struct conv2d_geometry *g = &s->geometry;
-    const ptrdiff_t row = g->out_width * g->out_channels, tiles = fnn_ceil_div(count, FNN_GEMM_ROWS);
+    const ptrdiff_t row = g->out_width * g->out_channels;
     const float *dy =
         s->args->dy + (n * g->out_height + m->p) * row + q * g->out_channels + group * s->group_out_channels;
     struct gemm_strip tile = {
@@ -85,9 +85,8 @@ static void multiply(const struct spread *s, const struct meeting *m, ptrdiff_t 
         tile.columns = fnn_min(s->columns - column, FNN_GEMM_COLUMNS);
         tile.panel = s->args->packed + group * gemm_packed_size(s->columns, s->steps) + column * s->steps +
                      m->first * s->group_out_channels * gemm_width(tile.columns);
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            const ptrdiff_t begin = i * count / tiles;
-            tile.row_count = (i + 1) * count / tiles - begin;
+        for (ptrdiff_t begin = 0; begin < count; begin += tile.row_count) {
+            tile.row_count = gemm_strip_rows(count - begin, tile.columns);
             tile.x = dy + begin * g->out_channels;
             tile.y = s->products + begin * s->product_stride + column;
             FNN_FUNCTION(gemm_strip)(&tile);

@@ -40,7 +40,6 @@ static void run_panel(const struct strip_forward *f, const struct piece *piece, 
     const struct conv2d_geometry *g = &f->geometry;
     const bool by_tap = g->dilation_w > 1;
     const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, k = group * f->group_out_channels + first;
-    const ptrdiff_t tiles = fnn_ceil_div(piece->count, FNN_GEMM_ROWS);
     struct gemm_strip tile = {
         .row_step = g->stride_w * f->group_channels,
         .runs = g->kernel_height,
@@ -54,9 +53,9 @@ static void run_panel(const struct strip_forward *f, const struct piece *piece, 
         .bias = args->bias ? args->bias + k : NULL,
         .activation = (enum fnn_activation)args->activation,
     };
-    for (ptrdiff_t i = 0; i < tiles; i++) {
-        ptrdiff_t begin = i * piece->count / tiles, offset = (piece->pixel + begin) * g->out_channels + k;
-        tile.row_count = (i + 1) * piece->count / tiles - begin;
+    for (ptrdiff_t begin = 0; begin < piece->count; begin += tile.row_count) {
+        const ptrdiff_t offset = (piece->pixel + begin) * g->out_channels + k;
+        tile.row_count = gemm_strip_rows(piece->count - begin, tile.columns);
         tile.x = strip + begin * tile.row_step;
         tile.y = args->y + offset;
         tile.residual = args->residual ? args->residual + offset : NULL;

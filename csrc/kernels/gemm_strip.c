@@ -3,16 +3,16 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-enum { QUADS = (FNN_GEMM_ROWS + 3) / 4 };
+enum { MOST_ROWS = GEMM_STRIP_TALL, QUADS = (MOST_ROWS + 3) / 4 };
 
 /* One run. Rows are addressed in quads, at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
 ALWAYS_INLINE const float *multiply_run(const float *x, ptrdiff_t row_step, ptrdiff_t depth, const float *b,
-                                        bool fetching, uintptr_t fetch, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                                        int rows, int vectors) {
+                                        bool fetching, uintptr_t fetch, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
+                                        int vectors) {
     const ptrdiff_t three_steps = 3 * row_step;
     const float *quad[QUADS];
 #pragma GCC unroll 4
-    for (int i = 0; i < QUADS; i++) quad[i] = x + 4 * i * row_step;
+    for (int i = 0; i < (rows + 3) / 4; i++) quad[i] = x + 4 * i * row_step;
     for (ptrdiff_t d = 0; d < depth; d++, b += vectors * FNN_LANES) {
         vec column[FNN_GEMM_VECTORS];
         if (fetching) {
@@ -28,12 +28,12 @@ ALWAYS_INLINE const float *multiply_run(const float *x, ptrdiff_t row_step, ptrd
             for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < QUADS; i++) quad[i]++;
+        for (int i = 0; i < (rows + 3) / 4; i++) quad[i]++;
     }
     return b;
 }
 
-ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
                               int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 4
@@ -54,7 +54,7 @@ ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_RO
     }
 }
 
-ALWAYS_INLINE void start_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+ALWAYS_INLINE void start_sums(const struct gemm_strip *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
                               int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
@@ -69,7 +69,7 @@ ALWAYS_INLINE void start_sums(const struct gemm_strip *tile, vec sum[FNN_GEMM_RO
 }
 
 ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors) {
-    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
+    vec sum[MOST_ROWS][FNN_GEMM_VECTORS];
     start_sums(tile, sum, rows, vectors);
     const float *b = tile->panel;
     if (tile->fetch) {
@@ -87,6 +87,11 @@ ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors
 #define TILE_STRUCT gemm_strip
 #include "gemm_tiles.h"
 
+static void tall_tile(const struct gemm_strip *tile) { run_tile(tile, GEMM_STRIP_TALL, 1); }
+
 void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *tile) {
-    tiles[tile->row_count - 1][fnn_ceil_div(tile->columns, FNN_LANES) - 1](tile);
+    if (tile->row_count > FNN_GEMM_ROWS)
+        tall_tile(tile);
+    else
+        tiles[tile->row_count - 1][fnn_ceil_div(tile->columns, FNN_LANES) - 1](tile);
 }

@@ -18,11 +18,19 @@ static inline bool gemm_streams(const float *residual, const float *y, ptrdiff_t
     return streams(residual, y, rows * columns) && columns % LINE == 0 && (uintptr_t)y % (LINE * sizeof(float)) == 0;
 }
 
+/* Where six rows of a single vector would wait for their own sums, a tile may have twice as many. The height of the next tile: at
+ * most `left` rows, of `columns` columns. */
+enum { GEMM_STRIP_TALL = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS };
+static inline ptrdiff_t gemm_strip_rows(ptrdiff_t left, ptrdiff_t columns) {
+    if (columns <= FNN_LANES && left >= GEMM_STRIP_TALL) return GEMM_STRIP_TALL;
+    return fnn_ceil_div(left, fnn_ceil_div(left, FNN_GEMM_ROWS));
+}
+
 struct gemm_strip {
     const float *x;
     ptrdiff_t row_step, runs, run_step, inner_runs, inner_step, depth;
     const float *panel;
-    ptrdiff_t row_count, columns; /* at most FNN_GEMM_ROWS and FNN_GEMM_COLUMNS */
+    ptrdiff_t row_count, columns; /* at most FNN_GEMM_ROWS and FNN_GEMM_COLUMNS, or GEMM_STRIP_TALL and FNN_LANES */
     float *y;
     ptrdiff_t y_step;
     bool accumulate;
