@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+import fastnn as fnn
 from fastnn import _core, nn
+from fastnn.graph import Graph, Tensor
+from fastnn.nn import functional as F
+from fastnn.trace import Compiled
 
 LARGE = (8, 64, 56, 56)
 
@@ -107,3 +112,56 @@ def test_streamed_results_have_the_same_bits(kernel: str, isa: str, threads: int
         results.append(y.copy())
         room[:] = 7
     np.testing.assert_array_equal(results[0], results[1])
+
+
+# Rows, depth, columns of products of 2^22 elements and more: whole lines of a cache, whole vectors, neither; several sums
+# where the depth is blocked at 256, and at 1024
+PRODUCTS = [(4096, 7, 1040), (4096, 7, 1048), (4096, 7, 1027), (2048, 261, 2080), (2048, 1030, 2064)]
+
+
+def integers(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    """So small that every sum is exact."""
+    generator = np.random.default_rng(1)
+    return [generator.integers(-3, 4, shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("size", PRODUCTS)
+def test_large_convolutions_of_pixels_are_streamed(size: tuple[int, int, int], isa: str, threads: int) -> None:
+    rows, depth, columns = size
+    x, weight, bias, residual = integers((rows, depth), (columns, depth), (columns,), (rows, columns))
+    images = [a.reshape(4, 16, -1, a.shape[1]).transpose(0, 3, 1, 2) for a in (x, residual)]
+    geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+
+    def forward(graph: Graph, *inputs: Tensor) -> Sequence[Tensor]:
+        return [graph.record("conv2d", *inputs, has_residual=len(inputs) > 3, activation="relu6", **geometry)]
+
+    def backward(graph: Graph, dy: Tensor, weight: Tensor) -> Sequence[Tensor]:
+        return [
+            graph.record("conv2d_backward_data", dy, weight, shape=(*dy.shape[:1], columns, *dy.shape[2:]), **geometry)
+        ]
+
+    filters, product = weight[:, :, None, None], x @ weight.T
+    with fnn.conv_algorithm("indirect"):
+        results = [
+            (Compiled(forward)(images[0], filters, bias), np.clip(product + bias, 0, 6)),
+            (Compiled(forward)(images[0], filters, bias, images[1]), np.clip(product + bias + residual, 0, 6)),
+            (Compiled(backward)(images[0], np.ascontiguousarray(filters.transpose(1, 0, 2, 3))), product),
+        ]
+    for (actual,), wanted in results:
+        assert actual.ctypes.data % 64 == 0 and actual.size >= 4 << 20
+        np.testing.assert_array_equal(actual.transpose(0, 2, 3, 1).reshape(rows, columns), wanted)
+
+
+@pytest.mark.parametrize("size", PRODUCTS)
+def test_large_products_are_streamed(size: tuple[int, int, int], isa: str, threads: int) -> None:
+    rows, depth, columns = size
+    x, weight, bias = integers((rows, depth), (columns, depth), (columns,))
+    product = x @ weight.T
+    np.testing.assert_array_equal(F.linear(x, weight, bias), product + bias)
+    turned = np.ascontiguousarray(weight.T)  # dx (rows, columns)
+    _, pullback = fnn.vjp(lambda a: F.linear(a, turned), np.zeros((rows, columns), np.float32))
+    np.testing.assert_array_equal(pullback(x)[0], product)
+    _, pullback = fnn.vjp(
+        lambda w: F.linear(turned, w), np.zeros((rows, columns), np.float32)
+    )  # dweight (rows, columns)
+    np.testing.assert_array_equal(pullback(np.ascontiguousarray(x.T))[0], product)
