@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import fastnn as fnn
 from fastnn import _core, nn
 from fastnn.memory_plan import ALIGNMENT, Reference, Storage, assign_offsets, references
-from fastnn.plan import Plan
+from fastnn.plan import Plan, Step, _share
+from fastnn.settings import current_facts, serial_below
 from fastnn.trace import runtime_values
 from fastnn.variable import memory_shape
 
@@ -259,3 +260,40 @@ def test_gradients_count_for_the_layer_that_they_are_of() -> None:
         == "Tanh()"
     )
     assert layers["linear_backward_weight"].startswith("Linear(")
+
+
+@pytest.mark.parametrize(
+    ("works", "shared"),
+    [
+        ([], ""),
+        ([19_999], "-"),  # less than a team is worth
+        ([20_000], "+"),
+        ([1_999] * 20, "-" * 20),  # each less than a barrier
+        ([2_000] * 9 + [1_999] * 9, "-" * 18),
+        ([2_000, 1_999] * 10, "+-" * 10),  # together worth a team, which the smallest leave alone
+        ([100.0, 5e6, 3e3], "-++"),
+    ],
+)
+def test_steps_are_shared_if_they_are_worth_a_team(works: list[float], shared: str) -> None:
+    with serial_below(20_000):
+        facts = current_facts()
+    steps = [Step("copy", {}, work, None, 0, False, True, 0.0) for work in works]  # type: ignore[arg-type]
+    _share(steps, facts)
+    assert "".join("-" if step.serial else "+" for step in steps) == shared
+
+
+@pytest.mark.parametrize(("nanoseconds", "shared"), [(0, True), (1e15, False)])
+def test_serial_below(nanoseconds: float, shared: bool) -> None:
+    """Packing of weights, which runs before all else, counts for itself; 0 shares even a step of no work at all."""
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(5, 2)).eval()
+    with serial_below(nanoseconds):
+        steps = [*model.plan((1, 3, 3, 3)).steps, *model.plan((0, 3, 3, 3)).steps]
+    assert {step.prologue for step in steps} == {True, False}
+    assert all(step.serial != shared for step in steps)
+
+
+def test_a_prologue_that_is_worth_a_team_does_not_share_what_follows() -> None:
+    steps = nn.Conv2d(64, 256, 3).eval().plan((1, 64, 3, 3)).steps
+    prologue, rest = ([step for step in steps if step.prologue == when] for when in (True, False))
+    assert not all(step.serial for step in prologue)
+    assert rest and all(step.serial for step in rest)

@@ -6,7 +6,8 @@
 
 enum {
     LINEAR_STREAM_ROWS = 16, /* at most this many rows: stream the weights */
-    /* likewise for the gradients; sixteen registers are too few to use a weight for several rows at once */
+    /* likewise for the gradients: AVX2's sixteen registers are too few to use a weight for several rows at once (NEON, which has
+     * more, and scalar follow it unmeasured) */
     LINEAR_STREAM_ROWS_BACK = FNN_GEMM_ROWS >= 14 ? 16 : 1,
     LINEAR_STREAM_STORES = 1 << 23 /* gradients of this many floats and more are written past the caches */
 };

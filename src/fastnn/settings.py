@@ -108,7 +108,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
 @contextmanager
 def serial_below(nanoseconds: float) -> Iterator[None]:
-    """Lets steps of less than this estimated work run on one thread inside the block; 0: every step is shared.
+    """Lets plans of less than this estimated work run on one thread inside the block, and within others the steps of less
+    than a tenth of it; 0: every step is shared.
 
     The default suits normal use. Results do not depend on it; tests use it to run small shapes on a whole team.
 
