@@ -7,7 +7,8 @@
  *
  * tile: 4 or 2. A block of `block` tiles goes through three stages: V of its patches; for each group of 64 output channels and
  * 70 tiles the products of all planes; their outputs. With `shared` the whole team works on one block, with a barrier between
- * the first two stages; else each thread works on blocks of its own, and block <= 70.
+ * the first two stages, in smaller groups where there would be too few for it; else each thread works on blocks of its own, and
+ * block <= 70.
  * workspace: with V = planes * ceil(C / 64) * (block * min(64, roundup(C, lanes)) + 16), M = min(block, 70) * (planes * 64 + 16),
  * and U = planes * 64 / gemm_columns * (64 * gemm_columns + 16) if weight_form is not WINOGRAD_PACKED, else 0:
  *   shared: V + team size * (M + U) floats; else team size * (V + M + U). Its contents do not matter.
