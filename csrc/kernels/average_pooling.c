@@ -10,7 +10,8 @@
 #include "lanes.h"
 #include "window.h"
 
-enum { CHANNEL_GROUP = 4 * FNN_LANES };
+/* Vectors of channels that are summed side by side: all of a pixel's 64 channels, if they are so many. */
+enum { GROUP_VECTORS = FNN_LANES == 8 ? 8 : 4, CHANNEL_GROUP = GROUP_VECTORS * FNN_LANES };
 
 /* One axis of either kind: begin, end of window p within the image, and its extent for the divisor. */
 struct pool_axis {
@@ -58,16 +59,22 @@ struct pool {
 /* Sum of a window for `vectors` vectors of channels, the last one of n lanes. */
 FNN_INLINE void average_window(const int vectors, ptrdiff_t n, const float *x, ptrdiff_t row_stride, ptrdiff_t channels,
                                struct fnn_range rows, struct fnn_range columns, float divisor, float *y) {
-    vec total[4];
+    vec total[GROUP_VECTORS];
+#pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) total[v] = vec_zero();
     for (ptrdiff_t h = rows.begin; h < rows.end; h++) {
-        vec sum[4];
+        vec sum[GROUP_VECTORS];
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) sum[v] = vec_zero();
-        for (ptrdiff_t w = columns.begin; w < columns.end; w++)
+        for (ptrdiff_t w = columns.begin; w < columns.end; w++) {
+#pragma GCC unroll 8
             for (int v = 0; v < vectors; v++)
                 sum[v] = vec_add(sum[v], load_lanes(x + h * row_stride + w * channels + v * FNN_LANES, n));
+        }
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) total[v] = vec_add(total[v], sum[v]);
     }
+#pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) store_lanes(y + v * FNN_LANES, vec_div(total[v], vec_set1(divisor)), n);
 }
 
@@ -88,7 +95,8 @@ static void average_forward(const struct pool *pool, const float *x, float *y, c
             float divisor = (float)(pool->divisor ? pool->divisor : extent);
             float *to = y + ((image * out_height + p) * out_width + q) * channels;
             if (c1 - c0 == CHANNEL_GROUP)
-                average_window(4, FNN_LANES, from + c0, width * channels, channels, rows, columns, divisor, to + c0);
+                average_window(GROUP_VECTORS, FNN_LANES, from + c0, width * channels, channels, rows, columns, divisor,
+                               to + c0);
             else
                 for (ptrdiff_t c = c0; c < c1; c += FNN_LANES)
                     average_window(1, lanes_left(c1 - c), from + c, width * channels, channels, rows, columns, divisor,
