@@ -71,6 +71,19 @@ class Reshape(Op):
 
 
 @register
+class MemoryView(Op):
+    """The first input's memory as it lies, under another shape; recorded by passes only, hence without a gradient."""
+
+    name = "memory_view"
+
+    def infer(self, x: Tensor, shape: Shape) -> Spec:  # type: ignore[override]
+        return Spec(shape, x.dtype)
+
+    def is_view(self, node: Node) -> bool:
+        return True
+
+
+@register
 class Copy(Op):
     """y = x in memory of its own."""
 

@@ -8,10 +8,12 @@ from ..graph import Graph
 from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
 from .fold_batch_norm import fold_batch_norm
+from .fold_flatten import fold_flatten
 
 PASSES: tuple[Callable[[Graph], None], ...] = (
     remove_dead_code,
     fold_batch_norm,
+    fold_flatten,
     fuse_epilogues,
     fuse_activation_gradients,
 )

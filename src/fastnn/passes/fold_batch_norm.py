@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Graph, Node, Tensor
-from .rewriting import absorb, only_reader
+from .rewriting import absorb, only_reader, place_before
 
 LINEAR_MAPS = ("conv2d", "conv_transpose2d", "linear")
 
@@ -46,9 +46,7 @@ def _fold(graph: Graph, node: Node, reader: Node) -> None:
         scaled = graph.record("multiply", weight, scale.reshape(1, weight.shape[1], 1, 1))
     else:
         scaled, bias = graph.record("batch_norm_fold", weight, *rest, given=given, eps=reader.eps)
-    made, graph.nodes = graph.nodes[before:], graph.nodes[:before]
-    place = graph.nodes.index(node)
-    graph.nodes[place:place] = made
+    place_before(graph, node, graph.nodes[before:])
     node.inputs = [x, scaled, bias]
     absorb(graph, node, reader)
 
