@@ -106,6 +106,22 @@ def _used(plan: Plan) -> dict[int, list[int]]:
     return used
 
 
+def test_a_gradient_of_constants_alone_is_written_at_every_call() -> None:
+    class Shift(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Parameter(np.zeros(3))
+
+        def forward(self, x: fnn.Tensor) -> fnn.Tensor:
+            return x + self.shift
+
+    gradient = fnn.value_and_grad(Shift(), lambda output, y: output.sum())
+    for _ in range(3):
+        value, gradients = gradient(np.ones((4, 3)), np.zeros(4))
+        assert value == 12
+        np.testing.assert_array_equal(gradients["shift"], [4, 4, 4])
+
+
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", _models())
 def test_storages_of_real_plans(name: str, training: bool, isa: str) -> None:

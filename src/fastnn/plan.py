@@ -169,9 +169,8 @@ class Lowering:
         last_use = self._last_uses()
         for self._position, self._node in enumerate(self.graph.nodes):  # noqa: B020  attributes, not names
             node = self._node
-            self._prologue = (
-                not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
-            )
+            fixed = not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
+            self._prologue = fixed and outputs.keys().isdisjoint(node.outputs)  # those are new at every call
             if self._prologue:
                 self._fixed.update(node.outputs)
             for i, tensor in enumerate(node.outputs):
