@@ -97,13 +97,27 @@ def _models() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 
 
 def _used(plan: Plan) -> dict[int, list[int]]:
-    """For every storage of the arena: the steps that touch it."""
+    """For every storage: the steps that touch it. Constants of steps that run at every call last to the end."""
     used: dict[int, list[int]] = {}
     for i, step in enumerate(plan.steps):
         for value in step.arguments.values():
             for reference in references(value):
                 used.setdefault(id(reference.storage), []).append(i)
+                if reference.storage.space == _core.CONSTANT and not step.prologue:
+                    used[id(reference.storage)].append(len(plan.steps))
     return used
+
+
+def test_weights_on_the_way_to_their_last_form_share_memory() -> None:
+    layers = [
+        layer
+        for _ in range(4)
+        for layer in (nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Unflatten(1, (4, 4, 4)), nn.Flatten())
+    ]
+    one, four = (nn.Sequential(*layers[: 4 * n], nn.Linear(64, 64)).eval().plan((5, 64)) for n in (1, 4))
+    matrix = 4 * 64 * 64
+    assert one.constant_bytes >= 2 * matrix
+    assert four.constant_bytes < one.constant_bytes + 3 * 2 * matrix
 
 
 def test_a_gradient_of_constants_alone_is_written_at_every_call() -> None:
@@ -139,13 +153,14 @@ def test_storages_of_real_plans(name: str, training: bool, isa: str) -> None:
                 if storage.space in sizes:
                     assert storage.offset + storage.size <= sizes[storage.space]
     used = _used(plan)
-    arena = [s for s in storages.values() if s.space == _core.ARENA]
-    for i, a in enumerate(arena):
-        for b in arena[:i]:
-            steps_a, steps_b = used[id(a)], used[id(b)]
-            together = min(steps_a) <= max(steps_b) and min(steps_b) <= max(steps_a)
-            apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
-            assert apart or not together or 0 in (a.size, b.size), (a, b)
+    for space in sizes:
+        places = [s for s in storages.values() if s.space == space]
+        for i, a in enumerate(places):
+            for b in places[:i]:
+                steps_a, steps_b = used[id(a)], used[id(b)]
+                together = min(steps_a) <= max(steps_b) and min(steps_b) <= max(steps_a)
+                apart = a.offset + a.size <= b.offset or b.offset + b.size <= a.offset
+                assert apart or not together or 0 in (a.size, b.size), (a, b)
     assert plan.peak_bytes == plan.arena_bytes + plan.constant_bytes
 
 

@@ -341,8 +341,8 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     storages = {id(r.storage): r.storage for step in steps for r in step.references()}
     arena = [s for s in storages.values() if s.space == _core.ARENA]
     constant = [s for s in storages.values() if s.space == _core.CONSTANT]
-    for storage in constant:
-        storage.first, storage.last = 0, len(graph.nodes)
+    for storage in {r.storage for step in steps[prologue:] for r in step.references()}.intersection(constant):
+        storage.last = len(graph.nodes)  # the others are what the prologue works with: they share memory over time
     forward_nodes = graph.forward_nodes()
     if repeatable:
         for storage in arena:
