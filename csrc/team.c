@@ -1,7 +1,11 @@
 /* The only place where threads start. One file, three builds: OpenMP (FNN_TEAM_OPENMP), pthreads that are
  * created and joined at every call (FNN_TEAM_PTHREAD, for ThreadSanitizer, which does not understand
  * OpenMP runtimes), and serial (neither). */
+#define _DEFAULT_SOURCE /* syscall */
 #include "fastnn.h"
+
+#include <limits.h>
+#include <time.h>
 
 #if defined(FNN_TEAM_OPENMP)
 #include <omp.h>
@@ -11,6 +15,10 @@
 #if !defined(_WIN32)
 #include <pthread.h>
 #include <sched.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 /* ---- denormals --------------------------------------------------------------------------------------- */
@@ -44,25 +52,79 @@ static void restore_float_mode(float_mode saved) { (void)saved; }
 
 /* ---- barrier ------------------------------------------------------------------------------------------ */
 
+/* It outlives its last use: fnn_team_run returns only when every thread has come out of body, the last arriver with it. */
 struct fnn_barrier {
     _Alignas(64) atomic_int arrived;
+    atomic_int sleepers;
     _Alignas(64) atomic_int generation;
 };
 
-static void pause_briefly(int spins) {
-    enum { SPINS_BEFORE_YIELD = 512 }; /* some ten microseconds: longer than most steps are uneven */
-    if (spins < SPINS_BEFORE_YIELD) {
+static void pause_briefly(void) {
 #if defined(__x86_64__)
-        _mm_pause();
+    _mm_pause();
 #elif defined(__aarch64__)
-        __asm__ volatile("yield");
+    __asm__ volatile("yield");
 #endif
-    } else {
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec time;
+    timespec_get(&time, TIME_UTC);
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static bool passed(struct fnn_barrier *barrier, int generation) {
+    return atomic_load_explicit(&barrier->generation, memory_order_acquire) != generation;
+}
+
+/* Spins for some fifteen to thirty microseconds, longer than most steps are uneven, and says whether the others came. Longer
+ * would harm a team larger than the machine, whose threads wait for each other's cores. By the clock, for a pause takes one
+ * nanosecond on some CPUs and sixty on others. */
+static bool passed_soon(struct fnn_barrier *barrier, int generation) {
+    enum { SPINS_BETWEEN_LOOKS = 256, LONGEST = 15000 /* nanoseconds */ };
+    int64_t start = 0;
+    for (int spins = 1; !passed(barrier, generation); ++spins) {
+        if (spins % SPINS_BETWEEN_LOOKS == 0) {
+            int64_t now = nanoseconds();
+            if (!start) start = now;
+            if (now - start >= LONGEST) return false;
+        }
+        pause_briefly();
+    }
+    return true;
+}
+
+/* Waits without keeping the core from the threads that are waited for. Neither sched_yield nor more spinning does that when
+ * other processes want the cores: a thread that yields gives the rest of its time to them, again and again. */
+#if defined(__linux__)
+/* Of linux/futex.h, which musl does not bring along. */
+enum { FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129 };
+
+/* No wake-up is lost. In the one order of all sequentially consistent operations either the last arriver reads `sleepers`
+ * after it was raised here, and wakes (the kernel lets nobody sleep on a generation that has changed); or it had changed the
+ * generation before, and then it is read changed here. */
+static void sleep_until_passed(struct fnn_barrier *barrier, int generation) {
+    atomic_fetch_add(&barrier->sleepers, 1);
+    while (atomic_load(&barrier->generation) == generation)
+        syscall(SYS_futex, &barrier->generation, FUTEX_WAIT_PRIVATE, generation, NULL, NULL, 0);
+    atomic_fetch_sub(&barrier->sleepers, 1);
+}
+
+static void wake_sleepers(struct fnn_barrier *barrier) {
+    if (atomic_load(&barrier->sleepers))
+        syscall(SYS_futex, &barrier->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+#else
+static void sleep_until_passed(struct fnn_barrier *barrier, int generation) {
+    while (!passed(barrier, generation)) {
 #if !defined(_WIN32)
         sched_yield();
 #endif
     }
 }
+
+static void wake_sleepers(struct fnn_barrier *barrier) { (void)barrier; }
+#endif
 
 void fnn_barrier(const struct fnn_team *team) {
     if (team->size == 1) return;
@@ -71,11 +133,11 @@ void fnn_barrier(const struct fnn_team *team) {
     int before = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel);
     if (before == team->size - 1) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_fetch_add_explicit(&barrier->generation, 1, memory_order_release);
-        return;
+        atomic_store(&barrier->generation, generation + 1);
+        wake_sleepers(barrier);
+    } else if (!passed_soon(barrier, generation)) {
+        sleep_until_passed(barrier, generation);
     }
-    for (int spins = 0; atomic_load_explicit(&barrier->generation, memory_order_acquire) == generation; ++spins)
-        pause_briefly(spins);
 }
 
 /* ---- team ---------------------------------------------------------------------------------------------- */
@@ -95,7 +157,7 @@ static void run_alone(fnn_team_body *body, void *context) {
 const char *fnn_team_backend(void) { return "openmp"; }
 
 static void run_together(int size, fnn_team_body *body, void *context) {
-    struct fnn_barrier barrier = {.arrived = 0, .generation = 0};
+    struct fnn_barrier barrier = {.arrived = 0, .sleepers = 0, .generation = 0};
 #pragma omp parallel num_threads(size)
     {
         struct fnn_team team = {.rank = omp_get_thread_num(), .size = omp_get_num_threads(), .barrier = &barrier};
@@ -120,7 +182,7 @@ struct member {
 
 static void *run_member(void *argument) {
     struct member *member = argument;
-    for (int spins = 0; !(member->team.size = atomic_load(member->settled_size)); ++spins) pause_briefly(spins);
+    while (!(member->team.size = atomic_load(member->settled_size))) sched_yield();
     float_mode saved = flush_denormals();
     member->body(member->context, &member->team);
     restore_float_mode(saved);
@@ -129,7 +191,7 @@ static void *run_member(void *argument) {
 
 /* A member learns the size of its team only when all threads exist: those that cannot be created shrink it. */
 static void run_together(int size, fnn_team_body *body, void *context) {
-    struct fnn_barrier barrier = {.arrived = 0, .generation = 0};
+    struct fnn_barrier barrier = {.arrived = 0, .sleepers = 0, .generation = 0};
     struct member members[PTHREAD_TEAM_LIMIT];
     pthread_t threads[PTHREAD_TEAM_LIMIT];
     if (size > PTHREAD_TEAM_LIMIT) size = PTHREAD_TEAM_LIMIT;
