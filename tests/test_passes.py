@@ -246,9 +246,11 @@ def test_columns_are_permuted_behind_a_folded_batch_norm() -> None:
     model[3].running_mean.copy_(np.arange(7))
     model[3].weight.data = np.arange(1, 8)
     plan = model.plan((5, 2, 6, 5))
-    assert transposes(plan) == ["once"] and [step.kernel for step in plan.steps if not step.prologue][1:] == [
-        "linear_forward"
-    ]
+    running = [step.kernel for step in plan.steps if not step.prologue]
+    assert transposes(plan) == ["once"] and running[1:] in (
+        ["linear_forward"],
+        ["conv2d_forward"],
+    )  # packed, by the ISA
     checked_against_transposing(model, IMAGES[:5])
 
 

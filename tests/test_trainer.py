@@ -12,6 +12,7 @@ from trainers import make_data, make_model, make_trainer, same, weights_of
 import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, optim
+from fastnn.benchmark.machine import Machine
 
 
 @pytest.mark.parametrize(
@@ -179,3 +180,22 @@ def test_a_step_on_an_empty_batch(isa: str, make: Callable[..., optim.Optimizer]
     gradients = fnn.value_and_grad(model, nn.CrossEntropyLoss(reduction="sum"))(x, y)[1]
     assert all(np.all(gradient == 0) for gradient in gradients.values())
     assert np.isnan(fnn.Trainer(model, nn.CrossEntropyLoss(), make(lr=0.1)).step(x, y))
+
+
+def test_a_profiled_step_trains_like_any_other() -> None:
+    (x, y), machine = make_data(8), Machine("scalar", 1, 10.0, 10.0)
+    profiled, stepped = (
+        make_trainer(average=optim.ExponentialMovingAverage(0.5)),
+        make_trainer(average=optim.ExponentialMovingAverage(0.5)),
+    )
+    for _ in range(2):
+        found = profiled.profile(x, y, machine)
+        stepped.step(x, y)
+    assert same(weights_of(profiled.model), weights_of(stepped.model))
+    assert profiled.steps == profiled.optimizer.steps == 2
+    kernels = [step.kernel for step in found.steps]
+    assert "adam_step" in kernels and "cross_entropy_forward" in kernels
+    assert found.seconds > 0 and "adam_step" in str(found)
+    with pytest.raises(ValueError, match="expected 2 channels"):
+        profiled.profile(x[:, :1], y, machine)
+    assert profiled.steps == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ def _step_profile(step: Step, seconds: float) -> StepProfile:
     return StepProfile(step.kernel, shape, seconds, step.flops, step.size, step.serial)
 
 
-def profile(plan: Plan, *arrays: Any, machine: Machine | None = None) -> Profile:
+def profile(
+    plan: Plan, *arrays: Any, machine: Machine | None = None, runtime: Mapping[str, Any] | None = None
+) -> Profile:
     """Runs a plan once on the given arrays with the clock read between the steps.
 
     Parameters
@@ -87,6 +90,7 @@ def profile(plan: Plan, *arrays: Any, machine: Machine | None = None) -> Profile
     plan : from `model.plan(...)`. Running a plan that changes variables changes them.
     arrays : its inputs.
     machine : the limits to compare with; measured if left out.
+    runtime : the numbers of the run, where a plan takes some that no default stream gives (`Trainer.profile`).
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -98,7 +102,7 @@ def profile(plan: Plan, *arrays: Any, machine: Machine | None = None) -> Profile
     machine = machine or measure_machine()
     arguments = [argument(array, tensor.dtype == "int64") for array, tensor in zip(arrays, plan.inputs, strict=True)]
     check_limits(plan, arguments)
-    values = runtime_values(plan, None)
+    values = runtime_values(plan, runtime)
     refresh_constants(plan)
     outputs = plan.allocate_outputs()
     externals = (*(a.data for a in arguments), *outputs)

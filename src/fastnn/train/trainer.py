@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,10 @@ from .metrics import Mean, make_metrics
 from .monitors import LayerMonitor
 from .observation import Observed, noting_outputs
 from .progress import Progress, make_progress
+
+if TYPE_CHECKING:
+    from ..benchmark.machine import Machine
+    from ..profile import Profile
 
 Logs = dict[str, float]
 
@@ -220,7 +224,22 @@ class Trainer:
         """
         return self._step(x, y)[0]
 
-    def _step(self, x: Any, y: Any) -> tuple[float, Array | None]:
+    def profile(self, x: Any, y: Any, machine: Machine | None = None) -> Profile:
+        """One training step, with the clock read between its kernels: a table of time, rate and fraction of the machine's
+        limits, which can be saved as a trace (`fastnn.profile.Profile`).
+
+        It trains as `step` does. `machine`: the limits to compare with; measured if left out.
+        """
+        from ..profile import profile
+
+        runtime, compiled = self._runtime(), self._compiled()
+        plan = compiled.plan([given.key for given in compiled.arguments((x, y))])
+        found = profile(plan, x, y, machine=machine, runtime=runtime)
+        self._count()
+        return found
+
+    def _runtime(self) -> dict[str, Any]:
+        """The numbers of the next step."""
         runtime: dict[str, Any] = {RANDOM_SEED: self.seed, RANDOM_STEP: self.steps + 1, **self.optimizer.runtime()}
         if self.clipping is not None:
             runtime.update(self.clipping.runtime())
@@ -228,16 +247,24 @@ class Trainer:
             if self.average.is_applied:
                 raise RuntimeError("Trainer: the averages are applied: leave `with average.applied()` to train")
             runtime.update(self.average.runtime())
+        return runtime
+
+    def _count(self) -> None:
+        """A step was made."""
+        self.steps += 1
+        self.optimizer.steps += 1
+        if self.average is not None:
+            self.average.steps += 1
+
+    def _step(self, x: Any, y: Any) -> tuple[float, Array | None]:
+        runtime = self._runtime()
         if self._guard is None:
             outputs: Sequence[Array] = self._compiled()(x, y, runtime=runtime)
         else:
             outputs, trained = self._guard.step(self._compiled(), x, y, runtime)
             if not trained:
                 return float(outputs[0]), outputs[1] if self.metrics else None
-        self.steps += 1
-        self.optimizer.steps += 1
-        if self.average is not None:
-            self.average.steps += 1
+        self._count()
         if len(outputs) > 1 + bool(self.metrics):
             self.gradient_norm = float(outputs[-1][0])
         return float(outputs[0]), outputs[1] if self.metrics else None
