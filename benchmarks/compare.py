@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py benchmarks/shapes/peers.txt --fail-below 1 --json figures.json
     python benchmarks/compare.py benchmarks/shapes/*.txt --filter transpose
+    python benchmarks/compare.py benchmarks/shapes/peers.txt --filter "3x3" --algorithm direct
 
 Needs `pip install '.[bench]'`. Prints time with its quartiles, rate, fraction of this machine's measured peak, thread scaling
 and the ratio PyTorch time / our time (of the medians), forward and backward, and the geometric means. A layer that
@@ -28,6 +29,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=fnn.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each figure")
     parser.add_argument("--filter", default="", metavar="TEXT", help="only layers whose name contains TEXT")
+    parser.add_argument(
+        "--algorithm", default="auto", metavar="NAME", help="of our convolutions (fastnn.conv_algorithm)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--fail-below", type=float, default=0.0, metavar="RATIO")
     arguments = parser.parse_args()
@@ -37,8 +41,9 @@ def main() -> int:
     report.show_machine(machine)
     cases = [case for file in arguments.shapes for case in read_cases(file.read_text())] or QUICK
     cases = list({case.name: case for case in cases if arguments.filter in case.name}.values())
-    measured = kernels.measure(cases, machine, "torch", arguments.seconds)
-    rows = report.show_table(kernels.header("torch"), measured, kernels.lines)
+    with fnn.conv_algorithm(arguments.algorithm):
+        measured = kernels.measure(cases, machine, "torch", arguments.seconds)
+        rows = report.show_table(kernels.header("torch"), measured, kernels.lines)
     for direction in ("forward", "backward"):
         ratios = [row.ratio for row in rows if row.direction == direction and row.ratio is not None]
         if ratios:
