@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from ..optim.optimizer import Clip, Optimizer
 from ..passes import run_passes
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
-from ..trace import Argument, Compiled, argument, check_limits, structure_clock
+from ..trace import Compiled, structure_clock
 from ..variable import Array, aligned_empty, logical_view, memory_shape
 from .batches import Batches, checked_count, checked_samples
 from .callbacks import Callback, warn_not_finite
@@ -30,6 +30,7 @@ from .metrics import Mean, make_metrics
 from .monitors import LayerMonitor
 from .observation import Observed, noting_outputs
 from .progress import Progress, make_progress
+from .tracing import as_output, check_batches, traced_mode
 
 if TYPE_CHECKING:
     from ..benchmark.machine import Machine
@@ -135,7 +136,7 @@ class Trainer:
         return list({id(p): p for owner in owners for p in owner.parameters()}.values())
 
     def _output(self, x: Tensor, training: bool) -> Tensor:
-        with _mode(self.model, training):
+        with traced_mode(self.model, training):
             output = self.model(x)
         if not isinstance(output, Tensor):
             raise TypeError(f"Trainer: the model must return one tensor, not {type(output).__name__}")
@@ -295,13 +296,13 @@ class Trainer:
         data = Batches(x, y, batch_size, drop_last)
         callbacks = _checked_callbacks(callbacks)
         shown = make_progress(progress, epochs, data.samples)
-        _check(self._training, data)
+        check_batches(self._training, data)
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
                 raise TypeError("validation_data must be a pair (x, y)")
             validation = Batches(*validation_data, batch_size, name="validation ")
-            _check(self._evaluation, validation)
+            check_batches(self._evaluation, validation)
         history = History()
         self.stop_training = False
         for callback in callbacks:
@@ -359,7 +360,7 @@ class Trainer:
         """{"loss": ..., metric: ...} over N samples, the model in evaluation mode; the loss is the mean of the
         batches' losses, weighted by their number of samples."""
         data = Batches(x, y, batch_size)
-        _check(self._evaluation, data)
+        check_batches(self._evaluation, data)
         return self._evaluate(data)
 
     def _evaluate(self, data: Batches) -> Logs:
@@ -423,13 +424,6 @@ class Trainer:
         self.seed, self.steps, self.epochs = seed, steps, epochs
 
 
-def as_output(graph: Graph, value: Tensor) -> Tensor:
-    """A copy of what is only another view of something, so that the forward part of the plan writes the output."""
-    is_view = value.node is not None and value.node.op.is_view(value.node)
-    copied: Tensor = graph.record("copy", value) if is_view else value
-    return copied
-
-
 def _no_function(output: Array, target: Array) -> float:
     raise AssertionError("the mean of the losses is given its values")
 
@@ -447,27 +441,3 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
 def _call(callbacks: Sequence[Callback], event: str, *arguments: Any) -> None:
     for callback in callbacks:
         getattr(callback, event)(*arguments)
-
-
-def _check(compiled: Compiled, data: Batches) -> None:
-    """Compiles for every size of batch that will occur, and checks all targets, before anything is touched."""
-    for size in data.sizes():
-        arguments = compiled.arguments((data.x[:size], data.y[:size]))
-        plan = compiled.plan([given.key for given in arguments])
-        x = argument(data.x, integers=True) if plan.inputs[0].limits else arguments[0]
-        whole: list[Argument] = [x, argument(data.y, integers=True)]
-        check_limits(plan, whole)
-
-
-@contextmanager
-def _mode(model: Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode while a model is traced, unnoticed by anyone else."""
-    before = [(module, module.training) for module in model.modules()]
-    if not (training and model.training):
-        for module, _ in before:
-            object.__setattr__(module, "training", training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            object.__setattr__(module, "training", mode)
