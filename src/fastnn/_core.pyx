@@ -337,8 +337,8 @@ cdef class Program:
     steps: [(kernel, {field: value}, serial)]; a value is an int, float, None, Pointer, Runtime, or for a
     table field a list of such values. statics: arrays that stay for the program's life. externals: for each array
     given at a run, its size in bytes. The first `prologue` steps fill the constants, and run again only after
-    `refresh()`; the rest run every time. `team`: the most threads that the steps have room for, whatever is set when they run;
-    0: any number.
+    `refresh()`; the rest run every time. `team`: the most threads that the steps have room for, whatever is set
+    when they run; 0: any number.
     """
     cdef list fields                 # per step, for messages
     cdef tuple statics
