@@ -174,7 +174,7 @@ def test_schedules_are_asked_at_each_step() -> None:
     step([np.ones(2)])
     step([np.ones(2)])
     assert np.array_equal(a.data, [-1.5] * 2) and asked == [0, 1]
-    with pytest.raises(ValueError, match=r"lr \(of the schedule of group 0, at step 2\) must be finite, got nan"):
+    with pytest.raises(ValueError, match=r"^SGD: lr \(of the schedule of group 0, at step 2\) must be finite, got nan"):
         step([np.ones(2)])
     assert np.array_equal(a.data, [-1.5] * 2)
 
@@ -314,7 +314,7 @@ def test_state_that_does_not_fit_changes_nothing(rng: np.random.Generator) -> No
         optimizer.load_state_dict(bad)
     bad = optimizer.state_dict()
     bad["param_groups"][0]["lr"] = NAN
-    with pytest.raises(ValueError, match="lr must be finite"):
+    with pytest.raises(ValueError, match="SGD: lr must be finite"):
         optimizer.load_state_dict(bad)
     bad = optimizer.state_dict()
     bad["param_groups"][0]["params"] = [0, 1]

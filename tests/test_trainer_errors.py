@@ -97,3 +97,12 @@ def test_a_loss_that_is_not_finite_is_named_by_epoch_and_step() -> None:
         trainer.fit(x, y, 1, 8, progress=False, shuffle=False)
     (message,) = [str(warning.message) for warning in warned]
     assert message.startswith("the loss is nan in epoch 1, batch 2 (training step 2)")
+
+
+def test_step_names_itself_where_no_layer_does() -> None:
+    x, y = make_data()
+    trainer = make_trainer()
+    with pytest.raises(TypeError, match=r"^Trainer\.step: .*complex64"):
+        trainer.step(x + 1j, y)
+    with pytest.raises(ValueError, match=r"^CrossEntropyLoss\(.*got 3, allowed are 0 to 2"):
+        trainer.step(x, _labels(y, 3))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from numbers import Real
 from typing import Any
 
+from ..naming import FUNCTION, naming
 from ..trace import structure_clock
 
 Rule = Callable[[str, Any], Any]
@@ -69,13 +70,18 @@ class ParameterGroup(UserDict[str, Any]):
     >>> group["lr"] = float("nan")
     Traceback (most recent call last):
     ...
-    ValueError: lr must be finite, got nan
+    ValueError: SGD: lr must be finite, got nan
     """
 
     def __init__(
-        self, settings: Mapping[str, Any], rules: Mapping[str, Rule], check: Callable[[Mapping[str, Any]], None]
+        self,
+        owner: str,
+        settings: Mapping[str, Any],
+        rules: Mapping[str, Rule],
+        check: Callable[[Mapping[str, Any]], None],
     ) -> None:
         super().__init__()
+        self._owner = owner
         self._rules = rules
         self._check = check
         unknown = sorted(settings.keys() - rules.keys() - {"params"})
@@ -85,7 +91,8 @@ class ParameterGroup(UserDict[str, Any]):
         check(self.data)
 
     def _checked(self, name: str, value: Any) -> Any:
-        return list(value) if name == "params" else self._rules[name](name, value)
+        with naming(lambda: self._owner, FUNCTION):
+            return list(value) if name == "params" else self._rules[name](name, value)
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name not in self.data:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph import Graph, RuntimeValue, Tensor
-from ..naming import naming
+from ..naming import FUNCTION, naming
 from ..nn.parameter import Buffer, Parameter
 from ..trace import structure_clock
 from ..variable import Variable
@@ -67,7 +67,7 @@ class Optimizer:
                 raise ValueError("a parameter is given to the optimizer twice")
             known.add(id(parameter))
         settings = {**self.defaults, **param_group, "params": parameters}
-        self.param_groups.append(ParameterGroup(settings, self.rules, self.check))
+        self.param_groups.append(ParameterGroup(type(self).__name__, settings, self.rules, self.check))
 
     def bind(self, model: Any, parameters: Iterable[Parameter]) -> None:
         """Takes the model's parameters, but those of groups added by hand, if none were given at the start."""
@@ -159,7 +159,8 @@ class Optimizer:
         lr = self.param_groups[group]["lr"]
         if not callable(lr):
             return float(lr)
-        return not_negative(f"lr (of the schedule of group {group}, at step {self.steps})", lr(self.steps))
+        with naming(lambda: type(self).__name__, FUNCTION):
+            return not_negative(f"lr (of the schedule of group {group}, at step {self.steps})", lr(self.steps))
 
     # -- saving
 
@@ -204,7 +205,7 @@ class Optimizer:
         settings["params"] = group["params"]
         if callable(group["lr"]):
             settings["lr"] = group["lr"]
-        return ParameterGroup(settings, self.rules, self.check)
+        return ParameterGroup(type(self).__name__, settings, self.rules, self.check)
 
     def _checked_state(self, parameter: Parameter, given: Mapping[str, Any]) -> dict[str, Any]:
         arrays = {name: np.asarray(value) for name, value in given.items() if name != "step" and value is not None}

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..graph import Graph, Tensor, differentiate
 from ..memory_plan import checked_memory
+from ..naming import FUNCTION, naming
 from ..nn.module import Module
 from ..nn.parameter import Parameter
 from ..optim.average import ExponentialMovingAverage
@@ -223,7 +224,11 @@ class Trainer:
         The model is in training mode for the step: parts that you put in evaluation mode stay so as long as the
         model itself is in training mode. Wrong input raises ValueError or TypeError and changes nothing.
         """
-        return self._step(x, y)[0]
+        try:
+            return self._step(x, y)[0]
+        except (ValueError, TypeError, OverflowError):
+            with naming(lambda: "Trainer.step", FUNCTION):
+                raise
 
     def profile(self, x: Any, y: Any, machine: Machine | None = None) -> Profile:
         """One training step, with the clock read between its kernels: a table of time, rate and fraction of the machine's
