@@ -46,6 +46,19 @@ FNN_INLINE void winograd_load_column(const struct winograd_patch *patch, int siz
     }
 }
 
+/* Asks for what the next tile, `ahead` columns to the right, has more than this one: a line of channels from c on of each pixel.
+ * Hardware prefetchers do not follow so many short rows. */
+FNN_INLINE void winograd_prefetch_patch(const struct winograd_patch *patch, int size, int ahead, ptrdiff_t c) {
+    uintptr_t row = (uintptr_t)(patch->corner + size * patch->column_stride + c);
+    const size_t row_bytes = (size_t)patch->row_stride * sizeof(float);
+    const size_t column_bytes = (size_t)patch->column_stride * sizeof(float);
+#pragma GCC unroll 1
+    for (int i = 0; i < size; i++, row += row_bytes) {
+#pragma GCC unroll 4
+        for (int j = 0; j < ahead; j++) __builtin_prefetch((const void *)(row + (size_t)j * column_bytes), 0, 3);
+    }
+}
+
 /* v[plane*stride + c] = map of channel first + c of the patch, first applied to columns, then to rows. The loops
  * over columns and rows stay loops: unrolled, their addresses spill. */
 FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int in, int out,
@@ -54,6 +67,7 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
     for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
         const ptrdiff_t lanes = lanes_left(channels - c);
+        if (interior && c % WINOGRAD_LINE == 0) winograd_prefetch_patch(patch, in, m, first + c);
 #pragma GCC unroll 1
         for (int j = 0; j < in; j++) {
             vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
