@@ -85,6 +85,46 @@ def test_orthogonal(shape: tuple[int, ...]) -> None:
     np.testing.assert_allclose(product, 4 * np.eye(len(product)), atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2)])
+def test_eye(shape: tuple[int, int]) -> None:
+    assert np.array_equal(init.eye_(np.full(shape, 7.0)), np.eye(*shape))
+    with pytest.raises(ValueError, match=r"eye_ needs a matrix, got shape \(2, 3, 1\)"):
+        init.eye_(np.zeros((2, 3, 1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((4, 4, 3, 3), 1), ((6, 4, 5, 3), 1), ((4, 2, 3, 3), 2), ((6, 2, 3, 1), 2)]
+)
+def test_dirac_hands_channels_on(shape: tuple[int, ...], groups: int) -> None:
+    channels = shape[1] * groups
+    layer = nn.Conv2d(channels, shape[0], shape[2:], padding="same", groups=groups, bias=False)
+    assert init.dirac_(layer.weight, groups) is layer.weight
+    x = np.random.default_rng(0).standard_normal((2, channels, 5, 6)).astype(np.float32)
+    wanted = np.zeros((2, groups, shape[0] // groups, 5, 6), np.float32)
+    handed = min(wanted.shape[2], shape[1])
+    wanted[:, :, :handed] = x.reshape(2, groups, -1, 5, 6)[:, :, :handed]
+    assert np.array_equal(layer(x), wanted.reshape(2, shape[0], 5, 6))
+
+
+def test_dirac_refuses() -> None:
+    with pytest.raises(ValueError, match=r"dirac_ needs filters .*got shape \(2, 3\)"):
+        init.dirac_(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="groups=2 must be positive and divide the 3 filters"):
+        init.dirac_(np.zeros((3, 2, 3)), groups=2)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.35, 1.0])
+def test_sparse(sparsity: float) -> None:
+    values = init.sparse_(np.zeros((1000, 20)), sparsity, std=2.0, generator=np.random.default_rng(1))
+    assert np.array_equal((values == 0).sum(axis=0), [math.ceil(sparsity * 1000)] * 20)
+    left = values[values != 0]
+    assert left.size == 0 or is_normal(left, 0.0, 2.0)
+    with pytest.raises(ValueError, match=r"sparsity must lie in \[0, 1\], got 1.5"):
+        init.sparse_(np.zeros((2, 2)), 1.5)
+    with pytest.raises(ValueError, match="sparse_ needs a matrix"):
+        init.sparse_(np.zeros(2), 0.5)
+
+
 def test_constants() -> None:
     assert (filled(init.constant_, 2.5) == 2.5).all()
     assert (filled(init.ones_) == 1).all()

@@ -206,6 +206,61 @@ def orthogonal_(tensor: Target, gain: float = 1.0, generator: Generator = None) 
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(shape))
 
 
+def eye_(tensor: Target) -> Target:
+    """The identity matrix, as far as a matrix of another shape has one. ValueError unless it has two axes.
+
+    >>> eye_(np.ones((2, 3)))
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
+    """
+    if len(tensor.shape) != 2:
+        raise ValueError(f"eye_ needs a matrix, got shape {tuple(tensor.shape)}")
+    return _fill(tensor, np.eye(*tensor.shape))
+
+
+def dirac_(tensor: Target, groups: int = 1) -> Target:
+    """The filters (out, in, ...) of a convolution that hands on its channels, as many as it can, in each of the groups.
+
+    ValueError for fewer than three or more than five axes, or groups that do not divide the filters.
+
+    >>> dirac_(np.ones((2, 2, 3)))[0]
+    array([[0., 1., 0.],
+           [0., 0., 0.]])
+    """
+    shape: tuple[int, ...] = tuple(tensor.shape)
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(f"dirac_ needs filters (out, in, ...) of a 1-d to 3-d convolution, got shape {shape}")
+    if groups < 1 or shape[0] % groups:
+        raise ValueError(f"dirac_: groups={groups} must be positive and divide the {shape[0]} filters")
+    values = np.zeros(shape)
+    centre: list[int] = [size // 2 for size in shape[2:]]
+    each = shape[0] // groups
+    for channel in range(min(each, shape[1])):
+        index: Any = (slice(channel, None, each), channel, *centre)
+        values[index] = 1.0
+    return _fill(tensor, values)
+
+
+def sparse_(tensor: Target, sparsity: float, std: float = 0.01, generator: Generator = None) -> Target:
+    """Normal with mean 0, and in each column a share `sparsity` of the elements, rounded up, zero (Martens 2010).
+
+    ValueError unless it has two axes and sparsity lies in [0, 1].
+
+    >>> (sparse_(np.ones((10, 3)), 0.35) == 0).sum(axis=0)
+    array([4, 4, 4])
+    """
+    if len(tensor.shape) != 2:
+        raise ValueError(f"sparse_ needs a matrix, got shape {tuple(tensor.shape)}")
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparse_: sparsity must lie in [0, 1], got {sparsity}")
+    source = _generator(generator)
+    values = source.normal(0.0, std, tensor.shape)
+    zeros = math.ceil(sparsity * tensor.shape[0])
+    for column in values.T:
+        column[source.permutation(len(column))[:zeros]] = 0.0
+    return _fill(tensor, values)
+
+
 def reset_linear_map(weight: Parameter, bias: Parameter | None) -> None:
     """PyTorch's default for convolutions and linear layers: weight and bias uniform within 1/sqrt(fan_in)."""
     fan_in, _ = _fans(weight, "reset_linear_map")
