@@ -67,7 +67,8 @@ class Case:
     @property
     def can_be_winograd(self) -> bool:
         ones = self.stride == self.dilation == (1, 1) and self.groups == 1
-        return ones and self.kernel == (3, 3) and max(max(side) for side in self.padding) <= 2
+        square = self.kernel in ((3, 3), (5, 5))
+        return ones and square and max(max(side) for side in self.padding) < self.kernel[0]
 
 
 @st.composite
@@ -81,7 +82,8 @@ def cases(draw: Any, transposed: bool = False) -> Case:
         groups, inner, outer = inner, 1, draw(st.integers(1, 3))
     image = draw(sizes(1, 12 if transposed else 20))
     if kind == "winograd":
-        kernel, stride, dilation, most = (3, 3), (1, 1), (1, 1), 2
+        side = draw(st.sampled_from([3, 5]))
+        kernel, stride, dilation, most = (side, side), (1, 1), (1, 1), side - 1
     else:
         kernel, stride, dilation, most = draw(sizes(1, 7)), draw(sizes(1, 4)), draw(sizes(1, 4)), 6
     padding = draw(sizes(0, most)), draw(sizes(0, most))

@@ -29,6 +29,7 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "3x3": ((2, 17, 7, 9), (33, 3, 3), (1, 1), (1, 1), (0, 0), 1, (1, 1)),
     "3x3 on a wide image": ((1, 5, 4, 31), (18, 3, 3), (1, 1), (1, 1), (0, 0), 1, (1, 1)),
     "3x3 without padding": ((1, 9, 5, 6), (10, 3, 3), (1, 1), (0, 0), (0, 0), 1, (1, 1)),
+    "5x5": ((2, 13, 7, 6), (21, 5, 5), (1, 1), (2, 2), (0, 0), 1, (1, 1)),
     "1x1": ((3, 19, 5, 7), (37, 1, 1), (1, 1), (0, 0), (0, 0), 1, (1, 1)),
     "stride beyond the filter": ((2, 8, 3, 4), (6, 2, 1), (3, 4), (0, 0), (2, 3), 1, (1, 1)),
     "output padding beyond the stride": ((2, 6, 3, 4), (5, 2, 3), (1, 2), (0, 1), (4, 2), 1, (5, 3)),
@@ -75,7 +76,7 @@ def expected(geometry: tuple[Any, ...], dy: Any, *arrays: Any) -> tuple[Any, ...
 
 def is_winograd(geometry: tuple[Any, ...]) -> bool:
     """Whether Winograd's algorithm, whose sums are not exact, could compute it."""
-    return geometry[1][1:] == (3, 3) and geometry[2] == geometry[6] == (1, 1) and geometry[5] == 1
+    return geometry[1][1:] in ((3, 3), (5, 5)) and geometry[2] == geometry[6] == (1, 1) and geometry[5] == 1
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -15,12 +15,13 @@ from fastnn.graph import Graph
 from fastnn.nn import functional as F
 from fastnn.ops.convolution_algorithm import (
     MIN_TILES_WEIGHT,
-    PLANES,
+    TILES,
     Form,
     Product,
     Schedule,
     WeightSchedule,
     packed_size,
+    planes_of,
     schedule,
     weight_schedule,
 )
@@ -46,9 +47,22 @@ SHAPES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def maps(tile: int) -> tuple[Array, Array, Array]:
+SIZES = [(tile, r) for r, tiles in TILES.items() for tile in tiles]
+"""Tile and filter."""
+
+Geometry = tuple[tuple[int, int, int, int], int, tuple[int, int, int, int]]
+
+
+def shape_of(name: str, r: int) -> Geometry:
+    """SHAPES are for filters of three: larger ones have more padding, and an image that they fit in."""
+    (n, c, height, width), k, padding = SHAPES[name]
+    top, bottom, left, right = (side * (r // 2) for side in padding)
+    return (n, c, max(height, r - top - bottom), max(width, r - left - right)), k, (top, bottom, left, right)
+
+
+def maps(tile: int, r: int) -> tuple[Array, Array, Array]:
     """B^T, G and A^T of winograd_transform.h, in float64."""
-    if tile == 2:
+    if tile + r - 1 == 4:
         input_map = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, -1, 0, 1.0]])
         filter_map = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
         return input_map, filter_map, np.array([[1, 1, 1, 0], [0, 1, -1, 1.0]])
@@ -58,22 +72,22 @@ def maps(tile: int) -> tuple[Array, Array, Array]:
     rows += [[0, -p * other**2, -(other**2), p, 1, 0] for p, other in ((a, b), (-a, b), (b, a), (-b, a))]
     input_map = np.array([*rows, [0, *rows[0][:5]]])
     scale = (input_map[:5, :5] * points[:, None] ** np.arange(5)).sum(1)
-    filter_map = np.vstack([points[:, None] ** np.arange(3) / scale[:, None], [[0, 0, 1]]])
-    output_map = np.hstack([points ** np.arange(4)[:, None], [[0], [0], [0], [1]]])
+    filter_map = np.vstack([points[:, None] ** np.arange(r) / scale[:, None], np.eye(r)[-1:]])
+    output_map = np.hstack([points ** np.arange(tile)[:, None], np.eye(tile)[:, -1:]])
     return input_map, filter_map, output_map
 
 
-@pytest.mark.parametrize("tile", PLANES)
-def test_maps_are_an_algorithm(tile: int, rng: np.random.Generator) -> None:
-    input_map, filter_map, output_map = maps(tile)
-    d, g = rng.standard_normal((tile + 2, tile + 2)), rng.standard_normal((3, 3))
+@pytest.mark.parametrize(("tile", "r"), SIZES)
+def test_maps_are_an_algorithm(tile: int, r: int, rng: np.random.Generator) -> None:
+    input_map, filter_map, output_map = maps(tile, r)
+    d, g = rng.standard_normal((tile + r - 1, tile + r - 1)), rng.standard_normal((r, r))
     y = output_map @ ((filter_map @ g @ filter_map.T) * (input_map @ d @ input_map.T)) @ output_map.T
     np.testing.assert_allclose(y, reference.conv2d(d[None, None], g[None, None])[0, 0], atol=1e-12)
 
 
-def output_shape(shape: tuple[Any, ...]) -> tuple[int, int, int, int]:
+def output_shape(shape: Geometry, r: int) -> tuple[int, int, int, int]:
     (n, _, height, width), k, (top, bottom, left, right) = shape
-    return n, k, height + top + bottom - 2, width + left + right - 2
+    return n, k, height + top + bottom - r + 1, width + left + right - r + 1
 
 
 def patches(image: Array, padding: tuple[int, ...], out: tuple[int, ...], tile: int, size: int) -> Array:
@@ -87,22 +101,23 @@ def patches(image: Array, padding: tuple[int, ...], out: tuple[int, ...], tile: 
 
 
 def forward_bound(x: Array, weight: Array, padding: tuple[int, ...], out: tuple[int, ...], tile: int) -> Array:
-    """winograd.h: gamma_n |A^T| [sum over c of (|G||g||G^T|) . (|B^T||d||B|)] |A|, n = C + 25."""
-    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile))
-    v = input_map @ patches(x, padding, out, tile, tile + 2) @ input_map.T
+    """winograd.h: gamma_n |A^T| [sum over c of (|G||g||G^T|) . (|B^T||d||B|)] |A|, n = C + 22 + r."""
+    r = weight.shape[2]
+    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile, r))
+    v = input_map @ patches(x, padding, out, tile, tile + r - 1) @ input_map.T
     u = filter_map @ np.abs(weight.astype(np.float64)) @ filter_map.T
     products = np.einsum("nhwcij,kcij->nhwkij", v, u, optimize=True)
     y = (output_map @ products @ output_map.T).transpose(0, 3, 1, 4, 2, 5)
     n, k, rows, _, columns, _ = y.shape
-    steps = (weight.shape[1] + 25) * UNIT
+    steps = (weight.shape[1] + 22 + r) * UNIT
     return y.reshape(n, k, rows * tile, columns * tile)[:, :, : out[2], : out[3]] * steps / (1 - steps)
 
 
-def weight_bound(x: Array, dy: Array, padding: tuple[int, ...], cut: WeightSchedule) -> Array:
+def weight_bound(x: Array, dy: Array, padding: tuple[int, ...], r: int, cut: WeightSchedule) -> Array:
     """winograd_backward_weight.c: gamma_n |G^T| [sum over tiles of (|A||dY||A^T|) . (|B^T||X||B|)] |G|."""
     tile = cut.tile
-    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile))
-    v = input_map @ patches(x, padding, dy.shape, tile, tile + 2) @ input_map.T
+    input_map, filter_map, output_map = (np.abs(m) for m in maps(tile, r))
+    v = input_map @ patches(x, padding, dy.shape, tile, tile + r - 1) @ input_map.T
     e = output_map.T @ patches(dy, (0, 0, 0, 0), dy.shape, tile, tile) @ output_map
     products = np.einsum("nhwkij,nhwcij->kcij", e, v, optimize=True)
     blocks = -(-v.shape[0] * v.shape[1] * v.shape[2] // cut.parts // cut.block) + 1
@@ -117,37 +132,46 @@ def sizes(x: tuple[int, ...], out: tuple[int, ...], top: int, left: int) -> dict
     }  # fmt: skip
 
 
-def product_of(x: tuple[int, ...], out: tuple[int, ...]) -> Product:
-    return Product(x[0], out[2], out[3], x[1], out[1])
+def product_of(x: tuple[int, ...], out: tuple[int, ...], r: int) -> Product:
+    return Product(x[0], out[2], out[3], x[1], out[1], r)
 
 
 def pack(weight: Array, tile: int, backward: bool) -> Array:
-    k, c = weight.shape[:2]
+    k, c, r = weight.shape[:3]
     columns, depth = (c, k) if backward else (k, c)
-    outputs = {"packed": ((packed_size(columns, depth, tile, current_facts()),), "f4")}
+    outputs = {"packed": ((packed_size(columns, depth, planes_of(tile, r), current_facts()),), "f4")}
     name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
-    arguments = {"source": channels_last(weight), "out_channels": k, "channels": c, "tile": tile}
+    arguments = {"source": channels_last(weight), "out_channels": k, "channels": c, "tile": tile, "kernel_size": r}
     return run_kernel(name, outputs, **arguments)["packed"]
 
 
 def pack_panels(weight: Array) -> Array:
-    k, c = weight.shape[:2]
-    outputs = {"packed": ((-(-k // current_facts().lanes) * current_facts().lanes * 9 * c,), "f4")}
-    arguments = {"out_channels": k, "channels": c, "kernel_height": 3, "kernel_width": 3, "groups": 1}
+    k, c, r = weight.shape[:3]
+    outputs = {"packed": ((-(-k // current_facts().lanes) * current_facts().lanes * r * r * c,), "f4")}
+    arguments = {"out_channels": k, "channels": c, "kernel_height": r, "kernel_width": r, "groups": 1}
     return run_kernel("conv2d_pack_weight", outputs, source=channels_last(weight), **arguments)["packed"]
 
 
 def convolve(
-    x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, cut: Schedule, **epilogue: Any
+    x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, r: int, cut: Schedule, **epilogue: Any
 ) -> dict[str, Array]:
     facts = current_facts()
     outputs = {
         "y": ((out[0], out[2], out[3], out[1]), "f4"),
-        "workspace": ((cut.workspace(product_of(x.shape, out), facts),), "f4"),
+        "workspace": ((cut.workspace(product_of(x.shape, out, r), facts),), "f4"),
     }
-    arguments = {"activation": 0, "tile": cut.tile, "block": cut.block, "shared": int(cut.shared)}
+    arguments = {"activation": 0, "tile": cut.tile, "kernel_size": r, "block": cut.block, "shared": int(cut.shared)}
     arguments |= {"weight_form": int(cut.form), **sizes(x.shape, out, *corner), **epilogue}
     return run_kernel("winograd_forward", outputs, x=channels_last(x), weight=filters, **arguments)
+
+
+def weight_gradient(x: Array, dy: Array, r: int, corner: tuple[int, int], cut: WeightSchedule) -> dict[str, Array]:
+    k, c = dy.shape[1], x.shape[1]
+    workspace = cut.workspace(product_of(x.shape, dy.shape, r), current_facts())
+    outputs = {"dw": ((k, r, r, c), "f4"), "dbias": ((k,), "f4"), "workspace": ((workspace,), "f4")}
+    arguments = {"tile": cut.tile, "kernel_size": r, "block": cut.block, "shared": int(cut.shared), "parts": cut.parts}
+    arguments |= sizes(x.shape, dy.shape, *corner)
+    return run_kernel("winograd_backward_weight", outputs, x=channels_last(x), dy=channels_last(dy), **arguments)
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
@@ -158,35 +182,35 @@ def schedules(tile: int) -> list[Schedule]:
     return [Schedule(tile, block, shared, Form.PACKED) for block, shared in ((70, False), (3, False), (97, True))]
 
 
-@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize(("tile", "r"), SIZES)
 @pytest.mark.parametrize("name", SHAPES)
-def test_forward(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
-    x_shape, k, padding = SHAPES[name]
-    out = output_shape(SHAPES[name])
-    x, weight = normal(rng, *x_shape), normal(rng, k, x_shape[1], 3, 3)
+def test_forward(name: str, tile: int, r: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = shape = shape_of(name, r)
+    out = output_shape(shape, r)
+    x, weight = normal(rng, *x_shape), normal(rng, k, x_shape[1], r, r)
     results = []
     for cut in schedules(tile):
-        run = lambda cut=cut: convolve(x, out, padding[::2], pack(weight, tile, False), cut)
+        run = lambda cut=cut: convolve(x, out, padding[::2], pack(weight, tile, False), r, cut)
         results.append(same_results(same_bits, run, "workspace")["y"])
     for filters, form in ((channels_last(weight), Form.FILTERS), (pack_panels(weight), Form.PANELS)):
-        results.append(convolve(x, out, padding[::2], filters, Schedule(tile, 5, True, form))["y"])
+        results.append(convolve(x, out, padding[::2], filters, r, Schedule(tile, 5, True, form))["y"])
     for result in results[1:]:
         np.testing.assert_array_equal(result, results[0])
     exact = reference.conv2d(np.float64(x), np.float64(weight), padding=(padding[:2], padding[2:]))
     assert_within(channels_first(results[0]), exact, forward_bound(x, weight, padding, out, tile))
 
 
-@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize(("tile", "r"), SIZES)
 @pytest.mark.parametrize("name", SHAPES)
-def test_backward_data(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
-    x_shape, k, padding = SHAPES[name]
-    out = output_shape(SHAPES[name])
-    dy, weight = normal(rng, *out), normal(rng, k, x_shape[1], 3, 3)
-    corner = (2 - padding[0], 2 - padding[2])
+def test_backward_data(name: str, tile: int, r: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = shape = shape_of(name, r)
+    out = output_shape(shape, r)
+    dy, weight = normal(rng, *out), normal(rng, k, x_shape[1], r, r)
+    corner = (r - 1 - padding[0], r - 1 - padding[2])
     packed = Schedule(tile, 11, False, Form.PACKED)
-    run = lambda: convolve(dy, x_shape, corner, pack(weight, tile, True), packed)
+    run = lambda: convolve(dy, x_shape, corner, pack(weight, tile, True), r, packed)
     dx = same_results(same_bits, run, "workspace")["y"]
-    rotated = convolve(dy, x_shape, corner, channels_last(weight), Schedule(tile, 75, True, Form.ROTATED))
+    rotated = convolve(dy, x_shape, corner, channels_last(weight), r, Schedule(tile, 75, True, Form.ROTATED))
     np.testing.assert_array_equal(rotated["y"], dx)
     x = np.zeros(x_shape)
     exact, _, _ = reference.conv2d_backward(np.float64(dy), x, np.float64(weight), padding=(padding[:2], padding[2:]))
@@ -195,65 +219,89 @@ def test_backward_data(name: str, tile: int, isa: str, rng: np.random.Generator,
     assert_within(channels_first(dx), exact, bound)
 
 
-@pytest.mark.parametrize("tile", PLANES)
+@pytest.mark.parametrize(("tile", "r"), SIZES)
 @pytest.mark.parametrize("name", SHAPES)
-def test_backward_weight(name: str, tile: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
-    x_shape, k, padding = SHAPES[name]
-    out = output_shape(SHAPES[name])
+def test_backward_weight(name: str, tile: int, r: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    x_shape, k, padding = shape = shape_of(name, r)
+    out = output_shape(shape, r)
     x, dy = normal(rng, *x_shape), normal(rng, *out)
-    weight = np.zeros((k, x_shape[1], 3, 3))
+    weight = np.zeros((k, x_shape[1], r, r))
     _, exact, exact_bias = reference.conv2d_backward(
         np.float64(dy), np.float64(x), weight, padding=(padding[:2], padding[2:])
     )
     for cut in (WeightSchedule(tile, 7, False, 3), WeightSchedule(tile, 19, True, 1)):
-
-        def run(cut: WeightSchedule = cut) -> dict[str, Array]:
-            workspace = cut.workspace(product_of(x_shape, out), current_facts())
-            outputs = {"dw": ((k, 3, 3, x_shape[1]), "f4"), "dbias": ((k,), "f4"), "workspace": ((workspace,), "f4")}
-            arguments = {"tile": cut.tile, "block": cut.block, "shared": int(cut.shared), "parts": cut.parts}
-            arguments |= sizes(x_shape, out, padding[0], padding[2])
-            return run_kernel(
-                "winograd_backward_weight", outputs, x=channels_last(x), dy=channels_last(dy), **arguments
-            )
-
+        run = lambda cut=cut: weight_gradient(x, dy, r, padding[::2], cut)
         results = same_results(same_bits, run, "workspace")
-        assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, cut))
+        assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, r, cut))
         steps = (16 + out[0] * out[2] * out[3] + cut.parts) * UNIT
         assert_within(results["dbias"], exact_bias, steps * np.abs(np.float64(dy)).sum((0, 2, 3)))
 
 
+def hostile(rng: np.random.Generator, *shape: int, period: int) -> Array:
+    """Images whose signs change every period/2 rows and columns, with channels that cancel; magnitudes about 1.
+
+    With a period of 4 the signs are those of the rows of B^T with the largest entries, with `period` 0 there is one sign in a
+    channel, as in those of G and A: transforms are as large as they can be, the sums that they stand for are not.
+    """
+    n, c, height, width = shape
+    rows, columns = (1 - 2 * (np.arange(size) % 4 // 2) if period else np.ones(size) for size in (height, width))
+    channels = (1 - 2 * (np.arange(n * c) % 2)).reshape(n, c, 1, 1)
+    signs = channels * rows[:, None] * columns
+    return (signs * (1 + rng.random(shape) / 64)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("tile", "r"), SIZES)
+def test_bound_on_hostile_data(tile: int, r: int, isa: str, rng: np.random.Generator) -> None:
+    """Transforms as large as they can be, of sums that cancel. The errors are real: more than a rounding of the result."""
+    n, c, k, side, padding = 2, 37, 19, 16, (r // 2,) * 4
+    x, weight = hostile(rng, n, c, side, side, period=4), hostile(rng, k, c, r, r, period=0)
+    out = (n, k, side, side)
+    y = convolve(x, out, padding[::2], pack(weight, tile, False), r, Schedule(tile, 70, False, Form.PACKED))["y"]
+    exact = reference.conv2d(np.float64(x), np.float64(weight), padding=r // 2)
+    assert_within(channels_first(y), exact, forward_bound(x, weight, padding, out, tile))
+    assert np.abs(channels_first(y) - exact).max() > UNIT * np.abs(exact).max()
+    dy, cut = hostile(rng, *out, period=0), WeightSchedule(tile, 19, True, 1)
+    dw = channels_first(weight_gradient(x, dy, r, padding[::2], cut)["dw"])
+    _, exact, _ = reference.conv2d_backward(np.float64(dy), np.float64(x), np.float64(weight), padding=r // 2)
+    assert_within(dw, exact, weight_bound(x, dy, padding, r, cut))
+    assert np.abs(dw - exact).max() > UNIT * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("tile", "r"), SIZES)
 @pytest.mark.parametrize("activation", range(3))
-def test_epilogue(activation: int, isa: str, rng: np.random.Generator) -> None:
+def test_epilogue(activation: int, tile: int, r: int, isa: str, rng: np.random.Generator) -> None:
     """Bias, residual and activation are one rounding each on the plain result."""
-    x, weight, bias, residual = (normal(rng, *s) for s in ((2, 19, 6, 7), (21, 19, 3, 3), (21,), (2, 6, 7, 21)))
-    out, cut, packed = (2, 21, 6, 7), Schedule(4, 70, False, Form.PACKED), pack(weight, 4, False)
-    plain = convolve(x, out, (1, 1), packed, cut)["y"]
+    x, weight, bias, residual = (normal(rng, *s) for s in ((2, 19, 6, 7), (21, 19, r, r), (21,), (2, 6, 7, 21)))
+    out, cut, packed = (2, 21, 6, 7), Schedule(tile, 70, False, Form.PACKED), pack(weight, tile, False)
+    corner = (r // 2, r // 2)
+    plain = convolve(x, out, corner, packed, r, cut)["y"]
     options = {"bias": bias, "residual": residual, "activation": activation}
-    y = convolve(x, out, (1, 1), packed, cut, **options)["y"]
+    y = convolve(x, out, corner, packed, r, cut, **options)["y"]
     expected = plain + bias + residual
     expected = [expected, np.maximum(expected, 0), np.clip(expected, 0, 6)][activation]
     np.testing.assert_array_equal(y, expected)
 
 
-@pytest.mark.parametrize("tile", PLANES)
-def test_random_data(tile: int, isa: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize(("tile", "r"), SIZES)
+def test_random_data(tile: int, r: int, isa: str, rng: np.random.Generator) -> None:
     """What the bound does not tell: the error on random data is some 1e-6 of the largest output."""
-    x, weight = normal(rng, 2, 64, 16, 16), normal(rng, 32, 64, 3, 3)
-    y = convolve(x, (2, 32, 16, 16), (1, 1), channels_last(weight), Schedule(tile, 40, True, Form.FILTERS))["y"]
-    exact = reference.conv2d(np.float64(x), np.float64(weight), padding=1)
+    x, weight = normal(rng, 2, 64, 16, 16), normal(rng, 32, 64, r, r)
+    cut = Schedule(tile, 40, True, Form.FILTERS)
+    y = convolve(x, (2, 32, 16, 16), (r // 2, r // 2), channels_last(weight), r, cut)["y"]
+    exact = reference.conv2d(np.float64(x), np.float64(weight), padding=r // 2)
     assert np.abs(channels_first(y) - exact).max() <= 1e-5 * np.abs(exact).max()
 
 
 def test_random_geometries(isa: str, rng: np.random.Generator) -> None:
     """The operation, with Winograd's algorithm wherever it applies, forward and backward."""
-    for _ in range(25):
+    for r in (3, 5) * 13:
         n, c, k = (int(v) for v in (rng.integers(0, 4), rng.integers(1, 40), rng.integers(1, 40)))
-        padding = tuple(int(v) for v in rng.integers(0, 3, 4))
-        height = int(rng.integers(max(3 - padding[0] - padding[1], 1), 14))
-        width = int(rng.integers(max(3 - padding[2] - padding[3], 1), 14))
+        padding = tuple(int(v) for v in rng.integers(0, r, 4))
+        height = int(rng.integers(max(r - padding[0] - padding[1], 1), 14))
+        width = int(rng.integers(max(r - padding[2] - padding[3], 1), 14))
         shape = ((n, c, height, width), k, padding)
-        x, weight, bias = normal(rng, *shape[0]), normal(rng, k, c, 3, 3), normal(rng, k)
-        dy = normal(rng, *output_shape(shape))
+        x, weight, bias = normal(rng, *shape[0]), normal(rng, k, c, r, r), normal(rng, k)
+        dy = normal(rng, *output_shape(shape, r))
         sides = (padding[:2], padding[2:])
         with fnn.conv_algorithm("winograd"):
             y, pullback = fnn.vjp(lambda *a, sides=sides: F.conv2d(*a, padding=sides), x, weight, bias)
@@ -265,10 +313,10 @@ def test_random_geometries(isa: str, rng: np.random.Generator) -> None:
             np.testing.assert_allclose(result, exact, rtol=0, atol=1e-5 * max(np.abs(exact).max(initial=0), 1))
 
 
-def kernels_of(x: tuple[int, ...], k: int, algorithm: str = "auto", **attributes: Any) -> set[str]:
+def kernels_of(x: tuple[int, ...], k: int, algorithm: str = "auto", r: int = 3, **attributes: Any) -> set[str]:
     graph = Graph()
-    options = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, **attributes}
-    image, weight = graph.input(x), graph.input((k, x[1] // options["groups"], 3, 3))
+    options = {"stride": (1, 1), "padding": (r // 2,) * 4, "dilation": (1, 1), "groups": 1, **attributes}
+    image, weight = graph.input(x), graph.input((k, x[1] // options["groups"], r, r))
     graph.outputs = [graph.record("conv2d", image, weight, **options)]
     with fnn.conv_algorithm(algorithm):
         return {step.kernel for step in compile_graph(graph, current_facts()).steps}
@@ -288,7 +336,15 @@ def test_choice() -> None:
 
 @pytest.mark.parametrize(
     "attributes",
-    [{"stride": (1, 2)}, {"dilation": (2, 1)}, {"groups": 2}, {"padding": (3, 1, 1, 1)}],
+    [
+        {"stride": (1, 2)},
+        {"dilation": (2, 1)},
+        {"groups": 2},
+        {"padding": (3, 1, 1, 1)},
+        {"r": 5, "padding": (2, 2, 2, 5)},
+        {"r": 5, "groups": 2},
+        {"r": 7},
+    ],  # fmt: skip
 )
 def test_falls_back_where_it_does_not_apply(attributes: dict[str, Any]) -> None:
     assert kernels_of((2, 32, 20, 20), 32, "winograd", **attributes).isdisjoint(KERNELS)

@@ -1,8 +1,9 @@
-/* Winograd convolution, 3x3 filters, stride 1, dilation 1, one group: geometry, layouts, error bound. Maps: winograd_transform.h.
+/* Winograd convolution, stride 1, dilation 1, one group: geometry, layouts, error bound. Maps: winograd_transform.h.
  *
- * Output is cut into tiles of m x m pixels, m = `tile` = 4 or 2, numbered row by row, image by image; tile (i, j) reads the
- * patch of (m+2) x (m+2) pixels of x from (i*m - pad_top, j*m - pad_left) on, zeros outside of the image. Each of the
- * (m+2)^2 places of a transformed patch is a plane, and convolution is one matrix product for each plane:
+ * Filters have r x r taps, r = `kernel_size`; output is cut into tiles of m x m pixels, m = `tile`: (m, r) is (4, 3), (2, 3) or
+ * (2, 5). Tiles are numbered row by row, image by image; tile (i, j) reads the patch of (m+r-1) x (m+r-1) pixels of x from
+ * (i*m - pad_top, j*m - pad_left) on, zeros outside of the image. Each of the (m+r-1)^2 places of a transformed patch is a
+ * plane, and convolution is one matrix product for each plane:
  *
  *   M[plane][tile][k] = sum over c of V[plane][tile][c] * U[plane][c][k],   V = B^T d B, U = G g G^T, Y = A^T M A
  *
@@ -12,11 +13,12 @@
  *
  * Error bound, with absolute values elementwise, gamma_n = n*u / (1 - n*u), u = 2^-24, barring underflow:
  *
- *   |error of Y| <= gamma_n * |A^T| [ sum over c of (|G| |g| |G^T|) . (|B^T| |d| |B|) ] |A|,   n = C + 25
+ *   |error of Y| <= gamma_n * |A^T| [ sum over c of (|G| |g| |G^T|) . (|B^T| |d| |B|) ] |A|,   n = C + 22 + r
  *
  * and one rounding each for the bias and the residual. n counts the roundings on any path from an input to an output: twice those
- * stated at G (4), B (4) and A (4), and C + 1 of the sum. For m = 4 the bound is about 12 times that of the direct sum,
- * the error on random data 2 to 4 times as large. Such a bound is derived for any points in section 3 of Barabasz et al. (2020).
+ * stated at G (4, or 5 if r = 5), B (4) and A (4), and C + 1 of the sum. On random data of 64 channels the bound is about 9 times
+ * that of the direct sum for (m, r) = (4, 3), as large for (2, 3) and 3 times for (2, 5), the error 2, 0.6 and 1.4 times as
+ * large. Such a bound is derived for any points in section 3 of Barabasz et al. (2020).
  */
 #ifndef FASTNN_WINOGRAD_H
 #define FASTNN_WINOGRAD_H
@@ -27,8 +29,8 @@
 /* How the kernel is given its weights (argument weight_form). */
 enum winograd_form {
     WINOGRAD_PACKED, /* U, by winograd_pack_weight or winograd_pack_weight_backward */
-    WINOGRAD_FILTERS, /* K,3,3,C: the parameter itself; U is made on the way */
-    WINOGRAD_ROTATED, /* C,3,3,K: likewise, for the gradient of the input: k and c exchanged, taps in reverse order */
+    WINOGRAD_FILTERS, /* K,r,r,C: the parameter itself; U is made on the way */
+    WINOGRAD_ROTATED, /* C,r,r,K: likewise, for the gradient of the input: k and c exchanged, taps in reverse order */
     WINOGRAD_PANELS /* as conv2d_pack_weight leaves them; likewise */
 };
 
@@ -45,9 +47,10 @@ struct winograd_shape {
     ptrdiff_t tiles; /* of all images */
 };
 
-static inline struct winograd_shape winograd_shape(ptrdiff_t tile, ptrdiff_t batch, ptrdiff_t out_height,
-                                                   ptrdiff_t out_width) {
-    struct winograd_shape shape = {.m = (int)tile, .patch = (int)tile + 2, .planes = (int)((tile + 2) * (tile + 2))};
+static inline struct winograd_shape winograd_shape(ptrdiff_t tile, ptrdiff_t kernel_size, ptrdiff_t batch,
+                                                   ptrdiff_t out_height, ptrdiff_t out_width) {
+    struct winograd_shape shape = {.m = (int)tile, .patch = (int)(tile + kernel_size - 1)};
+    shape.planes = shape.patch * shape.patch;
     shape.tile_rows = fnn_ceil_div(out_height, tile);
     shape.tile_columns = fnn_ceil_div(out_width, tile);
     shape.tiles = batch * shape.tile_rows * shape.tile_columns;

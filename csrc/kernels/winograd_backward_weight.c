@@ -1,8 +1,9 @@
-/* Winograd convolution backward with respect to its weight and bias, 3x3, stride 1; layouts in winograd.h:
+/* Winograd convolution backward with respect to its weight and bias, r x r taps, stride 1; layouts in winograd.h:
  *
  *   dw[k] = G^T [ sum over tiles of (A dY A^T) . (B^T X B) ] G        dbias[k] = sum over n, p, q of dy[n,p,q,k]
  *
- * x N,H,W,C   dy N,P,Q,K   dw K,3,3,C, overwritten   dbias K, overwritten, or null. No aliasing. Padding as in winograd_forward.
+ * x N,H,W,C   dy N,P,Q,K   dw K,r,r,C, overwritten   dbias K, overwritten, or null. No aliasing. Padding, tile and
+ * kernel_size as in winograd_forward.
  *
  * A block of `block` <= 256 tiles goes through two stages: E = A dY A^T and V = B^T X B of each tile, then for each plane
  * U[k][c] += sum over tiles of E[tile][k] V[tile][c]. When all blocks are done, dw is made of U. The tiles are cut into
@@ -23,7 +24,7 @@ enum { BLOCK_TILES = 256 };
 
 struct backward_weight;
 
-/* The maps for one size of tiles. */
+/* The maps for one size of tiles and filters. */
 struct stages {
     void (*transform_inputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
                              float *v);
@@ -45,30 +46,30 @@ struct backward_weight {
 
 FNN_INLINE void transform(const float *image, ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels,
                           const struct winograd_tile *tile, ptrdiff_t top, ptrdiff_t left, winograd_map map, int m,
-                          int in, ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
+                          int r, int in, ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
     const ptrdiff_t c = chunk * WINOGRAD_DEPTH, count = fnn_min(channels - c, WINOGRAD_DEPTH);
     struct winograd_patch patch;
     winograd_find_patch(image, tile->image, height, width, channels, top, left, in, &patch);
     if (patch.interior)
-        winograd_transform_patch(&patch, map, m, in, m + 2, true, c, count, plane_stride, to);
+        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, true, c, count, plane_stride, to);
     else
-        winograd_transform_patch(&patch, map, m, in, m + 2, false, c, count, plane_stride, to);
+        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, false, c, count, plane_stride, to);
 }
 
 /* V of one tile and one chunk. */
-FNN_INLINE void transform_inputs(const struct backward_weight *b, int m, const struct winograd_tile *tile,
+FNN_INLINE void transform_inputs(const struct backward_weight *b, int m, int r, const struct winograd_tile *tile,
                                  ptrdiff_t chunk, float *v) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
     transform(args->x, args->height, args->width, args->channels, tile, tile->row * m - args->pad_top,
-              tile->column * m - args->pad_left, winograd_input, m, m + 2, chunk, b->in.plane_stride, v);
+              tile->column * m - args->pad_left, winograd_input, m, r, m + r - 1, chunk, b->in.plane_stride, v);
 }
 
 /* E of one tile and one chunk. */
-FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, const struct winograd_tile *tile,
+FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, int r, const struct winograd_tile *tile,
                                   ptrdiff_t chunk, float *e) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
     transform(args->dy, args->out_height, args->out_width, args->out_channels, tile, tile->row * m, tile->column * m,
-              winograd_output_transposed, m, m, chunk, b->out.plane_stride, e);
+              winograd_output_transposed, m, r, m, chunk, b->out.plane_stride, e);
 }
 
 /* The sum of dy over one tile, one chunk of channels. */
@@ -137,32 +138,32 @@ static void add_sums(const struct backward_weight *b, ptrdiff_t count, bool accu
 }
 
 /* dw[k]: the sum of the parts' U, in order, mapped. */
-FNN_INLINE void transform_weight(const struct backward_weight *b, int m, ptrdiff_t k) {
+FNN_INLINE void transform_weight(const struct backward_weight *b, int m, int r, ptrdiff_t k) {
     const ptrdiff_t channels = b->args->channels, plane_stride = b->args->out_channels * b->width;
-    const int patch = m + 2;
-    float *dw = b->args->dw + k * 9 * channels;
-    vec half[3][WINOGRAD_PATCH];
+    const int patch = m + r - 1;
+    float *dw = b->args->dw + k * r * r * channels;
+    vec half[WINOGRAD_TAPS][WINOGRAD_PATCH];
     for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
         const float *from = b->args->workspace + k * b->width + c;
 #pragma GCC unroll 1
         for (int j = 0; j < patch; j++, from += plane_stride) {
-            vec planes[WINOGRAD_PATCH], mapped[3];
+            vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_TAPS];
 #pragma GCC unroll 6
             for (int i = 0; i < patch; i++) {
                 planes[i] = vec_load(from + i * patch * plane_stride);
                 for (ptrdiff_t part = 1; part < b->args->parts; part++)
                     planes[i] = vec_add(planes[i], vec_load(from + part * b->part_size + i * patch * plane_stride));
             }
-            winograd_filter_transposed(m, planes, mapped);
-#pragma GCC unroll 3
-            for (int i = 0; i < 3; i++) half[i][j] = mapped[i];
+            winograd_filter_transposed(m, r, planes, mapped);
+#pragma GCC unroll 5
+            for (int i = 0; i < r; i++) half[i][j] = mapped[i];
         }
 #pragma GCC unroll 1
-        for (int r = 0; r < 3; r++) {
-            vec taps[3];
-            winograd_filter_transposed(m, half[r], taps);
-#pragma GCC unroll 3
-            for (int s = 0; s < 3; s++) store_lanes(dw + (r * 3 + s) * channels + c, taps[s], lanes_left(channels - c));
+        for (int i = 0; i < r; i++) {
+            vec taps[WINOGRAD_TAPS];
+            winograd_filter_transposed(m, r, half[i], taps);
+#pragma GCC unroll 5
+            for (int s = 0; s < r; s++) store_lanes(dw + (i * r + s) * channels + c, taps[s], lanes_left(channels - c));
         }
     }
 }
@@ -214,32 +215,43 @@ static void finish_bias(const struct backward_weight *b) {
     }
 }
 
-static void transform_inputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                               float *v) {
-    transform_inputs(b, 4, tile, chunk, v);
+static void transform_inputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                 float *v) {
+    transform_inputs(b, 4, 3, tile, chunk, v);
 }
-static void transform_inputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                               float *v) {
-    transform_inputs(b, 2, tile, chunk, v);
+static void transform_inputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                 float *v) {
+    transform_inputs(b, 2, 3, tile, chunk, v);
 }
-static void transform_outputs_4(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                float *e) {
-    transform_outputs(b, 4, tile, chunk, e);
+static void transform_inputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                 float *v) {
+    transform_inputs(b, 2, 5, tile, chunk, v);
 }
-static void transform_outputs_2(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                float *e) {
-    transform_outputs(b, 2, tile, chunk, e);
+static void transform_outputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                  float *e) {
+    transform_outputs(b, 4, 3, tile, chunk, e);
 }
-static void transform_weight_4(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 4, k); }
-static void transform_weight_2(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 2, k); }
+static void transform_outputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                  float *e) {
+    transform_outputs(b, 2, 3, tile, chunk, e);
+}
+static void transform_outputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+                                  float *e) {
+    transform_outputs(b, 2, 5, tile, chunk, e);
+}
+static void transform_weight_4_3(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 4, 3, k); }
+static void transform_weight_2_3(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 2, 3, k); }
+static void transform_weight_2_5(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 2, 5, k); }
 
-static const struct stages stages_4 = {transform_inputs_4, transform_outputs_4, transform_weight_4};
-static const struct stages stages_2 = {transform_inputs_2, transform_outputs_2, transform_weight_2};
+static const struct stages stages_4_3 = {transform_inputs_4_3, transform_outputs_4_3, transform_weight_4_3};
+static const struct stages stages_2_3 = {transform_inputs_2_3, transform_outputs_2_3, transform_weight_2_3};
+static const struct stages stages_2_5 = {transform_inputs_2_5, transform_outputs_2_5, transform_weight_2_5};
 
 void FNN_FUNCTION(winograd_backward_weight)(const struct fnn_winograd_backward_weight_args *args,
                                             const struct fnn_team *team) {
-    struct backward_weight b = {.args = args, .stages = args->tile == 4 ? &stages_4 : &stages_2};
-    b.shape = winograd_shape(args->tile, args->batch, args->out_height, args->out_width);
+    struct backward_weight b = {.args = args};
+    b.stages = args->kernel_size == 5 ? &stages_2_5 : args->tile == 4 ? &stages_4_3 : &stages_2_3;
+    b.shape = winograd_shape(args->tile, args->kernel_size, args->batch, args->out_height, args->out_width);
     b.in = winograd_patches(&b.shape, args->channels, args->block);
     b.out = winograd_patches(&b.shape, args->out_channels, args->block);
     b.width = gemm_width(args->channels);

@@ -1,14 +1,14 @@
-/* Winograd convolution forward: y = activation(conv(x, w) + bias + residual), 3x3, stride 1; formula and layouts in winograd.h.
+/* Winograd convolution forward: y = activation(conv(x, w) + bias + residual), r x r taps, stride 1; see winograd.h.
  *
  * x N,H,W,C   weight: see weight_form (enum winograd_form)   bias K or null   residual N,P,Q,K or null   y N,P,Q,K, overwritten
- * y may be the same array as residual; no other aliasing. P <= H + 4 - 2 and so on: any padding from 0 to 2 on each side.
+ * y may be the same array as residual; no other aliasing. P <= H + r - 1 and so on: any padding from 0 to r-1 on each side.
  * The gradient of the input is this kernel on dy (height and width are P and Q, out_height and out_width H and W,
- * channels and out_channels exchanged, padding 2 - pad_top and 2 - pad_left) with weights of the backward form.
+ * channels and out_channels exchanged, padding r-1 - pad_top and r-1 - pad_left) with weights of the backward form.
  *
- * tile: 4 or 2. A block of `block` tiles goes through three stages: V of its patches; for each group of 64 output channels and
- * 70 tiles the products of all planes; their outputs. With `shared` the whole team works on one block, with a barrier between
- * the first two stages, in smaller groups where there would be too few for it; else each thread works on blocks of its own, and
- * block <= 70.
+ * kernel_size: r, 3 or 5; tile: 4 or 2 if r = 3, else 2. A block of `block` tiles goes through three stages: V of its
+ * patches; for each group of 64 output channels and 70 tiles the products of all planes; their outputs. With `shared` the whole
+ * team works on one block, with a barrier between the first two stages, in smaller groups where there would be too few for it;
+ * else each thread works on blocks of its own, and block <= 70.
  * workspace: with V = planes * ceil(C / 64) * (block * min(64, roundup(C, lanes)) + 16), M = min(block, 70) * (planes * 64 + 16),
  * and U = planes * 64 / gemm_columns * (64 * gemm_columns + 16) if weight_form is not WINOGRAD_PACKED, else 0:
  *   shared: V + team size * (M + U) floats; else team size * (V + M + U). Its contents do not matter.
@@ -24,7 +24,7 @@
 struct forward;
 struct unit;
 
-/* The stages for one size of tiles. */
+/* The stages for one size of tiles and filters. */
 struct stages {
     void (*transform_inputs)(const struct forward *f, ptrdiff_t block_begin, struct fnn_range tiles, ptrdiff_t chunk);
     void (*transform_filters)(const struct forward *f, const struct unit *unit, ptrdiff_t chunk);
@@ -45,21 +45,22 @@ struct forward {
 };
 
 /* Stage 1: one chunk of V, of tiles [tiles.begin, tiles.end) in the block that begins at block_begin. */
-FNN_INLINE void transform_inputs(const struct forward *f, int m, ptrdiff_t block_begin, struct fnn_range tiles,
+FNN_INLINE void transform_inputs(const struct forward *f, int m, int r, ptrdiff_t block_begin, struct fnn_range tiles,
                                  ptrdiff_t chunk) {
     const struct fnn_winograd_forward_args *args = f->args;
     const ptrdiff_t c = chunk * WINOGRAD_DEPTH, channels = fnn_min(f->channels - c, WINOGRAD_DEPTH);
+    const int size = m + r - 1;
     for (ptrdiff_t i = tiles.begin; i < tiles.end; i++) {
         const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
         struct winograd_patch patch;
         winograd_find_patch(args->x, tile.image, args->height, args->width, f->channels, tile.row * m - args->pad_top,
-                            tile.column * m - args->pad_left, m + 2, &patch);
+                            tile.column * m - args->pad_left, size, &patch);
         float *v = f->patches + chunk * f->layout.chunk_stride + (i - block_begin) * f->layout.width;
         if (patch.interior)
-            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, true, c, channels, f->layout.plane_stride,
-                                     v);
+            winograd_transform_patch(&patch, winograd_input, m, r, size, size, true, c, channels,
+                                     f->layout.plane_stride, v);
         else
-            winograd_transform_patch(&patch, winograd_input, m, m + 2, m + 2, false, c, channels,
+            winograd_transform_patch(&patch, winograd_input, m, r, size, size, false, c, channels,
                                      f->layout.plane_stride, v);
     }
 }
@@ -107,14 +108,14 @@ static void multiply_panel(const struct forward *f, const struct unit *unit, con
 }
 
 /* U of one unit and one chunk. */
-FNN_INLINE void transform_filters(const struct forward *f, int m, const struct unit *unit, ptrdiff_t chunk) {
+FNN_INLINE void transform_filters(const struct forward *f, int m, int r, const struct unit *unit, ptrdiff_t chunk) {
     const ptrdiff_t c = chunk * WINOGRAD_DEPTH;
     const struct fnn_range depth = {c, fnn_min(c + WINOGRAD_DEPTH, f->channels)};
     for (ptrdiff_t j = 0; j < unit->columns; j += FNN_GEMM_COLUMNS) {
         const ptrdiff_t columns = fnn_min(unit->columns - j, FNN_GEMM_COLUMNS), width = gemm_width(columns);
         const struct winograd_weight weight =
-            winograd_weight(f->args->weight, f->form, f->out_channels, f->channels, width);
-        winograd_transform_panel(&weight, m, unit->first + j, columns, depth,
+            winograd_weight(f->args->weight, f->form, r * r, f->out_channels, f->channels, width);
+        winograd_transform_panel(&weight, m, r, unit->first + j, columns, depth,
                                  winograd_plane_stride(depth.end - c, width),
                                  f->filters + winograd_panel_offset(f->shape.planes, depth.end - c, j));
     }
@@ -157,9 +158,9 @@ FNN_INLINE void store_outputs(const struct forward *f, int m, const vec *outputs
 }
 
 /* Stage 3: y of one unit. */
-FNN_INLINE void transform_outputs(const struct forward *f, int m, const struct unit *unit) {
+FNN_INLINE void transform_outputs(const struct forward *f, int m, int r, const struct unit *unit) {
     const struct fnn_winograd_forward_args *args = f->args;
-    const int patch = m + 2;
+    const int patch = m + r - 1;
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++) {
         const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
@@ -176,14 +177,14 @@ FNN_INLINE void transform_outputs(const struct forward *f, int m, const struct u
                 vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
 #pragma GCC unroll 6
                 for (int p = 0; p < patch; p++) planes[p] = vec_load(from + p * patch * unit->width);
-                winograd_output(m, planes, mapped);
+                winograd_output(m, r, planes, mapped);
 #pragma GCC unroll 4
                 for (int p = 0; p < m; p++) half[p][q] = mapped[p];
             }
 #pragma GCC unroll 1
             for (ptrdiff_t p = 0; p < rows; p++) {
                 vec outputs[WINOGRAD_PATCH];
-                winograd_output(m, half[p], outputs);
+                winograd_output(m, r, half[p], outputs);
                 store_outputs(f, m, outputs, corner + p * row_stride + k, columns, lanes, bias);
             }
         }
@@ -242,28 +243,42 @@ static void run_alone(const struct forward *f, const struct fnn_team *team) {
     }
 }
 
-static void transform_inputs_4(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
-    transform_inputs(f, 4, begin, tiles, chunk);
+static void transform_inputs_4_3(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
+    transform_inputs(f, 4, 3, begin, tiles, chunk);
 }
-static void transform_inputs_2(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
-    transform_inputs(f, 2, begin, tiles, chunk);
+static void transform_inputs_2_3(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
+    transform_inputs(f, 2, 3, begin, tiles, chunk);
 }
-static void transform_filters_4(const struct forward *f, const struct unit *unit, ptrdiff_t chunk) {
-    transform_filters(f, 4, unit, chunk);
+static void transform_inputs_2_5(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
+    transform_inputs(f, 2, 5, begin, tiles, chunk);
 }
-static void transform_filters_2(const struct forward *f, const struct unit *unit, ptrdiff_t chunk) {
-    transform_filters(f, 2, unit, chunk);
+static void transform_filters_4_3(const struct forward *f, const struct unit *unit, ptrdiff_t chunk) {
+    transform_filters(f, 4, 3, unit, chunk);
 }
-static void transform_outputs_4(const struct forward *f, const struct unit *unit) { transform_outputs(f, 4, unit); }
-static void transform_outputs_2(const struct forward *f, const struct unit *unit) { transform_outputs(f, 2, unit); }
+static void transform_filters_2_3(const struct forward *f, const struct unit *unit, ptrdiff_t chunk) {
+    transform_filters(f, 2, 3, unit, chunk);
+}
+static void transform_filters_2_5(const struct forward *f, const struct unit *unit, ptrdiff_t chunk) {
+    transform_filters(f, 2, 5, unit, chunk);
+}
+static void transform_outputs_4_3(const struct forward *f, const struct unit *unit) {
+    transform_outputs(f, 4, 3, unit);
+}
+static void transform_outputs_2_3(const struct forward *f, const struct unit *unit) {
+    transform_outputs(f, 2, 3, unit);
+}
+static void transform_outputs_2_5(const struct forward *f, const struct unit *unit) {
+    transform_outputs(f, 2, 5, unit);
+}
 
-static const struct stages stages_4 = {transform_inputs_4, transform_filters_4, transform_outputs_4};
-static const struct stages stages_2 = {transform_inputs_2, transform_filters_2, transform_outputs_2};
+static const struct stages stages_4_3 = {transform_inputs_4_3, transform_filters_4_3, transform_outputs_4_3};
+static const struct stages stages_2_3 = {transform_inputs_2_3, transform_filters_2_3, transform_outputs_2_3};
+static const struct stages stages_2_5 = {transform_inputs_2_5, transform_filters_2_5, transform_outputs_2_5};
 
 void FNN_FUNCTION(winograd_forward)(const struct fnn_winograd_forward_args *args, const struct fnn_team *team) {
     struct forward f = {.args = args, .form = (enum winograd_form)args->weight_form};
-    f.stages = args->tile == 4 ? &stages_4 : &stages_2;
-    f.shape = winograd_shape(args->tile, args->batch, args->out_height, args->out_width);
+    f.stages = args->kernel_size == 5 ? &stages_2_5 : args->tile == 4 ? &stages_4_3 : &stages_2_3;
+    f.shape = winograd_shape(args->tile, args->kernel_size, args->batch, args->out_height, args->out_width);
     f.channels = args->channels;
     f.out_channels = args->out_channels;
     f.layout = winograd_patches(&f.shape, args->channels, args->block);

@@ -61,8 +61,8 @@ FNN_INLINE void winograd_prefetch_patch(const struct winograd_patch *patch, int 
 
 /* v[plane*stride + c] = map of channel first + c of the patch, first applied to columns, then to rows. The loops
  * over columns and rows stay loops: unrolled, their addresses spill. */
-FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int in, int out,
-                                         bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride,
+FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int r, int in,
+                                         int out, bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride,
                                          float *v) {
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
     for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
@@ -72,7 +72,7 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
         for (int j = 0; j < in; j++) {
             vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
             winograd_load_column(patch, in, interior, j, first + c, lanes, column);
-            map(m, column, mapped);
+            map(m, r, column, mapped);
 #pragma GCC unroll 6
             for (int i = 0; i < out; i++) half[i][j] = mapped[i];
         }
@@ -80,7 +80,7 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
 #pragma GCC unroll 1
         for (int i = 0; i < out; i++, to += out * stride) {
             vec planes[WINOGRAD_PATCH];
-            map(m, half[i], planes);
+            map(m, r, half[i], planes);
 #pragma GCC unroll 6
             for (int j = 0; j < out; j++) vec_store(to + j * stride, planes[j]);
         }

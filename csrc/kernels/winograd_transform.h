@@ -1,14 +1,17 @@
 /* The small linear maps of Winograd's minimal filtering, in registers, one channel a lane.
  *
- * F(m x m, 3x3) makes m x m outputs from a patch of (m+2) x (m+2) inputs with (m+2)^2 products:
+ * F(m x m, r x r) makes m x m outputs of a filter of r x r taps from a patch of (m+r-1) x (m+r-1) inputs, with one product
+ * for each input:
  *
  *   Y = A^T [ (G g G^T) . (B^T d B) ] A        d patch, g filter, Y outputs, . elementwise
  *
- * It evaluates polynomials at 0, +-a, +-b and infinity (m = 4), or 0, +-1 and infinity (m = 2). a = 3/4, b = 3/2: every entry
- * of A and B is a float, and the error on random data is half of that of the usual 1, 2 (see winograd.h). Rows +-a of
+ * It evaluates polynomials at 0, +-a, +-b and infinity (patches of 6: F(4x4, 3x3), F(2x2, 5x5)), or at 0, +-1 and infinity
+ * (patches of 4: F(2x2, 3x3)). a = 3/4, b = 3/2: every entry of A and B is a float, and the error on random data is half of
+ * that of the usual 1, 2 (see winograd.h). B depends on the points alone, A has a row for each of the powers 0 to m-1 of a point
+ * and G a column for each of the powers 0 to r-1. Rows +-a of
  *
- *   B^T:  (d4 - b^2 d2) +- a (d3 - b^2 d1)      A^T, columns +-a:  1, +-a, a^2, +-a^3
- *   G:    (1, +-a, a^2) / (2 a^2 (a^2 - b^2))
+ *   B^T:  (d4 - b^2 d2) +- a (d3 - b^2 d1)      A^T, columns +-a:  1, +-a, a^2, +-a^3, ...
+ *   G:    (1, +-a, a^2, ...) / (2 a^2 (a^2 - b^2))
  *
  * and for +-b with a and b exchanged; 0: a^2 b^2 d0 - (a^2 + b^2) d2 + d4; infinity: a^2 b^2 d1 - (a^2 + b^2) d3 + d5.
  *
@@ -25,7 +28,8 @@
 
 enum {
     WINOGRAD_PATCH = 6, /* pixels of the largest patch, in one direction */
-    WINOGRAD_PLANES = WINOGRAD_PATCH * WINOGRAD_PATCH
+    WINOGRAD_PLANES = WINOGRAD_PATCH * WINOGRAD_PATCH,
+    WINOGRAD_TAPS = 5 /* of the largest filter, in one direction */
 };
 
 #define POINT_A 0.75f
@@ -43,9 +47,9 @@ FNN_INLINE void winograd_pair(vec even, vec odd, float point, vec *plus, vec *mi
     *minus = vec_fnma(vec_set1(point), odd, even);
 }
 
-/* v = B^T d, both m+2 long. Roundings on any path: 2 (scalar: 4). */
-FNN_INLINE void winograd_input(int m, const vec *d, vec *v) {
-    if (m == 2) {
+/* v = B^T d, both m+r-1 long. Roundings on any path: 2 (scalar: 4). */
+FNN_INLINE void winograd_input(int m, int r, const vec *d, vec *v) {
+    if (m + r - 1 == 4) {
         v[0] = vec_sub(d[0], d[2]);
         v[1] = vec_add(d[2], d[1]);
         v[2] = vec_sub(d[2], d[1]);
@@ -60,59 +64,84 @@ FNN_INLINE void winograd_input(int m, const vec *d, vec *v) {
     v[5] = vec_fma(product, d[1], vec_fnma(sum, d[3], d[5]));
 }
 
-/* y = A^T v, m+2 in, m out. Roundings on any path: 3 (scalar: 4). */
-FNN_INLINE void winograd_output(int m, const vec *v, vec *y) {
+/* y = A^T v, m+r-1 in, m out. Roundings on any path: 3 (scalar: 4). */
+FNN_INLINE void winograd_output(int m, int r, const vec *v, vec *y) {
     const vec sum = vec_add(v[1], v[2]), difference = vec_sub(v[1], v[2]);
-    if (m == 2) {
+    if (m + r - 1 == 4) {
         y[0] = vec_add(v[0], sum);
         y[1] = vec_add(difference, v[3]);
         return;
     }
     const vec sum_b = vec_add(v[3], v[4]), difference_b = vec_sub(v[3], v[4]);
     y[0] = vec_add(vec_add(v[0], sum), sum_b);
+    if (m == 2) {
+        const vec rest = vec_fma(vec_set1(POINT_B), difference_b, v[5]);
+        y[1] = vec_fma(vec_set1(POINT_A), difference, rest);
+        return;
+    }
     y[1] = vec_fma(vec_set1(POINT_A), difference, vec_mul(vec_set1(POINT_B), difference_b));
     y[2] = vec_fma(vec_set1(A_SQUARE), sum, vec_mul(vec_set1(B_SQUARE), sum_b));
     const vec last = vec_fma(vec_set1(B_SQUARE * POINT_B), difference_b, v[5]);
     y[3] = vec_fma(vec_set1(A_SQUARE * POINT_A), difference, last);
 }
 
-/* u = G g, 3 in, m+2 out. Roundings on any path: 4, that of G's entries included. */
-FNN_INLINE void winograd_filter(int m, const vec *g, vec *u) {
-    if (m == 2) {
+/* Rows +-point of G g; share: what G multiplies the rows of this pair of points by. */
+FNN_INLINE void winograd_filter_pair(int r, const vec *g, double point, double share, vec *plus, vec *minus) {
+    const double square = point * point;
+    vec even = vec_mul(vec_set1((float)share), g[0]), odd = g[1];
+    even = vec_fma(vec_set1((float)(share * square)), g[2], even);
+    if (r == 5) {
+        even = vec_fma(vec_set1((float)(share * square * square)), g[4], even);
+        odd = vec_fma(vec_set1((float)square), g[3], odd);
+    }
+    winograd_pair(even, odd, (float)(share * point), plus, minus);
+}
+
+/* u = G g, r in, m+r-1 out. Roundings on any path, that of G's entries included: 4, or 5 if r = 5. */
+FNN_INLINE void winograd_filter(int m, int r, const vec *g, vec *u) {
+    if (m + r - 1 == 4) {
         const vec half = vec_set1(0.5f), even = vec_mul(half, vec_add(g[0], g[2]));
         u[0] = g[0];
         winograd_pair(even, g[1], 0.5f, &u[1], &u[2]);
         u[3] = g[2];
         return;
     }
-    const vec a = vec_mul(vec_set1((float)A_SHARE), g[0]), b = vec_mul(vec_set1((float)B_SHARE), g[0]);
     u[0] = vec_mul(vec_set1((float)ZERO_SHARE), g[0]);
-    winograd_pair(vec_fma(vec_set1((float)(A_SHARE * A_SQUARE)), g[2], a), g[1], (float)(A_SHARE * POINT_A), &u[1],
-                  &u[2]);
-    winograd_pair(vec_fma(vec_set1((float)(B_SHARE * B_SQUARE)), g[2], b), g[1], (float)(B_SHARE * POINT_B), &u[3],
-                  &u[4]);
-    u[5] = g[2];
+    winograd_filter_pair(r, g, POINT_A, A_SHARE, &u[1], &u[2]);
+    winograd_filter_pair(r, g, POINT_B, B_SHARE, &u[3], &u[4]);
+    u[5] = g[r - 1];
 }
 
-/* v = A y, m in, m+2 out: the transpose of winograd_output. Roundings on any path: 3. */
-FNN_INLINE void winograd_output_transposed(int m, const vec *y, vec *v) {
+/* Rows +-point of A y. */
+FNN_INLINE void winograd_error_pair(int m, const vec *y, float point, vec *plus, vec *minus) {
+    const vec square = vec_set1(point * point);
+    const vec even = m == 4 ? vec_fma(square, y[2], y[0]) : y[0], odd = m == 4 ? vec_fma(square, y[3], y[1]) : y[1];
+    winograd_pair(even, odd, point, plus, minus);
+}
+
+/* v = A y, m in, m+r-1 out: the transpose of winograd_output. Roundings on any path: 3. */
+FNN_INLINE void winograd_output_transposed(int m, int r, const vec *y, vec *v) {
     v[0] = y[0];
-    if (m == 2) {
+    if (m + r - 1 == 4) {
         v[1] = vec_add(y[0], y[1]);
         v[2] = vec_sub(y[0], y[1]);
         v[3] = y[1];
         return;
     }
-    const vec a = vec_set1(A_SQUARE), b = vec_set1(B_SQUARE);
-    winograd_pair(vec_fma(a, y[2], y[0]), vec_fma(a, y[3], y[1]), POINT_A, &v[1], &v[2]);
-    winograd_pair(vec_fma(b, y[2], y[0]), vec_fma(b, y[3], y[1]), POINT_B, &v[3], &v[4]);
-    v[5] = y[3];
+    winograd_error_pair(m, y, POINT_A, &v[1], &v[2]);
+    winograd_error_pair(m, y, POINT_B, &v[3], &v[4]);
+    v[5] = y[m - 1];
 }
 
-/* g = G^T u, m+2 in, 3 out: the transpose of winograd_filter. Roundings on any path: 5, that of G's entries included. */
-FNN_INLINE void winograd_filter_transposed(int m, const vec *u, vec *g) {
+/* weight_a*a + weight_b*b + rest. */
+FNN_INLINE vec winograd_weigh(double weight_a, vec a, double weight_b, vec b, vec rest) {
+    return vec_fma(vec_set1((float)weight_b), b, vec_fma(vec_set1((float)weight_a), a, rest));
+}
+
+/* g = G^T u, m+r-1 in, r out: the transpose of winograd_filter. Roundings on any path: 5, that of G's entries included. */
+FNN_INLINE void winograd_filter_transposed(int m, int r, const vec *u, vec *g) {
     const vec sum = vec_add(u[1], u[2]), difference = vec_sub(u[1], u[2]);
-    if (m == 2) {
+    if (m + r - 1 == 4) {
         const vec half = vec_set1(0.5f);
         g[0] = vec_fma(half, sum, u[0]);
         g[1] = vec_mul(half, difference);
@@ -120,14 +149,19 @@ FNN_INLINE void winograd_filter_transposed(int m, const vec *u, vec *g) {
         return;
     }
     const vec sum_b = vec_add(u[3], u[4]), difference_b = vec_sub(u[3], u[4]);
-    const vec zero = vec_mul(vec_set1((float)ZERO_SHARE), u[0]);
-    g[0] = vec_fma(vec_set1((float)B_SHARE), sum_b, vec_fma(vec_set1((float)A_SHARE), sum, zero));
-    g[1] = vec_fma(vec_set1((float)(B_SHARE * POINT_B)), difference_b,
-                   vec_mul(vec_set1((float)(A_SHARE * POINT_A)), difference));
-    g[2] = vec_fma(vec_set1((float)(B_SHARE * B_SQUARE)), sum_b,
-                   vec_fma(vec_set1((float)(A_SHARE * A_SQUARE)), sum, u[5]));
+    double power_a = A_SHARE, power_b = B_SHARE; /* times the point to the power of the tap */
+#pragma GCC unroll 5
+    for (int tap = 0; tap < r; tap++, power_a *= POINT_A, power_b *= POINT_B) {
+        const vec of_a = tap % 2 ? difference : sum, of_b = tap % 2 ? difference_b : sum_b;
+        if (tap == 0)
+            g[tap] = winograd_weigh(power_a, of_a, power_b, of_b, vec_mul(vec_set1((float)ZERO_SHARE), u[0]));
+        else if (tap == r - 1)
+            g[tap] = winograd_weigh(power_a, of_a, power_b, of_b, u[5]);
+        else
+            g[tap] = vec_fma(vec_set1((float)power_b), of_b, vec_mul(vec_set1((float)power_a), of_a));
+    }
 }
 
-typedef void winograd_map(int m, const vec *from, vec *to);
+typedef void winograd_map(int m, int r, const vec *from, vec *to);
 
 #endif

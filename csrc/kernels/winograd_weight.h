@@ -4,9 +4,9 @@
 
 #include "winograd.h"
 
-/* Filters as a right operand: `columns` x `depth` filters of nine taps. Element (column, tap, d) of a panel that begins at
+/* Filters as a right operand: `columns` x `depth` filters of r x r taps. Element (column, tap, d) of a panel that begins at
  * column `first` is at source[first*panel_stride + (column - first)*column_stride + tap*tap_stride + d*depth_stride]; one
- * of the two strides, of columns or of depth, is 1. With `rotated` tap 8 comes first. */
+ * of the two strides, of columns or of depth, is 1. With `rotated` the last tap comes first. */
 struct winograd_weight {
     const float *source;
     ptrdiff_t columns, depth;
@@ -14,66 +14,80 @@ struct winograd_weight {
     bool rotated;
 };
 
-/* The strides in a panel of the given width. */
-static inline struct winograd_weight winograd_weight(const float *source, enum winograd_form form, ptrdiff_t columns,
-                                                     ptrdiff_t depth, ptrdiff_t width) {
+/* The strides in a panel of the given width; taps: r*r. */
+static inline struct winograd_weight winograd_weight(const float *source, enum winograd_form form, ptrdiff_t taps,
+                                                     ptrdiff_t columns, ptrdiff_t depth, ptrdiff_t width) {
     struct winograd_weight weight = {.source = source, .columns = columns, .depth = depth};
     weight.rotated = form == WINOGRAD_ROTATED;
-    weight.column_stride = form == WINOGRAD_FILTERS ? 9 * depth : 1;
-    weight.panel_stride = form == WINOGRAD_PANELS ? 9 * depth : weight.column_stride;
+    weight.column_stride = form == WINOGRAD_FILTERS ? taps * depth : 1;
+    weight.panel_stride = form == WINOGRAD_PANELS ? taps * depth : weight.column_stride;
     weight.tap_stride = form == WINOGRAD_FILTERS ? depth : form == WINOGRAD_ROTATED ? columns : depth * width;
-    weight.depth_stride = form == WINOGRAD_FILTERS ? 1 : form == WINOGRAD_ROTATED ? 9 * columns : width;
+    weight.depth_stride = form == WINOGRAD_FILTERS ? 1 : form == WINOGRAD_ROTATED ? taps * columns : width;
     return weight;
 }
 
-/* U of one vector of columns at one depth: its planes at to, to + plane_stride, ... taps: nine vectors, stride apart. */
-FNN_INLINE void winograd_transform_filter(const vec *taps, int stride, int m, ptrdiff_t plane_stride, float *to) {
-    vec half[WINOGRAD_PATCH][3];
-#pragma GCC unroll 3
-    for (int s = 0; s < 3; s++) {
-        const vec column[3] = {taps[s * stride], taps[(3 + s) * stride], taps[(6 + s) * stride]};
-        vec mapped[WINOGRAD_PATCH];
-        winograd_filter(m, column, mapped);
-#pragma GCC unroll 6
-        for (int i = 0; i < m + 2; i++) half[i][s] = mapped[i];
-    }
-#pragma GCC unroll 1
-    for (int i = 0; i < m + 2; i++, to += (m + 2) * plane_stride) {
-        vec planes[WINOGRAD_PATCH];
-        winograd_filter(m, half[i], planes);
-#pragma GCC unroll 6
-        for (int j = 0; j < m + 2; j++) vec_store(to + j * plane_stride, planes[j]);
-    }
-}
-
-/* A square of FNN_LANES columns by up to FNN_LANES steps of depth. */
-FNN_INLINE void winograd_transform_filters(const struct winograd_weight *weight, int m, const float *corner,
-                                           ptrdiff_t columns, ptrdiff_t steps, ptrdiff_t width, ptrdiff_t plane_stride,
-                                           float *to) {
-    vec square[9][FNN_LANES];
+/* One tap of a square: square[d][column]. */
+FNN_INLINE void winograd_load_square(const struct winograd_weight *weight, const float *from, ptrdiff_t columns,
+                                     ptrdiff_t steps, vec *square) {
     const bool transposed = weight->depth_stride == 1;
     const ptrdiff_t stride = transposed ? weight->column_stride : weight->depth_stride;
     const ptrdiff_t rows = transposed ? columns : steps, lanes = transposed ? steps : columns;
-    for (int tap = 0; tap < 9; tap++) {
-        const float *from = corner + (weight->rotated ? 8 - tap : tap) * weight->tap_stride;
-        for (ptrdiff_t i = 0; i < rows; i++) square[tap][i] = load_lanes(from + i * stride, lanes);
-        for (ptrdiff_t i = rows; i < FNN_LANES; i++) square[tap][i] = vec_zero();
-        if (transposed) vec_transpose(square[tap]);
+    for (ptrdiff_t i = 0; i < rows; i++) square[i] = load_lanes(from + i * stride, lanes);
+    for (ptrdiff_t i = rows; i < FNN_LANES; i++) square[i] = vec_zero();
+    if (transposed) vec_transpose(square);
+}
+
+/* Column s of the filters of a square, mapped: plane (i, s) of U becomes (G g)(i, s) for the time being. */
+FNN_INLINE void winograd_transform_column(const struct winograd_weight *weight, int m, int r, int s,
+                                          const float *corner, ptrdiff_t columns, ptrdiff_t steps, ptrdiff_t width,
+                                          ptrdiff_t plane_stride, float *to) {
+    const int patch = m + r - 1;
+    vec square[WINOGRAD_TAPS][FNN_LANES];
+    for (int i = 0; i < r; i++) {
+        const int tap = i * r + s;
+        winograd_load_square(weight, corner + (weight->rotated ? r * r - 1 - tap : tap) * weight->tap_stride, columns,
+                             steps, square[i]);
     }
-    for (ptrdiff_t d = 0; d < steps; d++)
-        winograd_transform_filter(&square[0][d], FNN_LANES, m, plane_stride, to + d * width);
+    for (ptrdiff_t d = 0; d < steps; d++) {
+        vec column[WINOGRAD_TAPS], mapped[WINOGRAD_PATCH];
+#pragma GCC unroll 5
+        for (int i = 0; i < r; i++) column[i] = square[i][d];
+        winograd_filter(m, r, column, mapped);
+#pragma GCC unroll 6
+        for (int i = 0; i < patch; i++) vec_store(to + (i * patch + s) * plane_stride + d * width, mapped[i]);
+    }
+}
+
+/* A square of FNN_LANES columns by up to FNN_LANES steps of depth: its planes at to, to + plane_stride, ... */
+FNN_INLINE void winograd_transform_filters(const struct winograd_weight *weight, int m, int r, const float *corner,
+                                           ptrdiff_t columns, ptrdiff_t steps, ptrdiff_t width, ptrdiff_t plane_stride,
+                                           float *to) {
+    const int patch = m + r - 1;
+    for (int s = 0; s < r; s++)
+        winograd_transform_column(weight, m, r, s, corner, columns, steps, width, plane_stride, to);
+    for (int i = 0; i < patch; i++, to += patch * plane_stride) {
+        for (ptrdiff_t d = 0; d < steps; d++) {
+            float *row = to + d * width;
+            vec half[WINOGRAD_TAPS], planes[WINOGRAD_PATCH];
+#pragma GCC unroll 5
+            for (int s = 0; s < r; s++) half[s] = vec_load(row + s * plane_stride);
+            winograd_filter(m, r, half, planes);
+#pragma GCC unroll 6
+            for (int j = 0; j < patch; j++) vec_store(row + j * plane_stride, planes[j]);
+        }
+    }
 }
 
 /* U of depths [depth.begin, depth.end) of the panel that begins at column `first`, `columns` of which exist:
  * element (plane, d, column) at to[plane*plane_stride + (d - depth.begin)*width + column - first]. */
-FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, ptrdiff_t first,
+FNN_INLINE void winograd_transform_panel(const struct winograd_weight *weight, int m, int r, ptrdiff_t first,
                                          ptrdiff_t columns, struct fnn_range depth, ptrdiff_t plane_stride, float *to) {
     const ptrdiff_t width = gemm_width(columns);
     const float *panel = weight->source + first * weight->panel_stride;
     for (ptrdiff_t j = 0; j < columns; j += FNN_LANES) {
         for (ptrdiff_t d = depth.begin; d < depth.end; d += FNN_LANES) {
             const float *corner = panel + j * weight->column_stride + d * weight->depth_stride;
-            winograd_transform_filters(weight, m, corner, lanes_left(columns - j), lanes_left(depth.end - d), width,
+            winograd_transform_filters(weight, m, r, corner, lanes_left(columns - j), lanes_left(depth.end - d), width,
                                        plane_stride, to + (d - depth.begin) * width + j);
         }
     }

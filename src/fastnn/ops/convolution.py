@@ -1,8 +1,8 @@
 """Convolution of images, forward and backward.
 
 x (N,C,H,W), weight (K,C/G,R,S), bias (K,) -> y (N,K,P,Q). Padding is (top, bottom, left, right). Three algorithms: "direct" for
-every geometry, "depthwise" where each channel has one filter of its own, "winograd" for 3x3 filters (convolution_winograd.py;
-which one: convolution_algorithm.py).
+every geometry, "depthwise" where each channel has one filter of its own, "winograd" for 3x3 and 5x5 filters
+(convolution_winograd.py; which one: convolution_algorithm.py).
 """
 
 from __future__ import annotations

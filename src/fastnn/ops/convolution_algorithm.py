@@ -1,8 +1,9 @@
 """Which algorithm computes a convolution, and how it is cut: from the shape and the tables here.
 
-Winograd's algorithm makes tiles of 4x4 outputs from 36 products instead of 144, or tiles of 2x2 from 16 instead of
-36, for 3x3 filters with stride 1. What decides the bits of a result (algorithm, tile, blocks and parts of a weight
-gradient) never depends on the number of threads; how the work is cut may.
+With stride 1, Winograd's algorithm makes tiles of 4x4 outputs of 3x3 filters from 36 products instead of 144, or tiles
+of 2x2 from 16 instead of 36, and tiles of 2x2 outputs of 5x5 filters from 36 instead of 100. What decides the bits of a
+result (algorithm, tile, blocks and parts of a weight gradient) never depends on the number of threads; how the work is
+cut may.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from enum import IntEnum
 
 from ..plan import Facts
 
-PLANES = {4: 36, 2: 16}
-"""Products of one tile, by the tile's side."""
+TILES = {3: (4, 2), 5: (2,)}
+"""The sides of the tiles that there are, by the filter's side."""
 
 DEPTH = 64
 """WINOGRAD_DEPTH of csrc/kernels/winograd.h: channels in a chunk."""
@@ -68,6 +69,11 @@ def _round_up(a: int, b: int) -> int:
     return _ceil_div(a, b) * b
 
 
+def planes_of(tile: int, kernel_size: int) -> int:
+    """Products of one tile."""
+    return (tile + kernel_size - 1) ** 2
+
+
 @dataclass(frozen=True)
 class Product:
     """A Winograd convolution as the forward kernel sees it; for the gradient of the input, dy is the image."""
@@ -78,27 +84,33 @@ class Product:
     """Of the result."""
     channels: int
     out_channels: int
+    kernel_size: int = 3
+    """Side of the filter."""
 
     def tiles(self, tile: int) -> int:
         return self.batch * _ceil_div(self.height, tile) * _ceil_div(self.width, tile)
 
+    def products(self, tile: int) -> int:
+        """For each pair of channels."""
+        return self.tiles(tile) * planes_of(tile, self.kernel_size)
+
     @property
     def tile(self) -> int:
-        """4, or 2 where that does not take more products: it is the more accurate one."""
-        return 2 if self.tiles(2) * PLANES[2] <= self.tiles(4) * PLANES[4] else 4
+        """The one of fewest products; of the same number the smallest, which is the most accurate one."""
+        return min(TILES[self.kernel_size], key=lambda tile: (self.products(tile), tile))
 
     def pays(self, min_tiles: int) -> bool:
         """Whether it is faster than the direct algorithm, by measurement on AVX-512, AVX2 and scalar."""
-        direct = 9 * self.batch * self.height * self.width
+        direct = self.kernel_size**2 * self.batch * self.height * self.width
         return (
             min(self.channels, self.out_channels) >= MIN_CHANNELS
             and self.tiles(self.tile) >= min_tiles
-            and self.tiles(self.tile) * PLANES[self.tile] <= MAX_SHARE * direct
+            and self.products(self.tile) <= MAX_SHARE * direct
         )
 
     @property
     def filter_bytes(self) -> int:
-        return 4 * PLANES[self.tile] * self.channels * self.out_channels
+        return 4 * planes_of(self.tile, self.kernel_size) * self.channels * self.out_channels
 
 
 class Form(IntEnum):
@@ -121,8 +133,8 @@ class Schedule:
 
     def workspace(self, product: Product, facts: Facts) -> int:
         """Floats."""
-        planes = PLANES[self.tile]
-        patches = patches_size(product.channels, self.tile, self.block, facts)
+        planes = planes_of(self.tile, product.kernel_size)
+        patches = patches_size(product.channels, planes, self.block, facts)
         products = min(self.block, GROUP_TILES) * (planes * GROUP_COLUMNS + LINE)
         filters = (
             0
@@ -133,15 +145,15 @@ class Schedule:
         return patches + facts.threads * each if self.shared else facts.threads * (patches + each)
 
 
-def patches_size(channels: int, tile: int, block: int, facts: Facts) -> int:
+def patches_size(channels: int, planes: int, block: int, facts: Facts) -> int:
     """Floats of the transformed patches of a block of tiles (struct winograd_patches)."""
     width = min(DEPTH, _round_up(channels, facts.lanes))
-    return PLANES[tile] * _ceil_div(channels, DEPTH) * (block * width + LINE)
+    return planes * _ceil_div(channels, DEPTH) * (block * width + LINE)
 
 
-def packed_size(columns: int, depth: int, tile: int, facts: Facts) -> int:
+def packed_size(columns: int, depth: int, planes: int, facts: Facts) -> int:
     """Floats of packed filters, at most."""
-    return PLANES[tile] * _ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
+    return planes * _ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
 
 
 def _even(tiles: int, most: int) -> int:
@@ -165,7 +177,7 @@ def schedule(product: Product, fixed: bool, backward: bool, facts: Facts) -> Sch
     for block in (28, 14):
         if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
             return Schedule(tile, block, shared=False, form=form)
-    most = PATCH_BYTES // (4 * PLANES[tile] * product.channels) // GROUP_TILES * GROUP_TILES
+    most = PATCH_BYTES // (4 * planes_of(tile, product.kernel_size) * product.channels) // GROUP_TILES * GROUP_TILES
     return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, form=form)
 
 
@@ -181,8 +193,9 @@ class WeightSchedule:
     def workspace(self, product: Product, facts: Facts) -> int:
         """Floats."""
         columns, rows = _round_up(product.channels, facts.lanes), _round_up(product.out_channels, facts.lanes)
-        part = PLANES[self.tile] * product.out_channels * columns + rows
-        patches = (patches_size(n, self.tile, self.block, facts) for n in (product.channels, product.out_channels))
+        planes = planes_of(self.tile, product.kernel_size)
+        part = planes * product.out_channels * columns + rows
+        patches = (patches_size(n, planes, self.block, facts) for n in (product.channels, product.out_channels))
         each = sum(patches) + self.block * rows
         return self.parts * part + (each if self.shared else facts.threads * each)
 

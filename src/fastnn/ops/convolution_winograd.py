@@ -10,9 +10,11 @@ from ..plan import Lowering, Reference
 from .convolution_algorithm import (
     MIN_TILES,
     MIN_TILES_WEIGHT,
+    TILES,
     Form,
     Product,
     packed_size,
+    planes_of,
     schedule,
     uses_winograd,
     weight_schedule,
@@ -26,19 +28,21 @@ SHARE = 0.4
 
 
 def _product(g: Geometry, backward: bool) -> Product | None:
-    """What the forward kernel computes, or None: 3x3 filters, stride 1, no dilation, one group, padding up to 2."""
-    plain = g.stride == g.dilation == (1, 1) and g.groups == 1 and g.weight[2:] == (3, 3) and max(g.padding) <= 2
-    if not plain:
+    """What the forward kernel computes, or None: 3x3 or 5x5 filters, stride 1, no dilation, one group, padding less than they."""
+    rows, columns = g.weight[2:]
+    plain = g.stride == g.dilation == (1, 1) and g.groups == 1 and rows == columns and rows in TILES
+    if not plain or max(g.padding) >= rows:
         return None
     batch, channels, height, width = g.x if backward else g.y
     depth = g.weight[0] if backward else g.weight[1]
-    return Product(batch, height, width, depth, channels)
+    return Product(batch, height, width, depth, channels, rows)
 
 
 def _packed(steps: Lowering, g: Geometry, weight: Tensor, product: Product, tile: int, backward: bool) -> Reference:
     name = "winograd_pack_weight_backward" if backward else "winograd_pack_weight"
-    size = 4 * packed_size(product.out_channels, product.channels, tile, steps.facts)
-    sizes = {"out_channels": g.weight[0], "channels": g.weight[1], "tile": tile}
+    planes = planes_of(tile, product.kernel_size)
+    size = 4 * packed_size(product.out_channels, product.channels, planes, steps.facts)
+    sizes = {"out_channels": g.weight[0], "channels": g.weight[1], "tile": tile, "kernel_size": product.kernel_size}
     return steps.prepared(weight, (name, tile), size, name, weight.spec.size / 4, **sizes)
 
 
@@ -60,6 +64,7 @@ def _image_step(
         weight_form=int(cut.form),
         workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
         tile=cut.tile,
+        kernel_size=product.kernel_size,
         block=cut.block,
         shared=int(cut.shared),
         **arguments,
@@ -90,17 +95,17 @@ def lower_backward_data(
     steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
     activation: int,
 ) -> bool:  # fmt: skip
-    """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding 2 - padding."""
+    """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding kernel_size - 1 - padding."""
     product = _product(g, backward=True)
     if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
         return False
-    sizes = _sizes(g)
+    sizes, most = _sizes(g), product.kernel_size - 1
     arguments: dict[str, Any] = {
         "x": steps.pointer(dy), "bias": steps.pointer(bias), "residual": steps.pointer(residual),
         "y": steps.pointer(dx), "activation": activation,
         "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
         "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
-        "out_channels": sizes["channels"], "pad_top": 2 - sizes["pad_top"], "pad_left": 2 - sizes["pad_left"],
+        "out_channels": sizes["channels"], "pad_top": most - sizes["pad_top"], "pad_left": most - sizes["pad_left"],
     }  # fmt: skip
     _image_step(steps, g, weight, product, None, arguments)
     return True
@@ -123,6 +128,7 @@ def lower_backward_weight(
         dbias=steps.pointer(dbias),
         workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
         tile=cut.tile,
+        kernel_size=product.kernel_size,
         block=cut.block,
         shared=int(cut.shared),
         parts=cut.parts,
