@@ -332,6 +332,10 @@ def test_choice() -> None:
     assert "conv2d_forward" in kernels_of((1, 512, 4, 4), 512)  # few tiles
     assert "conv2d_forward" in kernels_of((16, 64, 1, 1), 64)  # most of a tile would be waste
     assert "winograd_forward" in kernels_of((1, 3, 1, 1), 2, "winograd")
+    assert "winograd_forward" in kernels_of((16, 64, 27, 27), 192, r=5)
+    assert "winograd_forward" in kernels_of((1, 16, 28, 28), 32, r=5)
+    assert "winograd_forward" not in kernels_of((16, 8, 28, 28), 32, r=5)  # few channels
+    assert "winograd_forward" not in kernels_of((16, 64, 1, 1), 64, r=5)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +357,7 @@ def test_falls_back_where_it_does_not_apply(attributes: dict[str, Any]) -> None:
 def test_tables() -> None:
     """Tiles of two for images that tiles of four overhang; parts of a weight gradient do not depend on threads."""
     assert [Product(1, n, n, 64, 64).tile for n in (1, 2, 3, 4, 5, 6, 7, 8, 14, 56)] == [2, 2, 4, 4, 2, 2, 4, 4, 4, 4]
-    assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES_WEIGHT
+    assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES_WEIGHT[3]
     facts = current_facts()
     for batch in (1, 16):
         product = Product(batch, 56, 56, 64, 64)

@@ -28,14 +28,14 @@ GROUP_TILES = 70
 LINE = 16
 """WINOGRAD_LINE: floats between planes."""
 
-MIN_CHANNELS = 8
-"""With fewer channels on either side, the transforms cost more than they save."""
+MIN_CHANNELS = {3: 8, 5: 12}
+"""By the filter's side. With fewer channels on either side, the transforms cost more than they save."""
 
 MIN_TILES = 8
 """With fewer tiles, the transform of the filters costs more than it saves. Half of that where the weights change with
 every step, since the direct algorithm would have to pack them; more for their gradient, which is transformed back."""
 
-MIN_TILES_WEIGHT = 12
+MIN_TILES_WEIGHT = {3: 12, 5: 20}
 
 MAX_SHARE = 0.5
 """Tiles that overhang a small image must still save half of the direct algorithm's products."""
@@ -103,7 +103,7 @@ class Product:
         """Whether it is faster than the direct algorithm, by measurement on AVX-512, AVX2 and scalar."""
         direct = self.kernel_size**2 * self.batch * self.height * self.width
         return (
-            min(self.channels, self.out_channels) >= MIN_CHANNELS
+            min(self.channels, self.out_channels) >= MIN_CHANNELS[self.kernel_size]
             and self.tiles(self.tile) >= min_tiles
             and self.products(self.tile) <= MAX_SHARE * direct
         )

@@ -116,7 +116,7 @@ def lower_backward_weight(
 ) -> bool:
     """Adds the step of dw and dbias, if this is the algorithm to use."""
     product = _product(g, backward=False)
-    if product is None or not uses_winograd(product, MIN_TILES_WEIGHT, steps.facts):
+    if product is None or not uses_winograd(product, MIN_TILES_WEIGHT[product.kernel_size], steps.facts):
         return False
     cut = weight_schedule(product)
     steps.step(
