@@ -12,7 +12,7 @@
  * dx may be the same array as residual; no other aliasing. activation: enum fnn_activation of gemm.h. pad_top and pad_left may
  * be negative.
  * workspace: for each thread of the team workspace_stride >= min(Q, SPREAD_PIXELS) * roundup(S*C/G, lanes) +
- * roundup(pixels*C/G, lanes) + roundup(W*C, lanes), pixels = max(-pad_left, 0) + max((Q - 1)*stride_w + (S - 1)*dilation_w + 1, W + pad_left).
+ * roundup(pixels*C/G, lanes) + roundup(W*C, lanes) + R*K/G, pixels = max(-pad_left, 0) + max((Q - 1)*stride_w + (S - 1)*dilation_w + 1, W + pad_left).
  *
  * With stride 1 it is the convolution forward for few output channels too: dy is x, C and K change places, the padding is
  * (R - 1)*dilation_h - pad_top and so on, and the filters are packed rotated.
@@ -32,9 +32,11 @@ struct spread {
     ptrdiff_t group_channels, group_out_channels, columns, steps; /* columns: S*C/G, steps: R*K/G */
     ptrdiff_t product_stride;                                     /* of t */
     ptrdiff_t origin; /* where the first tap of pixel q = 0 falls in the row, in pixels */
+    ptrdiff_t up;     /* filter rows that meet one row of dx meet rows of dy that are so far apart */
     ptrdiff_t row_floats;
-    float *products, *row,
-        *bias; /* this thread's: t, a row of dx with what lies beside it, the bias of each of its pixels */
+    /* this thread's: t, a row of dx with what lies beside it, the bias of each of its pixels, offsets of the steps of t in dy */
+    float *products, *row, *bias;
+    int32_t *offsets;
 };
 
 /* Where filter row r stands among the packed ones: those that meet the same rows of dx lie side by side. */
@@ -47,22 +49,30 @@ static ptrdiff_t packed_row(ptrdiff_t r, ptrdiff_t rows, ptrdiff_t stride, ptrdi
     return before;
 }
 
-/* The filter rows that meet a row of dx: `count` from packed row `first` on, the first at row p of dy, each one `up` above the last. */
+/* The filter rows that meet a row of dx: `count` from packed row `first` on, the first at row p of dy. */
 struct meeting {
-    ptrdiff_t first, count, p, up;
+    ptrdiff_t first, count, p;
 };
 
-static struct meeting meet(const struct conv2d_geometry *g, ptrdiff_t h) {
+static struct meeting meet(const struct spread *s, ptrdiff_t h) {
+    const struct conv2d_geometry *g = &s->geometry;
     const struct conv2d_axis axis = conv2d_phase_axis(h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h);
-    struct meeting m = {.up = axis.count > 1 ? -axis.position_step : 1};
+    struct meeting m = {0};
     if (axis.count == 0 || axis.position < 0) return m;
-    const ptrdiff_t below = fnn_max(axis.position - (g->out_height - 1), 0), begin = fnn_ceil_div(below, m.up);
-    const ptrdiff_t end = fnn_min(axis.position / m.up + 1, axis.count);
+    const ptrdiff_t below = fnn_max(axis.position - (g->out_height - 1), 0), begin = fnn_ceil_div(below, s->up);
+    const ptrdiff_t end = fnn_min(axis.position / s->up + 1, axis.count);
     if (begin >= end) return m;
     m.first = packed_row(axis.first, g->kernel_height, g->stride_h, g->dilation_h) + begin;
     m.count = end - begin;
-    m.p = axis.position - begin * m.up;
+    m.p = axis.position - begin * s->up;
     return m;
+}
+
+/* Filter rows that meet one row of dx are stride / gcd apart, rows of dy dilation / gcd, gcd of stride and dilation. */
+static ptrdiff_t rows_apart(ptrdiff_t stride, ptrdiff_t dilation) {
+    ptrdiff_t apart = 1;
+    while (apart * dilation % stride != 0) apart++;
+    return apart * dilation / stride;
 }
 
 /* t of `count` pixels from q on. */
@@ -72,25 +82,21 @@ static void multiply(const struct spread *s, const struct meeting *m, ptrdiff_t 
     const ptrdiff_t row = g->out_width * g->out_channels;
     const float *dy =
         s->args->dy + (n * g->out_height + m->p) * row + q * g->out_channels + group * s->group_out_channels;
-    struct gemm_strip tile = {
+    struct gemm_strip tiles = {
         .row_step = g->out_channels,
-        .runs = m->count,
-        .run_step = -m->up * row,
-        .inner_runs = 1,
-        .depth = s->group_out_channels,
+        .depth = m->count * s->group_out_channels,
+        .offsets = s->offsets,
+        .x = dy,
+        .row_count = count,
         .y_step = s->product_stride,
         .activation = FNN_ACTIVATION_NONE,
     };
-    for (ptrdiff_t column = 0; column < s->columns; column += FNN_GEMM_COLUMNS) {
-        tile.columns = fnn_min(s->columns - column, FNN_GEMM_COLUMNS);
-        tile.panel = s->args->packed + group * gemm_packed_size(s->columns, s->steps) + column * s->steps +
-                     m->first * s->group_out_channels * gemm_width(tile.columns);
-        for (ptrdiff_t begin = 0; begin < count; begin += tile.row_count) {
-            tile.row_count = gemm_strip_rows(count - begin, tile.columns);
-            tile.x = dy + begin * g->out_channels;
-            tile.y = s->products + begin * s->product_stride + column;
-            FNN_FUNCTION(gemm_strip)(&tile);
-        }
+    for (ptrdiff_t column = 0; column < s->product_stride; column += FNN_GEMM_COLUMNS) {
+        tiles.columns = fnn_min(s->product_stride - column, FNN_GEMM_COLUMNS); /* those that are too many are zeros */
+        tiles.panel = s->args->packed + group * gemm_packed_size(s->columns, s->steps) + column * s->steps +
+                      m->first * s->group_out_channels * tiles.columns;
+        tiles.y = s->products + column;
+        FNN_FUNCTION(gemm_strip)(&tiles);
     }
 }
 
@@ -134,7 +140,7 @@ static inline void finish(const struct spread *s, const float *row, const float 
 /* Row h of image n. */
 static void run_row(const struct spread *s, ptrdiff_t n, ptrdiff_t h) {
     const struct conv2d_geometry *g = &s->geometry;
-    const struct meeting m = meet(g, h);
+    const struct meeting m = meet(s, h);
     const ptrdiff_t channels = s->group_channels, at = (n * g->height + h) * g->width * g->channels;
     const float *first = s->row + (s->origin + g->pad_left) * channels; /* pixel 0 of dx */
     for (ptrdiff_t group = 0; group < g->groups; group++) {
@@ -169,6 +175,11 @@ void FNN_FUNCTION(conv2d_spread_backward_data)(const struct fnn_conv2d_spread_ba
     s.products = args->workspace + team->rank * args->workspace_stride;
     s.row = s.products + fnn_min(g->out_width, SPREAD_PIXELS) * s.product_stride;
     s.bias = s.row + s.row_floats;
+    s.up = rows_apart(g->stride_h, g->dilation_h);
+    s.offsets = (int32_t *)(void *)(s.bias + gemm_width(g->width * g->channels));
+    for (ptrdiff_t i = 0; i < s.steps; i++)
+        s.offsets[i] =
+            (int32_t)(i % s.group_out_channels - i / s.group_out_channels * s.up * g->out_width * g->out_channels);
     if (g->groups == 1 && args->bias)
         for (ptrdiff_t i = 0; i < g->width * g->channels; i++) s.bias[i] = args->bias[i % g->channels];
     const struct fnn_range range = fnn_share(g->batch * g->height, team);

@@ -1,112 +1,155 @@
-/* Convolution forward for few channels, on strips: y = activation(conv(x, w) + bias + residual), formula in conv2d.h.
+/* Convolution forward on strips: y = activation(conv(x, w) + bias + residual), formula in conv2d.h.
  *
- * x N,H,W,C   packed (conv2d_pack_weight)   bias K or null   residual N,P,Q,K or null   y N,P,Q,K, overwritten
- * y may be the same array as residual; no other aliasing. pad_top and pad_left may be negative.
- * activation: enum fnn_activation of gemm.h.
- * workspace: for each thread of the team workspace_stride >= R * (roundup(span * C/G, lanes) + lanes) floats, span =
+ * x N,H,W,C, or with `planar` N,C,H,W   packed (conv2d_pack_weight)   bias K or null   residual N,P,Q,K or null
+ * y N,P,Q,K, overwritten; it may be the same array as residual; no other aliasing. pad_top and pad_left may be negative.
+ * activation: enum fnn_activation of gemm.h. rows: output rows that are made from one strip; 1 where dilation_h > 1.
+ * workspace: for each thread of the team workspace_stride >= R*S*C/G + strip rows * row floats, strip rows = (rows - 1)*stride_h + R,
+ * row floats = roundup(span * C/G, lanes) + lanes, planar C/G * (roundup(span, lanes) + lanes), span =
  * (longest - 1)*stride_w + (S - 1)*dilation_w + 1, longest = Q cut into ceil(Q / CONV2D_PIECE) equal parts, rounded up.
  *
  * With stride 1 it is the gradient of the input too: x is dy, C and K change places, the padding is (R - 1)*dilation_h - pad_top
  * and so on, and packed is conv2d_pack_weight_backward's with rotated filters.
  *
- * A piece of an output row is made from one strip: for each tile of its pixels and panel of channels the sum runs over the
- * filter rows, S*C/G steps each where dilation_w = 1, else over the taps.
+ * A piece, some pixels of some output rows, is made from one strip: the patch of each pixel lies in it at the same distances, which
+ * are listed once, in the order r, s, c of the sum. So an image that lies in planes is read as it is: its strip has planes too.
+ * A large y goes past the caches (lanes.h).
  *
- * Parallel over pieces of output rows, and over groups and panels where there are few; the sum of an element is the same in
- * any tile. Error bound: gemm.h with D = R*S*C/G.
+ * Parallel over pieces, and over groups and panels where there are few; the sum of an element is the same in any tile, and in either
+ * memory order of x. Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_strip.h"
 #include "gemm_strip.h"
 
-enum { CONV2D_PIECE = 112 }; /* output pixels of one strip */
+enum { CONV2D_PIECE = 112 }; /* output pixels of one row of a piece */
 
 struct strip_forward {
     const struct fnn_conv2d_strip_forward_args *args;
     struct conv2d_geometry geometry;
     struct conv2d_strip strip;
     ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*C/G */
-    ptrdiff_t pieces, panels;
+    ptrdiff_t plane_stride;                              /* planar: floats of a plane in the strip */
+    ptrdiff_t pieces, blocks, panels;                    /* of an output row, of an image's output rows, of a group */
+    float *floats;                                       /* this thread's strip */
+    int32_t *offsets;                                    /* this thread's: of each step in a patch */
+    bool stream;
 };
 
-/* Part of an output row: `count` pixels from (n, p, q) on, the first of which is number `pixel`. */
+/* `rows` x `count` pixels from (n, p, q) on. */
 struct piece {
-    ptrdiff_t n, p, q, pixel, count;
+    ptrdiff_t n, p, q, rows, count;
 };
 
 /* One panel of output channels of one group, for all pixels of a piece. */
-static void run_panel(const struct strip_forward *f, const struct piece *piece, ptrdiff_t group, ptrdiff_t panel,
-                      const float *strip) {
+static void run_panel(const struct strip_forward *f, const struct piece *piece, ptrdiff_t group, ptrdiff_t panel) {
     const struct fnn_conv2d_strip_forward_args *args = f->args;
     const struct conv2d_geometry *g = &f->geometry;
-    const bool by_tap = g->dilation_w > 1;
     const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, k = group * f->group_out_channels + first;
-    struct gemm_strip tile = {
-        .row_step = g->stride_w * f->group_channels,
-        .runs = g->kernel_height,
-        .run_step = f->strip.row_stride,
-        .inner_runs = by_tap ? g->kernel_width : 1,
-        .inner_step = g->dilation_w * f->group_channels,
-        .depth = by_tap ? f->group_channels : g->kernel_width * f->group_channels,
+    struct gemm_strip tiles = {
+        .row_step = g->stride_w * f->strip.pixel_stride,
+        .depth = f->steps,
+        .offsets = f->offsets,
         .panel = args->packed + group * gemm_packed_size(f->group_out_channels, f->steps) + first * f->steps,
+        .row_count = piece->count,
         .columns = gemm_panel_columns(f->group_out_channels, panel),
         .y_step = g->out_channels,
+        .stream = f->stream,
         .bias = args->bias ? args->bias + k : NULL,
         .activation = (enum fnn_activation)args->activation,
     };
-    for (ptrdiff_t begin = 0; begin < piece->count; begin += tile.row_count) {
-        const ptrdiff_t offset = (piece->pixel + begin) * g->out_channels + k;
-        tile.row_count = gemm_strip_rows(piece->count - begin, tile.columns);
-        tile.x = strip + begin * tile.row_step;
-        tile.y = args->y + offset;
-        tile.residual = args->residual ? args->residual + offset : NULL;
-        FNN_FUNCTION(gemm_strip)(&tile);
+    for (ptrdiff_t row = 0; row < piece->rows; row++) {
+        const ptrdiff_t pixel = (piece->n * g->out_height + piece->p + row) * g->out_width + piece->q;
+        const ptrdiff_t offset = pixel * g->out_channels + k;
+        tiles.x = f->floats + row * g->stride_h * f->strip.row_stride;
+        tiles.y = args->y + offset;
+        tiles.residual = args->residual ? args->residual + offset : NULL;
+        FNN_FUNCTION(gemm_strip)(&tiles);
     }
+}
+
+/* The strip of a piece: the channels of one group. */
+static void fill_strip(const struct strip_forward *f, const struct piece *piece, ptrdiff_t group) {
+    const struct conv2d_geometry *g = &f->geometry;
+    const ptrdiff_t h = piece->p * g->stride_h - g->pad_top, w = piece->q * g->stride_w - g->pad_left;
+    const ptrdiff_t begin = group * f->group_channels, end = begin + f->group_channels;
+    struct conv2d_strip strip = f->strip;
+    strip.filter_rows += (piece->rows - 1) * g->stride_h;
+    if (!f->args->planar) {
+        conv2d_fill_strip(&strip, piece->n, h, w, (struct fnn_range){begin, end}, piece->count, f->floats);
+        return;
+    }
+    for (ptrdiff_t c = begin; c < end; c++) /* a plane is an image of one channel */
+        conv2d_fill_strip(&strip, piece->n * g->channels + c, h, w, (struct fnn_range){0, 1}, piece->count,
+                          f->floats + (c - begin) * f->plane_stride);
 }
 
 /* Panels [panels.begin, panels.end) of all groups' panels, for one piece. */
-static void run_piece(const struct strip_forward *f, const struct piece *piece, struct fnn_range panels, float *strip) {
-    const struct conv2d_geometry *g = &f->geometry;
-    const ptrdiff_t h = piece->p * g->stride_h - g->pad_top, w = piece->q * g->stride_w - g->pad_left;
+static void run_piece(const struct strip_forward *f, const struct piece *piece, struct fnn_range panels) {
     for (ptrdiff_t i = panels.begin; i < panels.end; i++) {
-        ptrdiff_t group = i / f->panels, panel = i % f->panels, channel = group * f->group_channels;
-        if (i == panels.begin || panel == 0)
-            conv2d_fill_strip(&f->strip, piece->n, h, w, (struct fnn_range){channel, channel + f->group_channels},
-                              piece->count, strip);
-        run_panel(f, piece, group, panel, strip);
+        const ptrdiff_t group = i / f->panels, panel = i % f->panels;
+        if (i == panels.begin || panel == 0) fill_strip(f, piece, group);
+        run_panel(f, piece, group, panel);
     }
 }
 
-void FNN_FUNCTION(conv2d_strip_forward)(const struct fnn_conv2d_strip_forward_args *args, const struct fnn_team *team) {
+/* Where each step of a sum finds its factor, from the first of a patch on. */
+static void list_offsets(const struct strip_forward *f) {
+    const struct conv2d_geometry *g = &f->geometry;
+    const ptrdiff_t channel_step = f->args->planar ? f->plane_stride : 1;
+    int32_t *offset = f->offsets;
+    for (ptrdiff_t r = 0; r < g->kernel_height; r++)
+        for (ptrdiff_t s = 0; s < g->kernel_width; s++) {
+            const ptrdiff_t tap = r * f->strip.row_stride + s * g->dilation_w * f->strip.pixel_stride;
+            for (ptrdiff_t c = 0; c < f->group_channels; c++) *offset++ = (int32_t)(tap + c * channel_step);
+        }
+}
+
+static struct strip_forward plan_strips(const struct fnn_conv2d_strip_forward_args *args, const struct fnn_team *team) {
     struct strip_forward f = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &f.geometry;
     f.group_channels = g->channels / g->groups;
     f.group_out_channels = g->out_channels / g->groups;
     f.steps = g->kernel_height * g->kernel_width * f.group_channels;
     f.pieces = fnn_ceil_div(g->out_width, CONV2D_PIECE);
+    f.blocks = fnn_ceil_div(g->out_height, args->rows);
     f.panels = gemm_panels(f.group_out_channels);
     f.strip = (struct conv2d_strip){
         .image = args->x,
         .height = g->height,
         .width = g->width,
-        .image_channels = g->channels,
+        .image_channels = args->planar ? 1 : g->channels,
         .filter_rows = g->kernel_height,
         .filter_columns = g->kernel_width,
         .dilation_h = g->dilation_h,
         .dilation_w = g->dilation_w,
         .stride_w = g->stride_w,
-        .pixel_stride = f.group_channels,
+        .pixel_stride = args->planar ? 1 : f.group_channels,
     };
     f.strip.row_stride = conv2d_strip_row(&f.strip, fnn_ceil_div(g->out_width, f.pieces));
-    float *strip = args->workspace + team->rank * args->workspace_stride;
+    f.plane_stride = ((args->rows - 1) * g->stride_h + g->kernel_height) * f.strip.row_stride;
+    f.floats = args->workspace + team->rank * args->workspace_stride;
+    f.offsets = (int32_t *)(void *)(f.floats + (args->planar ? f.group_channels : 1) * f.plane_stride);
+    f.stream = gemm_streams(args->residual, args->y, g->batch * g->out_height * g->out_width, g->out_channels);
+    return f;
+}
 
-    const ptrdiff_t rows = g->batch * g->out_height, all_panels = g->groups * f.panels;
-    const ptrdiff_t parts = rows * f.pieces >= 8 * team->size ? 1 : all_panels; /* of the panels */
-    struct fnn_range range = fnn_share(rows * f.pieces * parts, team);
+void FNN_FUNCTION(conv2d_strip_forward)(const struct fnn_conv2d_strip_forward_args *args, const struct fnn_team *team) {
+    const struct strip_forward f = plan_strips(args, team);
+    const struct conv2d_geometry *g = &f.geometry;
+    list_offsets(&f);
+    const ptrdiff_t count = g->batch * f.blocks * f.pieces, all_panels = g->groups * f.panels;
+    const ptrdiff_t parts = team->size == 1 || count >= 8 * team->size ? 1 : all_panels; /* of the panels */
+    const struct fnn_range range = fnn_share(count * parts, team);
     for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        ptrdiff_t part = unit % parts, index = unit / parts % f.pieces, row = unit / parts / f.pieces;
-        struct piece piece = {.n = row / g->out_height, .p = row % g->out_height, .q = index * g->out_width / f.pieces};
+        const ptrdiff_t part = unit % parts, index = unit / parts % f.pieces, rows = unit / parts / f.pieces;
+        const ptrdiff_t block = rows % f.blocks;
+        struct piece piece = {
+            .n = rows / f.blocks,
+            .p = block * g->out_height / f.blocks,
+            .q = index * g->out_width / f.pieces,
+        };
+        piece.rows = (block + 1) * g->out_height / f.blocks - piece.p;
         piece.count = (index + 1) * g->out_width / f.pieces - piece.q;
-        piece.pixel = row * g->out_width + piece.q;
-        run_piece(&f, &piece, (struct fnn_range){part * all_panels / parts, (part + 1) * all_panels / parts}, strip);
+        run_piece(&f, &piece, (struct fnn_range){part * all_panels / parts, (part + 1) * all_panels / parts});
     }
+    if (f.stream) vec_fence();
 }

@@ -30,7 +30,7 @@ static void run_tile(const struct gemm_rows *p, ptrdiff_t index, ptrdiff_t tiles
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *team) {
     const ptrdiff_t tiles = fnn_ceil_div(p->rows, FNN_GEMM_ROWS), panels = gemm_panels(p->columns);
     const struct gemm_walk walk = gemm_walk(tiles, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
-    struct gemm_strip tile = {.row_step = p->depth, .runs = 1, .inner_runs = 1, .y_step = p->columns};
+    struct gemm_strip tile = {.row_step = p->depth, .y_step = p->columns};
     tile.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
     struct fnn_range range = fnn_share(tiles * panels, team);
     while (range.begin < range.end) {

@@ -1,97 +1,218 @@
-/* The register tile of gemm_strip.h. */
+/* The register tile of gemm_strip.h, and the cut of a strip's rows into tiles. */
 #include "gemm_strip.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+/* Where six rows of a single vector would wait for their own sums, a tile may have twice as many. */
+enum {
+    TALL_ROWS = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS,
+    MOST_ROWS = TALL_ROWS,
+    QUADS = (MOST_ROWS + 3) / 4
+};
 
-enum { MOST_ROWS = GEMM_STRIP_TALL, QUADS = (MOST_ROWS + 3) / 4 };
+/* One step. Rows are addressed in quads, at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
+FNN_INLINE void multiply_step(const float *const quad[QUADS], ptrdiff_t row_step, ptrdiff_t three_steps, const float *b,
+                              vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+    vec column[FNN_GEMM_VECTORS];
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        vec row = vec_set1(quad[i / 4][i % 4 == 3 ? three_steps : i % 4 * row_step]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
+    }
+}
 
-/* One run. Rows are addressed in quads, at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
-ALWAYS_INLINE const float *multiply_run(const float *x, ptrdiff_t row_step, ptrdiff_t depth, const float *b,
-                                        bool fetching, uintptr_t fetch, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
-                                        int vectors) {
-    const ptrdiff_t three_steps = 3 * row_step;
-    const float *quad[QUADS];
+/* Steps side by side. */
+FNN_INLINE void multiply_run(const struct gemm_strip *strip, const float *x, bool fetching,
+                             vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+    const ptrdiff_t row_step = strip->row_step, three_steps = 3 * row_step, depth = strip->depth;
+    const float *b = strip->panel, *quad[QUADS];
+    uintptr_t fetch = strip->fetch;
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) quad[i] = x + 4 * i * row_step;
     for (ptrdiff_t d = 0; d < depth; d++, b += vectors * FNN_LANES) {
-        vec column[FNN_GEMM_VECTORS];
         if (fetching) {
             __builtin_prefetch((const void *)fetch, 0, 2);
             fetch += FNN_GEMM_ROWS * sizeof(float);
         }
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            vec row = vec_set1(quad[i / 4][i % 4 == 3 ? three_steps : i % 4 * row_step]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
-        }
+        multiply_step(quad, row_step, three_steps, b, sum, rows, vectors);
 #pragma GCC unroll 4
         for (int i = 0; i < (rows + 3) / 4; i++) quad[i]++;
     }
-    return b;
 }
 
-ALWAYS_INLINE void store_sums(const struct gemm_strip *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
-    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+/* Steps at their offsets; two an iteration, since the end of a shorter loop is foreseen more often. */
+FNN_INLINE void multiply_listed(const struct gemm_strip *strip, const float *x, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
+                                int rows, int vectors) {
+    const ptrdiff_t row_step = strip->row_step, three_steps = 3 * row_step, depth = strip->depth;
+    const int32_t *offsets = strip->offsets;
+    const float *b = strip->panel, *quad[QUADS];
+#pragma GCC unroll 2
+    for (ptrdiff_t d = 0; d < depth; d++, b += vectors * FNN_LANES) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
-        vec bias = tile->bias ? vec_load_partial(tile->bias + v * FNN_LANES, lanes) : vec_zero();
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            ptrdiff_t at = i * tile->y_step + v * FNN_LANES;
-            vec a = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
-            if (tile->residual) a = vec_add(a, vec_load_partial(tile->residual + at, lanes));
-            a = gemm_activate(a, tile->activation);
-            if (tile->stream)
-                vec_stream(tile->y + at, a);
-            else
-                vec_store_partial(tile->y + at, a, lanes);
-        }
+        for (int i = 0; i < (rows + 3) / 4; i++) quad[i] = x + offsets[d] + 4 * i * row_step;
+        multiply_step(quad, row_step, three_steps, b, sum, rows, vectors);
     }
 }
 
-ALWAYS_INLINE void start_sums(const struct gemm_strip *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
-    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+/* How many lanes of vector v exist. */
+FNN_INLINE ptrdiff_t lanes_of(const struct gemm_strip *strip, int v, int vectors) {
+    return v == vectors - 1 ? strip->columns - (vectors - 1) * FNN_LANES : FNN_LANES;
+}
+
+/* What y holds, or zeros; y is asked for meanwhile, unless it is only written, past the caches. */
+FNN_INLINE void start_sums(const struct gemm_strip *strip, const float *y, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
+                           int rows, int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
-            const float *y = tile->y + i * tile->y_step + v * FNN_LANES;
+            if (!strip->stream) __builtin_prefetch(y + i * strip->y_step + v * FNN_LANES, 1);
             sum[i][v] = vec_zero();
-            if (tile->accumulate) sum[i][v] = vec_load_partial(y, v == vectors - 1 ? last : FNN_LANES);
+        }
+    }
+    if (!strip->accumulate) return;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sum[i][v] = vec_load_partial(y + i * strip->y_step + v * FNN_LANES, lanes_of(strip, v, vectors));
+    }
+}
+
+/* Bias, residual and activation. */
+FNN_INLINE void finish_sums(const struct gemm_strip *strip, const float *residual, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
+                            int rows, int vectors) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        const ptrdiff_t lanes = lanes_of(strip, v, vectors);
+        if (strip->bias) {
+            const vec bias = load_lanes(strip->bias + v * FNN_LANES, lanes);
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++) sum[i][v] = vec_add(sum[i][v], bias);
+        }
+        if (residual) {
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++)
+                sum[i][v] = vec_add(sum[i][v], vec_load_partial(residual + i * strip->y_step + v * FNN_LANES, lanes));
+        }
+    }
+    if (strip->activation == FNN_ACTIVATION_NONE) return;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) sum[i][v] = gemm_activate(sum[i][v], strip->activation);
+    }
+}
+
+enum store { STORE_WHOLE, STORE_STREAM, STORE_PARTIAL };
+
+FNN_INLINE void store_as(enum store how, const struct gemm_strip *strip, float *y, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
+                         int rows, int vectors) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) {
+            float *to = y + i * strip->y_step + v * FNN_LANES;
+            if (how == STORE_STREAM)
+                vec_stream(to, sum[i][v]);
+            else if (how == STORE_WHOLE || v < vectors - 1)
+                vec_store(to, sum[i][v]);
+            else
+                vec_store_partial(to, sum[i][v], lanes_of(strip, v, vectors));
         }
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct gemm_strip *tile, int rows, int vectors) {
-    vec sum[MOST_ROWS][FNN_GEMM_VECTORS];
-    start_sums(tile, sum, rows, vectors);
-    const float *b = tile->panel;
-    if (tile->fetch) {
-        multiply_run(tile->x, tile->row_step, tile->depth, b, true, tile->fetch, sum, rows, vectors);
-    } else {
-        for (ptrdiff_t r = 0; r < tile->runs; r++)
-            for (ptrdiff_t s = 0; s < tile->inner_runs; s++)
-                b = multiply_run(tile->x + r * tile->run_step + s * tile->inner_step, tile->row_step, tile->depth, b,
-                                 false, 0, sum, rows, vectors);
-    }
-    store_sums(tile, sum, rows, vectors);
+/* Rows of less than a vector, one behind the other: whole vectors, as long as later rows overwrite what is too much. */
+FNN_INLINE void store_overlapping(const struct gemm_strip *strip, float *y, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
+                                  int rows) {
+    const ptrdiff_t columns = strip->columns;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+        if ((rows - i) * columns >= FNN_LANES)
+            vec_store(y + i * columns, sum[i][0]);
+        else
+            vec_store_partial(y + i * columns, sum[i][0], columns);
 }
 
-#define RUN_TILE run_tile
+FNN_INLINE void store_sums(const struct gemm_strip *strip, float *y, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
+                           int vectors) {
+    if (strip->stream)
+        store_as(STORE_STREAM, strip, y, sum, rows, vectors);
+    else if (strip->columns == vectors * FNN_LANES)
+        store_as(STORE_WHOLE, strip, y, sum, rows, vectors);
+    else if (vectors == 1 && strip->y_step == strip->columns)
+        store_overlapping(strip, y, sum, rows);
+    else
+        store_as(STORE_PARTIAL, strip, y, sum, rows, vectors);
+}
+
+/* All tiles of a strip whose row_count is a multiple of `rows`. */
+FNN_INLINE void run_tiles(const struct gemm_strip *strip, int rows, int vectors) {
+    const float *x = strip->x, *residual = strip->residual;
+    float *y = strip->y;
+    for (ptrdiff_t left = strip->row_count; left > 0; left -= rows) {
+        vec sum[MOST_ROWS][FNN_GEMM_VECTORS];
+        start_sums(strip, y, sum, rows, vectors);
+        if (strip->offsets)
+            multiply_listed(strip, x, sum, rows, vectors);
+        else if (strip->fetch)
+            multiply_run(strip, x, true, sum, rows, vectors);
+        else
+            multiply_run(strip, x, false, sum, rows, vectors);
+        finish_sums(strip, residual, sum, rows, vectors);
+        store_sums(strip, y, sum, rows, vectors);
+        x += rows * strip->row_step;
+        y += rows * strip->y_step;
+        if (residual) residual += rows * strip->y_step;
+    }
+}
+
+#define RUN_TILE run_tiles
 #define TILE_STRUCT gemm_strip
 #include "gemm_tiles.h"
 
-static void tall_tile(const struct gemm_strip *tile) { run_tile(tile, GEMM_STRIP_TALL, 1); }
+/* tall_tiles[i]: one vector, i rows more than the other tiles have at most, and one. */
+#define TALL(rows) \
+    static void tall_##rows(const struct gemm_strip *strip) { run_tiles(strip, rows, 1); }
+#if FNN_GEMM_ROWS == 6
+TALL(7)
+TALL(8)
+TALL(9) TALL(10) TALL(11) TALL(12)
+#define TALL_TILES tall_7, tall_8, tall_9, tall_10, tall_11, tall_12
+#elif FNN_GEMM_ROWS == 4
+TALL(5)
+TALL(6)
+TALL(7) TALL(8)
+#define TALL_TILES tall_5, tall_6, tall_7, tall_8
+#else
+#define TALL_TILES NULL
+#endif
+    static void (*const tall_tiles[])(const struct gemm_strip *) = {TALL_TILES};
 
-void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *tile) {
-    if (tile->row_count > FNN_GEMM_ROWS)
-        tall_tile(tile);
+static void run_rows(const struct gemm_strip *strip, ptrdiff_t rows) {
+    if (rows > FNN_GEMM_ROWS)
+        tall_tiles[rows - FNN_GEMM_ROWS - 1](strip);
     else
-        tiles[tile->row_count - 1][fnn_ceil_div(tile->columns, FNN_LANES) - 1](tile);
+        tiles[rows - 1][fnn_ceil_div(strip->columns, FNN_LANES) - 1](strip);
+}
+
+/* Tiles are as even as they come: low ones wait for their own sums. */
+void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *strip) {
+    const ptrdiff_t most = strip->columns <= FNN_LANES ? TALL_ROWS : FNN_GEMM_ROWS;
+    if (strip->row_count <= most) {
+        run_rows(strip, strip->row_count);
+        return;
+    }
+    const ptrdiff_t count = fnn_ceil_div(strip->row_count, most);
+    const ptrdiff_t rows = strip->row_count / count, higher = strip->row_count % count;
+    struct gemm_strip part = *strip;
+    part.row_count = higher * (rows + 1);
+    if (higher > 0) run_rows(&part, rows + 1);
+    part.x += part.row_count * part.row_step;
+    part.y += part.row_count * part.y_step;
+    if (part.residual) part.residual += part.row_count * part.y_step;
+    part.row_count = (count - higher) * rows;
+    run_rows(&part, rows);
 }

@@ -124,6 +124,10 @@ class Lowering:
         flops = self._node.op.flops(self._node)
         self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, True, flops))
 
+    def may_share(self, work: float) -> bool:
+        """Whether a step of so much work can be one that a team shares."""
+        return self.facts.threads > 1 and work >= SERIAL_PART * self.facts.serial_work
+
     def prepared(self, tensor: Tensor, key: Any, size: int, kernel: str, work: float, **arguments: Any) -> Reference:
         """Another form of a tensor (weights packed for a kernel), made once per plan, or once per change of the
         weights when the tensor is fixed. The kernel reads argument `source` and writes `packed`."""

@@ -16,7 +16,7 @@ from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 from .convolution_spread import packed_floats, spread_stride, spreads
-from .convolution_strip import rotated, strip_stride, uses_strips
+from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
 from .weight_gradient import WeightGradient
 
@@ -138,10 +138,13 @@ def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned
     return steps.prepared(weight, (name, g.groups, turned), size, name, weight.spec.size / 8, **arguments)
 
 
-def _strips(steps: Lowering, arguments: dict[str, int]) -> dict[str, Any]:
-    """The workspace of conv2d_strip_forward."""
-    stride = strip_stride(arguments, steps.facts)
-    return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
+def _strip(steps: Lowering, work: float, sizes: dict[str, int], planar: bool = False, **arguments: Any) -> None:
+    """The step of conv2d_strip_forward."""
+    rows = strip_rows(sizes, steps.facts, planar, steps.may_share(work))
+    stride = strip_floats(sizes, steps.facts, rows, planar)
+    workspace = steps.workspace(4 * stride * steps.facts.threads)
+    arguments |= {"workspace": workspace, "workspace_stride": stride, "rows": rows, "planar": planar}
+    steps.step("conv2d_strip_forward", work, **arguments, **sizes)
 
 
 def _spread(
@@ -239,17 +242,16 @@ class Convolution(Op):
             "residual": steps.pointer(residual),
             "y": steps.pointer(y),
             "activation": activation,
-            **g.arguments,
         }
         if g.is_depthwise:
-            packed = _packed_depthwise(steps, weight, g)
-            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, packed=packed, **arguments)
+            arguments["packed"] = _packed_depthwise(steps, weight, g)
+            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, **arguments, **g.arguments)
             return
         arguments["packed"] = panels()
         if uses_strips(g.arguments, steps.facts):
-            steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, g.arguments))
+            _strip(steps, g.work(steps.facts), g.arguments, **arguments)
         else:
-            steps.step("conv2d_forward", g.work(steps.facts), **arguments)
+            steps.step("conv2d_forward", g.work(steps.facts), **arguments, **g.arguments)
 
 
 def lower_input_gradient(
@@ -269,8 +271,8 @@ def lower_input_gradient(
         return
     if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments), steps.facts):
         packed = _packed(steps, weight, g, backward=True, turned=True)
-        arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx), **turned}
-        steps.step("conv2d_strip_forward", g.work(steps.facts), **arguments, **_strips(steps, turned))
+        arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx)}
+        _strip(steps, g.work(steps.facts), turned, **arguments)
         return
     arguments |= {"dy": steps.pointer(dy), "dx": steps.pointer(dx), **g.arguments}
     if g.is_depthwise:

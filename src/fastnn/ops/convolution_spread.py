@@ -22,6 +22,9 @@ tiles have many rows."""
 TALL = 8
 """Rows of a tile that are many in this sense."""
 
+OFFSETS = 2**31
+"""Between rows of dy are 32 bits wide."""
+
 GAIN = 1.15
 """How much less time the products must take to be worth another way through memory."""
 
@@ -36,9 +39,11 @@ def _round_up(a: int, b: int) -> int:
 
 def spreads(arguments: Mapping[str, int], facts: Facts) -> bool:
     """The caller's wish, or whether that many fewer empty lanes are multiplied."""
+    a = arguments
+    if a["kernel_height"] * a["dilation_h"] * a["out_width"] * a["out_channels"] >= OFFSETS:
+        return False
     if facts.convolution in ("spread", "strip", "indirect"):
         return facts.convolution == "spread"
-    a = arguments
     channels, depth = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
     if a["dilation_w"] > 1 or a["kernel_width"] == 1:
         return False
@@ -62,7 +67,8 @@ def spread_stride(arguments: Mapping[str, int], facts: Facts) -> int:
     products = min(a["out_width"], PIXELS) * _round_up(a["kernel_width"] * channels, lanes)
     span = (a["out_width"] - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
     pixels = max(-a["pad_left"], 0) + max(span, a["width"] + a["pad_left"])
-    return products + _round_up(pixels * channels, lanes) + _round_up(a["width"] * a["channels"], lanes)
+    rows = _round_up(pixels * channels, lanes) + _round_up(a["width"] * a["channels"], lanes)
+    return products + rows + a["kernel_height"] * (a["out_channels"] // a["groups"])
 
 
 def packed_floats(arguments: Mapping[str, int], facts: Facts) -> int:

@@ -10,7 +10,16 @@ from collections.abc import Mapping
 from ..plan import Facts
 
 PIECE = 112
-"""CONV2D_PIECE: output pixels of one strip."""
+"""CONV2D_PIECE: output pixels of one row of a strip."""
+
+STRIP_FLOATS = 4096
+"""A strip serves several output rows, up to this size: half of a first-level cache."""
+
+PIECES = 8
+"""For each thread, at least: fewer would not come out even."""
+
+OFFSETS = 2**31
+"""Of a strip are 32 bits wide."""
 
 FEW_CHANNELS = 32
 """With fewer channels than this, finding a patch tap by tap costs more than copying its rows."""
@@ -25,6 +34,8 @@ def _ceil_div(a: int, b: int) -> int:
 
 def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
     """The caller's wish, or measurement; no bit of a result depends on it."""
+    if max(strip_floats(arguments, facts, 1, planar) for planar in (False, True)) >= OFFSETS:
+        return False
     if facts.convolution in ("strip", "indirect"):
         return facts.convolution == "strip"
     if arguments["kernel_height"] == arguments["kernel_width"] == arguments["groups"] == 1:
@@ -33,13 +44,35 @@ def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
     return arguments["out_width"] >= (MIN_WIDTH_FEW if few else MIN_WIDTH)
 
 
-def strip_stride(arguments: Mapping[str, int], facts: Facts) -> int:
-    """Floats of workspace for each thread."""
+def _row_floats(arguments: Mapping[str, int], facts: Facts, planar: bool) -> int:
+    """Of one row of a strip, all channels of a group; a plane's rows end with a vector each."""
     a = arguments
     longest = _ceil_div(a["out_width"], _ceil_div(a["out_width"], PIECE))
     span = (longest - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
-    floats = _ceil_div(span * (a["channels"] // a["groups"]), facts.lanes) * facts.lanes + facts.lanes
-    return a["kernel_height"] * floats
+    channels, planes = (1, a["channels"] // a["groups"]) if planar else (a["channels"] // a["groups"], 1)
+    return planes * (_ceil_div(span * channels, facts.lanes) + 1) * facts.lanes
+
+
+def strip_floats(arguments: Mapping[str, int], facts: Facts, rows: int, planar: bool) -> int:
+    """Floats of workspace for each thread: the strip of so many output rows, and the offsets of its steps."""
+    a = arguments
+    strip_rows = (rows - 1) * a["stride_h"] + a["kernel_height"]
+    steps = a["kernel_height"] * a["kernel_width"] * (a["channels"] // a["groups"])
+    return strip_rows * _row_floats(a, facts, planar) + steps
+
+
+def strip_rows(arguments: Mapping[str, int], facts: Facts, planar: bool, shared: bool) -> int:
+    """Output rows that are made from one strip: neighbours read the same rows of the image, which are copied once.
+    `shared`: a team works on them."""
+    a = arguments
+    if a["dilation_h"] > 1:
+        return 1
+    room = STRIP_FLOATS // _row_floats(a, facts, planar) - a["kernel_height"]
+    rows = room // a["stride_h"] + 1
+    if shared:
+        pieces = a["batch"] * _ceil_div(a["out_width"], PIECE)
+        rows = min(rows, a["out_height"] * pieces // (PIECES * facts.threads))
+    return max(1, min(rows, a["out_height"]))
 
 
 def rotated(arguments: Mapping[str, int]) -> dict[str, int]:
