@@ -2,11 +2,7 @@
 #include "gemm_strip.h"
 
 /* Where six rows of a single vector would wait for their own sums, a tile may have twice as many. */
-enum {
-    TALL_ROWS = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS,
-    MOST_ROWS = TALL_ROWS,
-    QUADS = (MOST_ROWS + 3) / 4
-};
+enum { MOST_ROWS = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS, QUADS = (MOST_ROWS + 3) / 4 };
 
 /* One step. Rows are addressed in quads, at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
 FNN_INLINE void multiply_step(const float *const quad[QUADS], ptrdiff_t row_step, ptrdiff_t three_steps, const float *b,
@@ -173,23 +169,21 @@ FNN_INLINE void run_tiles(const struct gemm_strip *strip, int rows, int vectors)
 #define TILE_STRUCT gemm_strip
 #include "gemm_tiles.h"
 
-/* tall_tiles[i]: one vector, i rows more than the other tiles have at most, and one. */
-#define TALL(rows) \
-    static void tall_##rows(const struct gemm_strip *strip) { run_tiles(strip, rows, 1); }
+/* Tiles of one vector that are higher than the others may be: tall_tiles[rows - FNN_GEMM_ROWS - 1]. */
 #if FNN_GEMM_ROWS == 6
-TALL(7)
-TALL(8)
-TALL(9) TALL(10) TALL(11) TALL(12)
-#define TALL_TILES tall_7, tall_8, tall_9, tall_10, tall_11, tall_12
+#define TALL_ROWS_EACH(each) each(7) each(8) each(9) each(10) each(11) each(12)
 #elif FNN_GEMM_ROWS == 4
-TALL(5)
-TALL(6)
-TALL(7) TALL(8)
-#define TALL_TILES tall_5, tall_6, tall_7, tall_8
+#define TALL_ROWS_EACH(each) each(5) each(6) each(7) each(8)
 #else
-#define TALL_TILES NULL
+#define TALL_ROWS_EACH(each)
 #endif
-    static void (*const tall_tiles[])(const struct gemm_strip *) = {TALL_TILES};
+#define TALL_TILE(rows) \
+    static void tall_##rows(const struct gemm_strip *strip) { run_tiles(strip, rows, 1); }
+#define TALL_ENTRY(rows) tall_##rows,
+
+TALL_ROWS_EACH(TALL_TILE)
+
+static void (*const tall_tiles[])(const struct gemm_strip *) = {TALL_ROWS_EACH(TALL_ENTRY) NULL};
 
 static void run_rows(const struct gemm_strip *strip, ptrdiff_t rows) {
     if (rows > FNN_GEMM_ROWS)
@@ -200,7 +194,7 @@ static void run_rows(const struct gemm_strip *strip, ptrdiff_t rows) {
 
 /* Tiles are as even as they come: low ones wait for their own sums. */
 void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *strip) {
-    const ptrdiff_t most = strip->columns <= FNN_LANES ? TALL_ROWS : FNN_GEMM_ROWS;
+    const ptrdiff_t most = strip->columns <= FNN_LANES ? MOST_ROWS : FNN_GEMM_ROWS;
     if (strip->row_count <= most) {
         run_rows(strip, strip->row_count);
         return;

@@ -110,6 +110,12 @@ class Lowering:
         storage = self._new_storage(size)
         return Reference(storage, 0, size)
 
+    def scratch(self, like: Tensor) -> Tensor:
+        """A tensor of another's shape for this node's kernels alone."""
+        tensor = Tensor(self.graph, like.spec)
+        self._storages[tensor] = self._new_storage(like.spec.size)
+        return tensor
+
     def value(self, number: float | RuntimeValue) -> Any:
         """A number, or the slot of one that is given at every run."""
         if not isinstance(number, RuntimeValue):

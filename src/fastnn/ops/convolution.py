@@ -17,7 +17,8 @@ from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
-from .convolution_winograd import lower_backward_data, lower_backward_weight, lower_forward
+from .convolution_winograd import is_forward, lower_backward_data, lower_backward_weight, lower_forward
+from .shape import channels_last
 from .weight_gradient import WeightGradient
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
@@ -138,6 +139,16 @@ def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned
     return steps.prepared(weight, (name, g.groups, turned), size, name, weight.spec.size / 8, **arguments)
 
 
+def _spreads_forward(g: Geometry, facts: Facts) -> bool:
+    return g.stride == (1, 1) and not g.is_depthwise and spreads(rotated(g.arguments), facts)
+
+
+def _runs_on_strips(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
+    """Whether the convolution forward takes the form of strips."""
+    others = is_forward(steps, g, weight) or _spreads_forward(g, steps.facts) or g.is_depthwise
+    return not others and uses_strips(g.arguments, steps.facts)
+
+
 def _strip(steps: Lowering, work: float, sizes: dict[str, int], planar: bool = False, **arguments: Any) -> None:
     """The step of conv2d_strip_forward."""
     rows = strip_rows(sizes, steps.facts, planar, steps.may_share(work))
@@ -178,7 +189,7 @@ class Convolution(Op):
     """y = activation(conv(x, weight) + bias + residual).
 
     Inputs: x, weight, then bias if there is one, then the residual if `has_residual` is set. `activation` is
-    None, "relu" or "relu6". The last two attributes are set by passes.
+    None, "relu" or "relu6". `planar`: x lies N,C,H,W in memory. These attributes are set by passes.
     """
 
     name = "conv2d"
@@ -229,12 +240,15 @@ class Convolution(Op):
         g = geometry_of(x.shape, weight.shape, node.attributes)
         activation = ACTIVATIONS[node.attributes.get("activation")]
         bias, residual = self.bias(node), self.residual(node)
+        planar = node.attributes.get("planar", False)
+        if planar and not _runs_on_strips(steps, g, weight):
+            x, planar = channels_last(x, steps), False
         panels = partial(_packed, steps, weight, g, backward=False)
         if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels):
             return
-        if g.stride == (1, 1) and not g.is_depthwise and spreads(turned := rotated(g.arguments), steps.facts):
+        if _spreads_forward(g, steps.facts):
             epilogue = {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
-            _spread(steps, g, turned, True, x, weight, y, **epilogue)
+            _spread(steps, g, rotated(g.arguments), True, x, weight, y, **epilogue)
             return
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),
@@ -249,7 +263,7 @@ class Convolution(Op):
             return
         arguments["packed"] = panels()
         if uses_strips(g.arguments, steps.facts):
-            _strip(steps, g.work(steps.facts), g.arguments, **arguments)
+            _strip(steps, g.work(steps.facts), g.arguments, planar, **arguments)
         else:
             steps.step("conv2d_forward", g.work(steps.facts), **arguments, **g.arguments)
 

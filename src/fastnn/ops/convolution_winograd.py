@@ -75,6 +75,12 @@ def _min_tiles(steps: Lowering, weight: Tensor) -> int:
     return MIN_TILES if steps.is_fixed(weight) else MIN_TILES // 2
 
 
+def is_forward(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
+    """Whether this is the algorithm to use forward."""
+    product = _product(g, backward=False)
+    return product is not None and uses_winograd(product, _min_tiles(steps, weight), steps.facts)
+
+
 def lower_forward(
     steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
     activation: int, panels: Callable[[], Reference],

@@ -21,6 +21,15 @@ def _lower_transpose(x: Tensor, y: Tensor, batch: int, rows: int, columns: int, 
     steps.step(kernel, work, x=steps.pointer(x), y=steps.pointer(y), batch=batch, rows=rows, columns=columns)
 
 
+def channels_last(x: Tensor, steps: Lowering) -> Tensor:
+    """A copy, for this node's kernels alone, of an image that lies N,C,H,W in memory."""
+    copied = steps.scratch(x)
+    batch, channels, height, width = x.shape
+    _lower_transpose(x, copied, batch, channels, height * width, steps)
+    steps.steps[-1].flops = 0.0
+    return copied
+
+
 @register
 class ToChannelsLast(Op):
     """An input that lies N,C,H,W in memory, as every other 4-D tensor lies: N,H,W,C."""

@@ -9,6 +9,7 @@ from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
 from .fold_batch_norm import fold_batch_norm
 from .fold_flatten import fold_flatten
+from .read_planes import read_planes
 
 PASSES: tuple[Callable[[Graph], None], ...] = (
     remove_dead_code,
@@ -16,6 +17,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fold_flatten,
     fuse_epilogues,
     fuse_activation_gradients,
+    read_planes,
 )
 
 
