@@ -169,6 +169,78 @@ def test_dead_code_is_removed() -> None:
     assert len(Wasteful().plan((2, 3)).steps) == 1
 
 
+# ---- fuse_pooling
+
+
+def pooling(pool: nn.Module, *after: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(16, 24, 3, padding=1), nn.ReLU(), pool, *after).eval()
+
+
+def is_fused(plan) -> bool:
+    return not any(name.startswith("max_pool2d") for name in kernels(plan))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 18)])
+def test_pooling_is_fused(size: tuple[int, int], isa: str) -> None:
+    model, x = pooling(nn.MaxPool2d(2), nn.Conv2d(24, 3, 1)), RNG.standard_normal((2, 16, *size)).astype(np.float32)
+    assert is_fused(model.plan(x.shape))
+    with without_passes("fuse_pooling"):
+        assert not is_fused(model.plan(x.shape))
+        expected = model(x)
+    np.testing.assert_array_equal(model(x), expected)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, 2, dilation=2),
+        nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_other_pooling_is_not_fused(pool: nn.Module) -> None:
+    running = kernels(pooling(pool).plan((2, 16, 15, 15)))
+    assert "winograd_forward" in running and len([name for name in running if "pool2d" in name]) == 1
+
+
+def test_whole_windows_are_fused_in_ceil_mode_too() -> None:
+    assert is_fused(pooling(nn.MaxPool2d(2, ceil_mode=True)).plan((2, 16, 16, 14)))
+
+
+def test_pooling_of_a_direct_convolution_is_not_fused() -> None:
+    model = pooling(nn.MaxPool2d(2))
+    with fnn.conv_algorithm("direct"):
+        assert not is_fused(model.plan((2, 16, 16, 16)))
+    assert is_fused(model.plan((2, 16, 16, 16)))
+    assert not is_fused(model.plan((2, 16, 6, 6)))  # tiles of 2
+
+
+def test_pooling_is_not_fused_where_more_is_asked() -> None:
+    """The gradient, the positions, the pixels themselves, or a residual."""
+    x, conv = RNG.standard_normal((2, 16, 16, 16)).astype(np.float32), nn.Conv2d(16, 16, 3, padding=1)
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x):
+            y = F.relu(self.conv(x))
+            return y, F.max_pool2d(y, 2)
+
+    class Added(Both):
+        def forward(self, x):
+            return F.max_pool2d(F.relu(self.conv(x) + x), 2)
+
+    with_positions = nn.Sequential(conv, nn.MaxPool2d(2, return_indices=True))
+    for model in (Both(), Added(), with_positions):
+        assert "max_pool2d_forward" in kernels(model.eval().plan(x.shape))
+    model = pooling(nn.MaxPool2d(2))
+    y, pullback = fnn.vjp(model, x)
+    np.testing.assert_array_equal(y, model(x))
+    assert pullback(np.ones(y.shape, np.float32))[0].shape == x.shape
+
+
 # ---- fold_flatten
 
 PIXELS = RNG.standard_normal((64, 6, 5, 2)).astype(np.float32)

@@ -156,11 +156,19 @@ def convolve(
     x: Array, out: tuple[int, ...], corner: tuple[int, int], filters: Array, r: int, cut: Schedule, **epilogue: Any
 ) -> dict[str, Array]:
     facts = current_facts()
+    step = 2 if epilogue.get("pool") else 1
     outputs = {
-        "y": ((out[0], out[2], out[3], out[1]), "f4"),
+        "y": ((out[0], out[2] // step, out[3] // step, out[1]), "f4"),
         "workspace": ((cut.workspace(product_of(x.shape, out, r), facts),), "f4"),
     }
-    arguments = {"activation": 0, "tile": cut.tile, "kernel_size": r, "block": cut.block, "shared": int(cut.shared)}
+    arguments = {
+        "activation": 0,
+        "pool": 0,
+        "tile": cut.tile,
+        "kernel_size": r,
+        "block": cut.block,
+        "shared": int(cut.shared),
+    }
     arguments |= {"weight_form": int(cut.form), **sizes(x.shape, out, *corner), **epilogue}
     return run_kernel("winograd_forward", outputs, x=channels_last(x), weight=filters, **arguments)
 
@@ -280,6 +288,37 @@ def test_epilogue(activation: int, tile: int, r: int, isa: str, rng: np.random.G
     expected = plain + bias + residual
     expected = [expected, np.maximum(expected, 0), np.clip(expected, 0, 6)][activation]
     np.testing.assert_array_equal(y, expected)
+
+
+def bits(a: Array) -> Array:
+    """Zeros with their signs; all NaN alike."""
+    return np.where(np.isnan(a), np.float32(np.nan), a).view(np.int32)
+
+
+@pytest.mark.parametrize(("tile", "r"), SIZES)
+@pytest.mark.parametrize("size", [(6, 7), (9, 4), (2, 13), (16, 8)])
+@pytest.mark.parametrize("activation", range(3))
+def test_pool(
+    activation: int, size: tuple[int, int], tile: int, r: int, isa: str, rng: np.random.Generator, same_bits: SameBits
+) -> None:
+    """The bits of the convolution followed by the max pooling, of zeros of either sign, infinities and NaN too."""
+    n, c, k, corner = 2, 9, 37, (r // 2, r // 2)
+    x, weight, bias = normal(rng, n, c, *size), normal(rng, k, c, r, r), normal(rng, k)
+    x[1, :, : size[0] // 2, : size[1] // 2] = np.nan
+    weight[::3] = 0
+    bias[:4] = 0, -0.0, np.inf, np.nan
+    weight[5] *= np.float32(1e30)
+    out, packed, cut = (n, k, *size), pack(weight, tile, False), Schedule(tile, 5, False, Form.PACKED)
+    options = {"bias": bias, "activation": activation}
+    plain = convolve(x, out, corner, packed, r, cut, **options)["y"]
+    run = lambda: convolve(x, out, corner, packed, r, cut, pool=1, **options)
+    pooled = same_results(same_bits, run, "workspace")["y"]
+    window = {name: 2 for name in ("kernel_height", "kernel_width", "stride_h", "stride_w")}
+    window |= {"dilation_h": 1, "dilation_w": 1, "pad_top": 0, "pad_left": 0, "batch": n, "channels": k}
+    window |= {"height": size[0], "width": size[1], "out_height": size[0] // 2, "out_width": size[1] // 2}
+    expected = run_kernel("max_pool2d_forward", {"y": (pooled.shape, "f4")}, x=plain, **window)["y"]
+    assert np.isnan(expected).any() and not np.isnan(expected).all()
+    np.testing.assert_array_equal(bits(pooled), bits(expected))
 
 
 @pytest.mark.parametrize(("tile", "r"), SIZES)

@@ -2,6 +2,8 @@
  *
  * x N,H,W,C   weight: see weight_form (enum winograd_form)   bias K or null   residual N,P,Q,K or null   y N,P,Q,K, overwritten
  * y may be the same array as residual; no other aliasing. P <= H + r - 1 and so on: any padding from 0 to r-1 on each side.
+ * With `pool` y is the maxima of 2 x 2 pixels, windows side by side: N,floor(P/2),floor(Q/2),K; residual is null then. The first
+ * of equal ones wins, NaN is the largest: the bits are those of max_pool2d_forward on the convolution's result.
  * The gradient of the input is this kernel on dy (height and width are P and Q, out_height and out_width H and W,
  * channels and out_channels exchanged, padding r-1 - pad_top and r-1 - pad_left) with weights of the backward form.
  *
@@ -157,35 +159,64 @@ FNN_INLINE void store_outputs(const struct forward *f, int m, const vec *outputs
     }
 }
 
-/* Stage 3: y of one unit. */
-FNN_INLINE void transform_outputs(const struct forward *f, int m, int r, const struct unit *unit) {
+/* The larger one; best if they are equal; NaN if one is. */
+FNN_INLINE vec larger(vec best, vec seen) { return vec_select(vec_is_nan(seen), seen, vec_max(seen, best)); }
+
+/* Likewise the maxima of each two columns of two rows. */
+FNN_INLINE void store_maxima(const struct forward *f, int m, const vec *upper, const vec *lower, ptrdiff_t at,
+                             ptrdiff_t columns, ptrdiff_t lanes, vec bias) {
     const struct fnn_winograd_forward_args *args = f->args;
+#pragma GCC unroll 2
+    for (int j = 0; j < m; j += 2, at += f->out_channels) {
+        if (j + 1 >= columns) break;
+        vec window[4] = {upper[j], upper[j + 1], lower[j], lower[j + 1]};
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            if (args->bias) window[i] = vec_add(window[i], bias);
+            window[i] = gemm_activate(window[i], (enum fnn_activation)args->activation);
+        }
+        store_lanes(args->y + at, larger(larger(larger(window[0], window[1]), window[2]), window[3]), lanes);
+    }
+}
+
+/* A^T M of one tile and one vector of channels: half[row][column]. */
+FNN_INLINE void transform_columns(const float *from, ptrdiff_t width, int m, int r, vec half[][WINOGRAD_PATCH]) {
     const int patch = m + r - 1;
-    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+#pragma GCC unroll 1
+    for (int q = 0; q < patch; q++, from += width) {
+        vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
+#pragma GCC unroll 6
+        for (int p = 0; p < patch; p++) planes[p] = vec_load(from + p * patch * width);
+        winograd_output(m, r, planes, mapped);
+#pragma GCC unroll 4
+        for (int p = 0; p < m; p++) half[p][q] = mapped[p];
+    }
+}
+
+/* Stage 3: y of one unit. step: pixels of the convolution for one of y, in each direction. */
+FNN_INLINE void transform_outputs(const struct forward *f, int m, int r, int step, const struct unit *unit) {
+    const struct fnn_winograd_forward_args *args = f->args;
+    const ptrdiff_t row_stride = args->out_width / step * f->out_channels;
+    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], rows[2][WINOGRAD_PATCH];
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++) {
         const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
-        const ptrdiff_t row = tile.row * m, column = tile.column * m, row_stride = args->out_width * f->out_channels;
-        const ptrdiff_t corner =
-            (tile.image * args->out_height + row) * row_stride + column * f->out_channels + unit->first;
-        const ptrdiff_t rows = fnn_min(args->out_height - row, m), columns = args->out_width - column;
+        const ptrdiff_t row = tile.row * m, column = tile.column * m;
+        const ptrdiff_t corner = (tile.image * (args->out_height / step) + row / step) * row_stride +
+                                 column / step * f->out_channels + unit->first;
+        const ptrdiff_t count = fnn_min(args->out_height - row, m), columns = args->out_width - column;
         for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
             const ptrdiff_t lanes = lanes_left(unit->columns - k);
             const vec bias = args->bias ? load_lanes(args->bias + unit->first + k, lanes) : vec_zero();
-            const float *from = f->products + (i - unit->tiles.begin) * unit->stride + k;
+            transform_columns(f->products + (i - unit->tiles.begin) * unit->stride + k, unit->width, m, r, half);
+            ptrdiff_t at = corner + k;
 #pragma GCC unroll 1
-            for (int q = 0; q < patch; q++, from += unit->width) {
-                vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
-#pragma GCC unroll 6
-                for (int p = 0; p < patch; p++) planes[p] = vec_load(from + p * patch * unit->width);
-                winograd_output(m, r, planes, mapped);
-#pragma GCC unroll 4
-                for (int p = 0; p < m; p++) half[p][q] = mapped[p];
-            }
-#pragma GCC unroll 1
-            for (ptrdiff_t p = 0; p < rows; p++) {
-                vec outputs[WINOGRAD_PATCH];
-                winograd_output(m, r, half[p], outputs);
-                store_outputs(f, m, outputs, corner + p * row_stride + k, columns, lanes, bias);
+            for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
+                winograd_output(m, r, half[p], rows[0]);
+                if (step == 2) winograd_output(m, r, half[p + 1], rows[1]);
+                if (step == 2)
+                    store_maxima(f, m, rows[0], rows[1], at, columns, lanes, bias);
+                else
+                    store_outputs(f, m, rows[0], at, columns, lanes, bias);
             }
         }
     }
@@ -262,13 +293,22 @@ static void transform_filters_2_5(const struct forward *f, const struct unit *un
     transform_filters(f, 2, 5, unit, chunk);
 }
 static void transform_outputs_4_3(const struct forward *f, const struct unit *unit) {
-    transform_outputs(f, 4, 3, unit);
+    if (f->args->pool)
+        transform_outputs(f, 4, 3, 2, unit);
+    else
+        transform_outputs(f, 4, 3, 1, unit);
 }
 static void transform_outputs_2_3(const struct forward *f, const struct unit *unit) {
-    transform_outputs(f, 2, 3, unit);
+    if (f->args->pool)
+        transform_outputs(f, 2, 3, 2, unit);
+    else
+        transform_outputs(f, 2, 3, 1, unit);
 }
 static void transform_outputs_2_5(const struct forward *f, const struct unit *unit) {
-    transform_outputs(f, 2, 5, unit);
+    if (f->args->pool)
+        transform_outputs(f, 2, 5, 2, unit);
+    else
+        transform_outputs(f, 2, 5, 1, unit);
 }
 
 static const struct stages stages_4_3 = {transform_inputs_4_3, transform_filters_4_3, transform_outputs_4_3};

@@ -17,7 +17,7 @@ from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
-from .convolution_winograd import is_forward, lower_backward_data, lower_backward_weight, lower_forward
+from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
 from .shape import channels_last
 from .weight_gradient import WeightGradient
 
@@ -189,19 +189,21 @@ class Convolution(Op):
     """y = activation(conv(x, weight) + bias + residual).
 
     Inputs: x, weight, then bias if there is one, then the residual if `has_residual` is set. `activation` is
-    None, "relu" or "relu6". `planar`: x lies N,C,H,W in memory. These attributes are set by passes.
+    None, "relu" or "relu6". `planar`: x lies N,C,H,W in memory. With `pool` y is the maxima of 2x2 pixels each, side by side.
+    These attributes are set by passes.
     """
 
     name = "conv2d"
 
     def infer(  # type: ignore[override]
         self, x: Tensor, weight: Tensor, *more: Tensor, has_residual: bool = False, activation: str | None = None,
-        **attributes: Any,
+        pool: bool = False, **attributes: Any,
     ) -> Spec:  # fmt: skip
         geometry = geometry_of(x.shape, weight.shape, attributes)
         bias = more[0].shape if len(more) > has_residual else None
         _check(x.shape, weight.shape, bias, geometry)
-        return Spec(geometry.y)
+        n, k, p, q = geometry.y
+        return Spec((n, k, p // 2, q // 2) if pool else geometry.y)
 
     @staticmethod
     def bias(node: Node) -> Tensor | None:
@@ -211,9 +213,17 @@ class Convolution(Op):
     def residual(node: Node) -> Tensor | None:
         return node.inputs[-1] if node.attributes.get("has_residual", False) else None
 
+    @staticmethod
+    def can_pool(node: Node, fixed: bool, facts: Facts) -> bool:
+        """Whether `pool` may be set and saves time. fixed: the weight is."""
+        plain = not node.attributes.get("has_residual", False)
+        return plain and can_pool(
+            geometry_of(node.inputs[0].shape, node.inputs[1].shape, node.attributes), fixed, facts
+        )
+
     def gradient(self, node: Node, needed: Sequence[bool], *dys: Tensor | None) -> Sequence[Tensor | None]:
         (dy,) = dys
-        assert dy is not None and "activation" not in node.attributes and "has_residual" not in node.attributes
+        assert dy is not None and node.attributes.keys().isdisjoint({"activation", "has_residual", "pool"})
         x, weight = node.inputs[:2]
         graph, attributes = dy.graph, node.attributes
         gradients: list[Tensor | None] = [None] * len(node.inputs)
@@ -244,8 +254,10 @@ class Convolution(Op):
         if planar and not _runs_on_strips(steps, g, weight):
             x, planar = channels_last(x, steps), False
         panels = partial(_packed, steps, weight, g, backward=False)
-        if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels):
+        pool = node.attributes.get("pool", False)
+        if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
             return
+        assert not pool
         if _spreads_forward(g, steps.facts):
             epilogue = {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
             _spread(steps, g, rotated(g.arguments), True, x, weight, y, **epilogue)

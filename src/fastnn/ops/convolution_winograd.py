@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..graph import Tensor
-from ..plan import Lowering, Reference
+from ..plan import Facts, Lowering, Reference
 from .convolution_algorithm import (
     MIN_TILES,
     MIN_TILES_WEIGHT,
@@ -71,27 +71,33 @@ def _image_step(
     )
 
 
-def _min_tiles(steps: Lowering, weight: Tensor) -> int:
-    return MIN_TILES if steps.is_fixed(weight) else MIN_TILES // 2
+def _applies(product: Product | None, fixed: bool, facts: Facts) -> bool:
+    return product is not None and uses_winograd(product, MIN_TILES if fixed else MIN_TILES // 2, facts)
+
+
+def can_pool(g: Geometry, fixed: bool, facts: Facts) -> bool:
+    """Whether the forward kernel is the one to use and saves time by pooling its result: by measurement, in tiles of 4x4."""
+    product = _product(g, backward=False)
+    return product is not None and _applies(product, fixed, facts) and product.tile == 4
 
 
 def is_forward(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
     """Whether this is the algorithm to use forward."""
-    product = _product(g, backward=False)
-    return product is not None and uses_winograd(product, _min_tiles(steps, weight), steps.facts)
+    return _applies(_product(g, backward=False), steps.is_fixed(weight), steps.facts)
 
 
 def lower_forward(
     steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
-    activation: int, panels: Callable[[], Reference],
+    activation: int, panels: Callable[[], Reference], pool: bool,
 ) -> bool:  # fmt: skip
-    """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use."""
+    """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use; with `pool` the
+    maxima of 2x2 pixels each."""
     product = _product(g, backward=False)
-    if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
+    if product is None or not _applies(product, steps.is_fixed(weight), steps.facts):
         return False
     arguments: dict[str, Any] = {
         "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
-        "activation": activation, **_sizes(g),
+        "activation": activation, "pool": int(pool), **_sizes(g),
     }  # fmt: skip
     _image_step(steps, g, weight, product, panels, arguments)
     return True
@@ -103,12 +109,12 @@ def lower_backward_data(
 ) -> bool:  # fmt: skip
     """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding kernel_size - 1 - padding."""
     product = _product(g, backward=True)
-    if product is None or not uses_winograd(product, _min_tiles(steps, weight), steps.facts):
+    if product is None or not _applies(product, steps.is_fixed(weight), steps.facts):
         return False
     sizes, most = _sizes(g), product.kernel_size - 1
     arguments: dict[str, Any] = {
         "x": steps.pointer(dy), "bias": steps.pointer(bias), "residual": steps.pointer(residual),
-        "y": steps.pointer(dx), "activation": activation,
+        "y": steps.pointer(dx), "activation": activation, "pool": 0,
         "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
         "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
         "out_channels": sizes["channels"], "pad_top": most - sizes["pad_top"], "pad_left": most - sizes["pad_left"],

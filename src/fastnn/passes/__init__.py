@@ -9,6 +9,7 @@ from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
 from .fold_batch_norm import fold_batch_norm
 from .fold_flatten import fold_flatten
+from .fuse_pooling import fuse_pooling
 from .read_planes import read_planes
 
 PASSES: tuple[Callable[[Graph], None], ...] = (
@@ -18,6 +19,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fuse_epilogues,
     fuse_activation_gradients,
     read_planes,
+    fuse_pooling,
 )
 
 

@@ -229,6 +229,16 @@ def _folded(generator: np.random.Generator) -> list[Figure]:
     return [Figure("result", body(x), expected, 9 * channels + 8, scale)]
 
 
+def _pooled(generator: np.random.Generator) -> list[Figure]:
+    """Inference of convolution, ReLU and max pooling in one."""
+    model = nn.Sequential(nn.Conv2d(19, 21, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)).eval()
+    model.load_state_dict({"0.weight": _normal(generator, 21, 19, 3, 3), "0.bias": _normal(generator, 21)})
+    x = _normal(generator, 2, 19, 15, 16)
+    weight, bias = _double(list(model.state_dict().values()))
+    y = reference.conv2d(_exact(x), weight, bias, padding=1)
+    return [Figure("result", model(x), reference.max_pool2d(reference.relu(y), 2), 9 * 19 + 4, float(np.abs(y).max()))]
+
+
 def _optimizer(name: str, **options: Any) -> Check:
     """Three training steps of a linear layer, the update in one call, against the reference's update rule."""
 
@@ -296,6 +306,7 @@ CHECKS: dict[str, Check] = {
     "batch norm, training": _batch_norm((4, 19, 5, 7), True),
     "batch norm, inference": _batch_norm((4, 19, 5, 7), False),
     "inference, folded": _folded,
+    "inference, pooled": _pooled,
     "relu": _function("relu", [IMAGE], 1, (0,)),
     "max pool": _function("max_pool2d", [IMAGE], 1, (0,), kernel_size=3, stride=2, padding=1),
     "max pool indices": _max_pool_indices,
