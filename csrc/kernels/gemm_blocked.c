@@ -108,6 +108,36 @@ static void run_block(const struct gemm_product *p, const struct rectangle *r, c
     }
 }
 
+/* As run_block, for a y that goes past the caches: tile by tile, so that pieces of its rows are written that are as long as a block
+ * of columns. */
+static void run_block_by_rows(const struct gemm_product *p, const struct rectangle *r, const struct block *b) {
+    struct gemm_packed tile = {
+        .a = r->left,
+        .a_step = left_width(),
+        .depth = b->depth,
+        .y_step = p->y_step,
+        .stream = true,
+        .activation = p->activation,
+    };
+    for (ptrdiff_t j = b->column.begin; b->first && j < b->column.end; j += FNN_GEMM_COLUMNS) {
+        const ptrdiff_t count = fnn_min(b->column.end - j, FNN_GEMM_COLUMNS);
+        pack(p->b + j * p->b_column, p->b_column, p->b_step, count, b->depth, gemm_width(count),
+             r->right + (j - b->column.begin) * b->depth);
+    }
+    for (ptrdiff_t i = b->tile.begin; i < b->tile.end; i++) {
+        const struct fnn_range rows = tile_rows(r, i, b->tiles);
+        tile.row_count = rows.end - rows.begin;
+        pack(p->a + rows.begin * p->a_row, p->a_row, p->a_step, tile.row_count, b->depth, left_width(), r->left);
+        for (ptrdiff_t j = b->column.begin; j < b->column.end; j += FNN_GEMM_COLUMNS) {
+            tile.columns = fnn_min(b->column.end - j, FNN_GEMM_COLUMNS);
+            tile.panel = r->right + (j - b->column.begin) * b->depth;
+            tile.bias = p->bias ? p->bias + j : NULL;
+            tile.y = p->y + rows.begin * p->y_step + j;
+            FNN_FUNCTION(gemm_packed)(&tile);
+        }
+    }
+}
+
 /* Whether y is written in one go, in whole vectors, and is too large to be found in a cache by whoever reads it. */
 static bool writes_past_caches(const struct gemm_product *p) {
     const bool whole = p->columns % FNN_LANES == 0 && p->y_step % FNN_LANES == 0;
@@ -127,7 +157,10 @@ static void run_rectangle(const struct gemm_product *p, const struct rectangle *
                 b.tile = (struct fnn_range){i * b.tiles / blocks, (i + 1) * b.tiles / blocks};
                 b.first = i == 0;
                 b.last = i == blocks - 1;
-                run_block(p, r, &b);
+                if (r->stream)
+                    run_block_by_rows(p, r, &b);
+                else
+                    run_block(p, r, &b);
             }
         }
     }

@@ -5,18 +5,23 @@
  *   linear_backward_weight:  dw[k,c]  = sum over n of dy[n,k] * x[n,c],  dbias[k] = sum over n of dy[n,k]
  *
  * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
- * workspace: as in gemm_blocked.h; for linear_backward_weight with chunks > 1 or transposed as in conv2d_backward_weight.c.
+ * workspace: as in gemm_blocked.h, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with chunks > 1 or transposed as in conv2d_backward_weight.c.
  *
- * With at most LINEAR_STREAM_ROWS rows (the gradients: LINEAR_STREAM_ROWS_BACK), each weight is used so rarely that the products are
- * bound by reading w or writing dw: linear_stream.c. Else all three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a
- * weight gradient of so few elements that its sum must be cut to have work for a team (chunks > 1), or with rows that make bad
- * vectors (transposed): conv2d_backward_weight.c.
+ * With few rows, each weight is used so rarely that the products are bound by reading w or writing dw (linear_stream.c). With some
+ * more, packing w takes longer than it saves: linear_transposed.c for y, linear_backward_rows.c for dx. linear.h has the numbers. Else all
+ * three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a weight gradient of so few
+ * elements that its sum must be cut to have work for a team (chunks > 1), or with rows that make bad vectors (transposed):
+ * conv2d_backward_weight.c.
  */
 #include "gemm_blocked.h"
 #include "linear.h"
 
 void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
-    if (args->batch <= LINEAR_STREAM_ROWS) {
+    if (linear_is_transposed(args->batch, args->out_channels)) {
+        FNN_FUNCTION(linear_transposed)(args, team);
+        return;
+    }
+    if (args->batch <= LINEAR_STREAM_ROWS_NARROW) {
         FNN_FUNCTION(linear_stream)(args, team);
         return;
     }
@@ -41,8 +46,12 @@ void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, co
 }
 
 void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team) {
-    if (args->batch <= LINEAR_STREAM_ROWS_BACK) {
+    if (args->batch <= 1) {
         FNN_FUNCTION(linear_stream_backward)(args, team);
+        return;
+    }
+    if (args->batch <= LINEAR_DATA_ROWS) {
+        FNN_FUNCTION(linear_backward_rows)(args, team);
         return;
     }
     const struct gemm_product product = {
@@ -111,7 +120,7 @@ static void run_convolution(const struct fnn_linear_backward_weight_args *args, 
 
 void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
                                           const struct fnn_team *team) {
-    if (args->batch > 0 && args->batch <= LINEAR_STREAM_ROWS_BACK) {
+    if (args->batch > 0 && args->batch <= LINEAR_WEIGHT_ROWS) {
         FNN_FUNCTION(linear_stream_weight)(args, team);
         if (args->dbias) sum_bias(args, team);
         return;

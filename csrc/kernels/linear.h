@@ -5,16 +5,32 @@
 #include "gemm.h"
 
 enum {
-    LINEAR_STREAM_ROWS = 16, /* at most this many rows: stream the weights */
-    /* likewise for the gradients: AVX2's sixteen registers are too few to use a weight for several rows at once (NEON, which has
-     * more, and scalar follow it unmeasured) */
-    LINEAR_STREAM_ROWS_BACK = FNN_GEMM_ROWS >= 14 ? 16 : 1,
+    /* at most this many rows: stream the weights */
+    LINEAR_STREAM_ROWS = FNN_GEMM_ROWS >= 14 ? 6 : 4,
+    LINEAR_STREAM_ROWS_NARROW = 16, /* likewise, where outputs are few */
+    /* at most this many rows, but not more than outputs: weights are broadcast from where they stand */
+    LINEAR_TRANSPOSED_ROWS = 128,
+    LINEAR_TRANSPOSED_OUTPUTS = 64, /* at least */
+    LINEAR_DEPTH_BLOCK = 256,     /* a panel of this depth (AVX-512: 32 KB) fits the first-level cache */
+    LINEAR_DATA_ROWS = FNN_GEMM_ROWS >= 14 ? 16 : 8, /* likewise for the gradient of the input, from two rows on */
+    LINEAR_DATA_SUMS = 4096, /* sums of a block of its columns: half of the first-level cache */
+    /* at most this many rows: the gradient of the weights is not packed for. AVX2's sixteen registers are too few to use a row for
+     * several outputs at once (NEON, which has more, and scalar follow it unmeasured) */
+    LINEAR_WEIGHT_ROWS = FNN_GEMM_ROWS >= 14 ? 16 : 1,
     LINEAR_STREAM_STORES = 1 << 23 /* gradients of this many floats and more are written past the caches */
 };
 
+/* Whether the forward pass is the transposed product: linear_transposed.c. */
+static inline bool linear_is_transposed(ptrdiff_t batch, ptrdiff_t out_channels) {
+    return batch > LINEAR_STREAM_ROWS && batch <= LINEAR_TRANSPOSED_ROWS &&
+           out_channels >= fnn_max(batch, LINEAR_TRANSPOSED_OUTPUTS);
+}
+
 void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
+void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_args *args,
                                           const struct fnn_team *team);
+void FNN_FUNCTION(linear_backward_rows)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_stream_weight)(const struct fnn_linear_backward_weight_args *args,
                                         const struct fnn_team *team);
 

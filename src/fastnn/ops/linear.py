@@ -15,6 +15,15 @@ from .weight_gradient import WeightGradient
 DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
 
+STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 64
+"""Of csrc/kernels/linear.h: between how many rows, and from how many outputs on, the forward pass is the transposed product."""
+
+DATA_ROWS, DATA_ROWS_TALL, DATA_SUMS = 8, 16, 4096
+"""Likewise, for the gradient of the input: rows up to which weights are read as they stand, and the sums of each thread."""
+
+TRANSPOSED_GROUP = 4
+"""Of csrc/kernels/linear_transposed.c: register tiles' rows in a group of outputs."""
+
 PACKED_ROWS, PACKED_ROWS_TALL = 4, 17
 """Rows from which on a product with weights that do not change is worth packing them once; until then they are streamed as they
 stand (csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall. By measurement on AVX2; on AVX-512
@@ -51,6 +60,33 @@ def _workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str
     right = min(_ceil_div(columns, facts.gemm_columns), PANEL_BLOCK) * facts.gemm_columns
     stride = min(depth, DEPTH_BLOCK) * (left + right)
     return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
+
+
+def _is_transposed(sizes: dict[str, int], facts: Facts) -> bool:
+    """linear_is_transposed of csrc/kernels/linear.h."""
+    stream = STREAM_ROWS_TALL if facts.gemm_rows >= TALL else STREAM_ROWS
+    return stream < sizes["batch"] <= TRANSPOSED_ROWS and sizes["out_channels"] >= max(
+        sizes["batch"], TRANSPOSED_OUTPUTS
+    )
+
+
+def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
+    """With some rows x is packed, and each thread has sums for a group of outputs."""
+    batch, channels, facts = sizes["batch"], sizes["channels"], steps.facts
+    if not _is_transposed(sizes, facts):
+        return _workspace(steps, batch, sizes["out_channels"], channels)
+    width = _ceil_div(batch, facts.lanes) * facts.lanes
+    stride = TRANSPOSED_GROUP * facts.gemm_rows * width
+    return {"workspace": steps.workspace(4 * (width * channels + stride * facts.threads)), "workspace_stride": stride}
+
+
+def _backward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
+    """With some rows dy is packed, and each thread has sums for a block of columns."""
+    batch, outputs, facts = sizes["batch"], sizes["out_channels"], steps.facts
+    if not 1 < batch <= (DATA_ROWS_TALL if facts.gemm_rows >= TALL else DATA_ROWS):
+        return _workspace(steps, batch, sizes["channels"], outputs)
+    packed = _ceil_div(batch * outputs, facts.lanes) * facts.lanes
+    return {"workspace": steps.workspace(4 * (packed + DATA_SUMS * facts.threads)), "workspace_stride": DATA_SUMS}
 
 
 class _Product(Op):
@@ -111,10 +147,10 @@ class Linear(_Product):
             **sizes,
         }
         rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
-        if steps.is_fixed(weight) and sizes["batch"] >= rows:
+        if steps.is_fixed(weight) and sizes["batch"] >= rows and not _is_transposed(sizes, steps.facts):
             _lower_packed(steps, weight, sizes, arguments)
             return
-        workspace = _workspace(steps, sizes["batch"], sizes["out_channels"], sizes["channels"])
+        workspace = _forward_workspace(steps, sizes)
         steps.step("linear_forward", _work(sizes, steps.facts), weight=steps.pointer(weight), **arguments, **workspace)
 
 
@@ -137,7 +173,7 @@ def lower_product(steps: Lowering, dy: Tensor, weight: Tensor, dx: Tensor, sizes
         dy=steps.pointer(dy),
         weight=steps.pointer(weight),
         dx=steps.pointer(dx),
-        **_workspace(steps, sizes["batch"], sizes["channels"], sizes["out_channels"]),
+        **_backward_workspace(steps, sizes),
         **sizes,
     )
 

@@ -302,6 +302,7 @@ CHECKS: dict[str, Check] = {
     ),
     "conv_transpose2d of pixels": _function("conv_transpose2d", [(3, 23, 1, 1), (23, 9, 4, 4), (9,)], 27, (0, 1)),
     "linear": _function("linear", [(33, 70), (41, 70), (41,)], 74, (0, 1)),
+    "linear, some rows": _function("linear", [(7, 301), (77, 301), (77,)], 305, (0, 1)),
     "linear, few rows": _function("linear", [(3, 301), (45, 301), (45,)], 305, (0, 1)),
     "batch norm, training": _batch_norm((4, 19, 5, 7), True),
     "batch norm, inference": _batch_norm((4, 19, 5, 7), False),
