@@ -141,7 +141,7 @@ def kernels_of(geometry: tuple[Any, ...]) -> set[str]:
     [
         ("double", {"conv2d_backward_data", "conv2d_strip_forward", "conv2d_backward_weight"}),
         ("3x3", {"conv2d_strip_forward", "conv2d_backward_weight"}),
-        ("1x1", {"conv2d_strip_forward", "conv2d_backward_weight"}),
+        ("1x1", {"conv2d_strip_forward", "linear_backward_weight"}),
         ("3x3 without padding", {"conv2d_strip_forward", "conv2d_backward_weight"}),
         ("first layer of a decoder", {"linear_backward_data", "arithmetic"}),
         ("depthwise", {"conv2d_depthwise_backward_data", "conv2d_depthwise_forward"}),

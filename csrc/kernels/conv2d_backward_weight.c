@@ -23,6 +23,7 @@
  */
 #include "conv2d_strip.h"
 #include "gemm_outer.h"
+#include "partial_sums.h"
 
 enum {
     CONV2D_PIXEL_BLOCK = 192, /* a slice of a strip (AVX-512: 24 KB) and the rows of dy fit the first-level cache */
@@ -278,35 +279,6 @@ static void run_unit(const struct backward_weight *b, ptrdiff_t index, struct fn
     }
 }
 
-/* total[i] = sum of the chunks' parts [chunk][stride], in order. */
-static void sum_chunks(const float *parts, ptrdiff_t chunks, ptrdiff_t stride, struct fnn_range range, float *total) {
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
-        ptrdiff_t lanes = fnn_min(range.end - i, FNN_LANES);
-        vec sum = vec_load_partial(parts + i, lanes);
-        for (ptrdiff_t chunk = 1; chunk < chunks; chunk++)
-            sum = vec_add(sum, vec_load_partial(parts + chunk * stride + i, lanes));
-        vec_store_partial(total + i, sum, lanes);
-    }
-}
-
-/* The same for transposed parts, in squares of FNN_LANES: columns [first, first + FNN_LANES) of dw in one group. */
-static void sum_chunks_transposed(const struct backward_weight *b, ptrdiff_t group, ptrdiff_t first, ptrdiff_t stride) {
-    const ptrdiff_t outputs = b->group_out_channels, count = fnn_min(b->columns - first, FNN_LANES);
-    const float *parts = b->args->workspace + (group * b->columns + first) * outputs;
-    for (ptrdiff_t k = 0; k < outputs; k += FNN_LANES) {
-        const ptrdiff_t lanes = fnn_min(outputs - k, FNN_LANES);
-        vec square[FNN_LANES];
-        for (ptrdiff_t i = 0; i < FNN_LANES; i++) {
-            square[i] = vec_zero();
-            for (ptrdiff_t chunk = 0; i < count && chunk < b->args->chunks; chunk++)
-                square[i] = vec_add(square[i], vec_load_partial(parts + chunk * stride + i * outputs + k, lanes));
-        }
-        vec_transpose(square);
-        float *dw = b->args->dw + (group * outputs + k) * b->columns + first;
-        for (ptrdiff_t i = 0; i < lanes; i++) vec_store_partial(dw + i * b->columns, square[i], count);
-    }
-}
-
 /* Adds the chunks' parts, if there are any. */
 static void combine(const struct backward_weight *b, const struct fnn_team *team) {
     const struct fnn_conv2d_backward_weight_args *args = b->args;
@@ -317,13 +289,16 @@ static void combine(const struct backward_weight *b, const struct fnn_team *team
     if (args->transposed) {
         const ptrdiff_t squares = fnn_ceil_div(b->columns, FNN_LANES);
         struct fnn_range range = fnn_share(b->geometry.groups * squares, team);
-        for (ptrdiff_t i = range.begin; i < range.end; i++)
-            sum_chunks_transposed(b, i / squares, i % squares * FNN_LANES, part);
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            const ptrdiff_t group = i / squares * b->columns * b->group_out_channels;
+            add_parts_transposed(args->workspace + group, args->chunks, part, b->columns, b->group_out_channels,
+                                 i % squares * FNN_LANES, args->dw + group);
+        }
     } else {
-        sum_chunks(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
+        add_parts(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
     }
     if (args->dbias && team->rank == team->size - 1)
-        sum_chunks(args->workspace + weights, args->chunks, part, (struct fnn_range){0, out_channels}, args->dbias);
+        add_parts(args->workspace + weights, args->chunks, part, (struct fnn_range){0, out_channels}, args->dbias);
 }
 
 void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weight_args *args,

@@ -5,13 +5,13 @@
  *   linear_backward_weight:  dw[k,c]  = sum over n of dy[n,k] * x[n,c],  dbias[k] = sum over n of dy[n,k]
  *
  * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
- * workspace: as in gemm_blocked.h, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with chunks > 1 or transposed as in conv2d_backward_weight.c.
+ * workspace: as in gemm_blocked.h, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with chunks > 0 as in
+ * linear_tall.c.
  *
  * With few rows, each weight is used so rarely that the products are bound by reading w or writing dw (linear_stream.c). With some
  * more, packing w takes longer than it saves: linear_transposed.c for y, linear_backward_rows.c for dx. linear.h has the numbers. Else all
- * three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a weight gradient of so few
- * elements that its sum must be cut to have work for a team (chunks > 1), or with rows that make bad vectors (transposed):
- * conv2d_backward_weight.c.
+ * three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a weight gradient with few
+ * channels on either side (chunks > 0): linear_tall.c.
  */
 #include "gemm_blocked.h"
 #include "linear.h"
@@ -76,46 +76,9 @@ void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_ar
 /* dbias[k] = sum over n of dy[n,k], in blocks of as many rows as a product has steps. */
 static void sum_bias(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
     const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * FNN_LANES, team);
-    for (ptrdiff_t k = range.begin; k < range.end; k += FNN_LANES) {
-        const ptrdiff_t lanes = fnn_min(range.end - k, FNN_LANES);
-        vec total = vec_zero();
-        for (ptrdiff_t n = 0; n < args->batch;) {
-            vec sum = vec_zero();
-            for (const ptrdiff_t end = fnn_min(n + GEMM_DEPTH_BLOCK, args->batch); n < end; n++)
-                sum = vec_add(sum, vec_load_partial(args->dy + n * args->out_channels + k, lanes));
-            total = vec_add(total, sum);
-        }
-        vec_store_partial(args->dbias + k, total, lanes);
-    }
-}
-
-/* The weight gradient of a convolution over images of one pixel. */
-static void run_convolution(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
-    const struct fnn_conv2d_backward_weight_args convolution = {
-        .x = args->x,
-        .dy = args->dy,
-        .dw = args->dw,
-        .dbias = args->dbias,
-        .workspace = args->workspace,
-        .workspace_stride = args->workspace_stride,
-        .chunks = args->chunks,
-        .transposed = args->transposed,
-        .batch = args->batch,
-        .height = 1,
-        .width = 1,
-        .channels = args->channels,
-        .out_height = 1,
-        .out_width = 1,
-        .out_channels = args->out_channels,
-        .kernel_height = 1,
-        .kernel_width = 1,
-        .stride_h = 1,
-        .stride_w = 1,
-        .dilation_h = 1,
-        .dilation_w = 1,
-        .groups = 1,
-    };
-    FNN_FUNCTION(conv2d_backward_weight)(&convolution, team);
+    for (ptrdiff_t n = 0; n == 0 || n < args->batch; n += GEMM_DEPTH_BLOCK)
+        linear_sum_rows(args->dy + n * args->out_channels, args->out_channels,
+                        fnn_min(args->batch - n, GEMM_DEPTH_BLOCK), range, n > 0, args->dbias);
 }
 
 void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
@@ -125,8 +88,8 @@ void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weigh
         if (args->dbias) sum_bias(args, team);
         return;
     }
-    if (args->chunks > 1 || args->transposed) {
-        run_convolution(args, team);
+    if (args->chunks > 0) {
+        FNN_FUNCTION(linear_tall_weight)(args, team);
         return;
     }
     const struct gemm_product product = {

@@ -18,6 +18,7 @@ from ..plan import Facts, Lowering, Reference
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
+from .product_gradient import lower_product_gradient
 from .shape import channels_last
 from .weight_gradient import WeightGradient
 
@@ -68,6 +69,12 @@ class Geometry:
     @property
     def is_depthwise(self) -> bool:
         return self.groups == self.x[1] == self.weight[0]
+
+    @property
+    def is_product(self) -> bool:
+        """Whether each output pixel is a product of the weights and the input pixel at its place."""
+        plain = self.weight[2:] == self.stride == (1, 1) and self.padding == (0,) * 4 and self.groups == 1
+        return plain and self.output == self.x[2:]
 
     @property
     def arguments(self) -> dict[str, int]:
@@ -354,6 +361,10 @@ class ConvolutionBackwardWeight(Op):
         if lower_backward_weight(steps, g, x, dy, node.outputs[0], dbias):
             return
         n, out_channels, out_height, out_width = g.y
+        if g.is_product:
+            sizes = {"batch": n * out_height * out_width, "channels": g.x[1], "out_channels": out_channels}
+            lower_product_gradient(steps, x, dy, node.outputs[0], dbias, sizes, g.work(steps.facts))
+            return
         taps = g.weight[2] * g.weight[3]
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),

@@ -10,10 +10,7 @@ import numpy as np
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS
-from .weight_gradient import WeightGradient
-
-DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
-"""Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
+from .product_gradient import blocked_workspace, lower_product_gradient
 
 STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 64
 """Of csrc/kernels/linear.h: between how many rows, and from how many outputs on, the forward pass is the transposed product."""
@@ -52,16 +49,6 @@ def _work(sizes: dict[str, int], facts: Facts) -> float:
     return max(sizes["batch"] * weights / (2.0 * facts.lanes), weights / 4.0)
 
 
-def _workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
-    """Each thread packs a block of either operand."""
-    facts = steps.facts
-    tile = _ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
-    left = min(_ceil_div(rows, facts.gemm_rows), TILE_BLOCK) * tile
-    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_BLOCK) * facts.gemm_columns
-    stride = min(depth, DEPTH_BLOCK) * (left + right)
-    return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
-
-
 def _is_transposed(sizes: dict[str, int], facts: Facts) -> bool:
     """linear_is_transposed of csrc/kernels/linear.h."""
     stream = STREAM_ROWS_TALL if facts.gemm_rows >= TALL else STREAM_ROWS
@@ -74,7 +61,7 @@ def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]
     """With some rows x is packed, and each thread has sums for a group of outputs."""
     batch, channels, facts = sizes["batch"], sizes["channels"], steps.facts
     if not _is_transposed(sizes, facts):
-        return _workspace(steps, batch, sizes["out_channels"], channels)
+        return blocked_workspace(steps, batch, sizes["out_channels"], channels)
     width = _ceil_div(batch, facts.lanes) * facts.lanes
     stride = TRANSPOSED_GROUP * facts.gemm_rows * width
     return {"workspace": steps.workspace(4 * (width * channels + stride * facts.threads)), "workspace_stride": stride}
@@ -84,7 +71,7 @@ def _backward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any
     """With some rows dy is packed, and each thread has sums for a block of columns."""
     batch, outputs, facts = sizes["batch"], sizes["out_channels"], steps.facts
     if not 1 < batch <= (DATA_ROWS_TALL if facts.gemm_rows >= TALL else DATA_ROWS):
-        return _workspace(steps, batch, sizes["channels"], outputs)
+        return blocked_workspace(steps, batch, sizes["channels"], outputs)
     packed = _ceil_div(batch * outputs, facts.lanes) * facts.lanes
     return {"workspace": steps.workspace(4 * (packed + DATA_SUMS * facts.threads)), "workspace_stride": DATA_SUMS}
 
@@ -204,23 +191,6 @@ class LinearBackwardWeight(_Product):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         x, dy = node.inputs
-        dw, dbias = (*node.outputs, None)[:2]
-        shape: tuple[Any, ...] = (dy.shape[-1], x.shape[-1])
-        sizes = _sizes(x.shape, shape)
-        cut = WeightGradient({**PIXEL, **sizes}, steps.facts)
-        if cut.chunks > 1 or cut.transposed:
-            workspace = {"workspace": steps.workspace(cut.workspace), "workspace_stride": cut.stride}
-        else:
-            workspace = _workspace(steps, sizes["out_channels"], sizes["channels"], sizes["batch"])
-        steps.step(
-            "linear_backward_weight",
-            _work(sizes, steps.facts),
-            x=steps.pointer(x),
-            dy=steps.pointer(dy),
-            dw=steps.pointer(dw),
-            dbias=steps.pointer(dbias),
-            **workspace,
-            chunks=cut.chunks,
-            transposed=cut.transposed,
-            **sizes,
-        )
+        dbias = (*node.outputs, None)[1]
+        sizes = _sizes(x.shape, (dy.shape[-1], x.shape[-1]))
+        lower_product_gradient(steps, x, dy, node.outputs[0], dbias, sizes, _work(sizes, steps.facts))

@@ -1,0 +1,38 @@
+/* Parts of a sum, [part][stride], added in order: total[i] = parts[0][i] + parts[1][i] + ... |error| <= gamma_count * sum |parts|. */
+#ifndef FASTNN_PARTIAL_SUMS_H
+#define FASTNN_PARTIAL_SUMS_H
+
+#include "kernel.h"
+
+/* Elements [begin, end) of the total. */
+static inline void add_parts(const float *parts, ptrdiff_t count, ptrdiff_t stride, struct fnn_range range,
+                             float *total) {
+    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+        ptrdiff_t lanes = fnn_min(range.end - i, FNN_LANES);
+        vec sum = vec_load_partial(parts + i, lanes);
+        for (ptrdiff_t part = 1; part < count; part++)
+            sum = vec_add(sum, vec_load_partial(parts + part * stride + i, lanes));
+        vec_store_partial(total + i, sum, lanes);
+    }
+}
+
+/* The same for parts of rows,columns and a total of columns,rows: rows [first, first + FNN_LANES) of the parts. In squares of
+ * FNN_LANES. */
+static inline void add_parts_transposed(const float *parts, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t rows,
+                                        ptrdiff_t columns, ptrdiff_t first, float *total) {
+    const ptrdiff_t exist = fnn_min(rows - first, FNN_LANES);
+    for (ptrdiff_t k = 0; k < columns; k += FNN_LANES) {
+        const ptrdiff_t lanes = fnn_min(columns - k, FNN_LANES);
+        vec square[FNN_LANES];
+        for (ptrdiff_t i = 0; i < FNN_LANES; i++) {
+            square[i] = vec_zero();
+            for (ptrdiff_t part = 0; i < exist && part < count; part++)
+                square[i] =
+                    vec_add(square[i], vec_load_partial(parts + part * stride + (first + i) * columns + k, lanes));
+        }
+        vec_transpose(square);
+        for (ptrdiff_t i = 0; i < lanes; i++) vec_store_partial(total + (k + i) * rows + first, square[i], exist);
+    }
+}
+
+#endif

@@ -1,0 +1,92 @@
+"""The weight gradient of a linear layer, or of 1x1 filters: a product of two matrices, summed over their rows.
+
+Where either side has few channels, both matrices are tall and are read in place (csrc/kernels/linear_tall.c); else it is a
+product in blocks (csrc/kernels/gemm_blocked.c). All of it follows from the shape and the ISA, since the order of the sums
+depends on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..graph import Tensor
+from ..plan import Facts, Lowering
+
+DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
+"""Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
+
+TALL_BLOCK = 128
+"""TALL_BLOCK of csrc/kernels/linear_tall.c: rows that are summed at a time."""
+
+CHUNK_ROWS = 768
+"""Rows in a part of the sum, at least."""
+
+WIDE = 192
+"""With so many channels on both sides, packing both operands pays."""
+
+UNITS = 32
+"""Units of work that a tall product is cut into at least, so that small teams share them evenly."""
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
+    """Each thread packs a block of either operand."""
+    facts = steps.facts
+    tile = _ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
+    left = min(_ceil_div(rows, facts.gemm_rows), TILE_BLOCK) * tile
+    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_BLOCK) * facts.gemm_columns
+    stride = min(depth, DEPTH_BLOCK) * (left + right)
+    return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
+
+
+@dataclass(frozen=True)
+class TallProduct:
+    """The cut of a product of tall matrices."""
+
+    batch: int
+    channels: int
+    out_channels: int
+    facts: Facts
+
+    @property
+    def transposed(self) -> bool:
+        """Vectors lie along the side with more channels: fewer lanes stay empty, and the other side fits the cache."""
+        return self.channels < self.out_channels
+
+    @property
+    def chunks(self) -> int:
+        """Parts that the sum over the rows is cut into."""
+        slices = _ceil_div(max(self.channels, self.out_channels), self.facts.gemm_columns)
+        return max(1, min(_ceil_div(UNITS, slices), _ceil_div(self.batch, CHUNK_ROWS)))
+
+    @property
+    def stride(self) -> int:
+        """Floats of workspace for each thread: a copy of a slice."""
+        return TALL_BLOCK * self.facts.gemm_columns
+
+    @property
+    def workspace(self) -> int:
+        """Bytes: the parts of the sum, then what each thread needs."""
+        parts = self.chunks * (self.channels + 1) * self.out_channels if self.chunks > 1 or self.transposed else 0
+        return 4 * (parts + self.facts.threads * self.stride)
+
+
+def lower_product_gradient(
+    steps: Lowering, x: Tensor, dy: Tensor, dw: Tensor, dbias: Tensor | None, sizes: Mapping[str, int], work: float
+) -> None:
+    """The step of dw (out_channels, channels) = dy^T x and dbias, from x (batch, channels) and dy (batch, out_channels)."""
+    batch, channels, out_channels = (sizes[name] for name in ("batch", "channels", "out_channels"))
+    cut = TallProduct(batch, channels, out_channels, steps.facts)
+    arguments: dict[str, Any] = {"chunks": 0, "transposed": False}
+    if min(channels, out_channels) < WIDE:
+        arguments = {"chunks": cut.chunks, "transposed": cut.transposed}
+        arguments |= {"workspace": steps.workspace(cut.workspace), "workspace_stride": cut.stride}
+    else:
+        arguments |= blocked_workspace(steps, out_channels, channels, batch)
+    pointers = {"x": steps.pointer(x), "dy": steps.pointer(dy), "dw": steps.pointer(dw), "dbias": steps.pointer(dbias)}
+    steps.step("linear_backward_weight", work, **pointers, **arguments, **sizes)
