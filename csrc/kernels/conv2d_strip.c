@@ -137,7 +137,8 @@ void FNN_FUNCTION(conv2d_strip_forward)(const struct fnn_conv2d_strip_forward_ar
     const struct conv2d_geometry *g = &f.geometry;
     list_offsets(&f);
     const ptrdiff_t count = g->batch * f.blocks * f.pieces, all_panels = g->groups * f.panels;
-    const ptrdiff_t parts = team->size == 1 || count >= 8 * team->size ? 1 : all_panels; /* of the panels */
+    const bool even = count >= 8 * team->size || count % team->size == 0;
+    const ptrdiff_t parts = even ? 1 : all_panels; /* of the panels */
     const struct fnn_range range = fnn_share(count * parts, team);
     for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
         const ptrdiff_t part = unit % parts, index = unit / parts % f.pieces, rows = unit / parts / f.pieces;

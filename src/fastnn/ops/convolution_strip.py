@@ -16,7 +16,7 @@ STRIP_FLOATS = 4096
 """A strip serves several output rows, up to this size: half of a first-level cache."""
 
 PIECES = 8
-"""For each thread, at least: fewer would not come out even."""
+"""For each thread: fewer are cut so that they come out even."""
 
 OFFSETS = 2**31
 """Of a strip are 32 bits wide."""
@@ -68,11 +68,10 @@ def strip_rows(arguments: Mapping[str, int], facts: Facts, planar: bool, shared:
     if a["dilation_h"] > 1:
         return 1
     room = STRIP_FLOATS // _row_floats(a, facts, planar) - a["kernel_height"]
-    rows = room // a["stride_h"] + 1
-    if shared:
-        pieces = a["batch"] * _ceil_div(a["out_width"], PIECE)
-        rows = min(rows, a["out_height"] * pieces // (PIECES * facts.threads))
-    return max(1, min(rows, a["out_height"]))
+    blocks = _ceil_div(a["out_height"], max(1, room // a["stride_h"] + 1))
+    if shared and blocks * a["batch"] * _ceil_div(a["out_width"], PIECE) < PIECES * facts.threads:
+        blocks = min(a["out_height"], _ceil_div(blocks, facts.threads) * facts.threads)
+    return _ceil_div(a["out_height"], blocks)
 
 
 def rotated(arguments: Mapping[str, int]) -> dict[str, int]:
