@@ -16,103 +16,68 @@
 #include "conv2d_indirect.h"
 #include "gemm_rows.h"
 
-struct backward_data {
-    const struct fnn_conv2d_backward_data_args *args;
-    struct conv2d_geometry geometry;
-    ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*K/G */
-};
-
-/* The pixels of one phase: first_h, first_h + stride_h, ... */
-struct phase {
-    struct conv2d_window window;
-    ptrdiff_t first_h, first_w, height, width; /* height x width pixels in each image */
-    ptrdiff_t pixels;
-    struct gemm_walk walk;
-};
-
-/* A tile of pixels and some panels of a group. */
-static void run_piece(const struct backward_data *b, const struct phase *phase, ptrdiff_t group,
-                      const struct gemm_piece *piece, struct gemm_tile *tile) {
-    const struct fnn_conv2d_backward_data_args *args = b->args;
-    const struct conv2d_geometry *g = &b->geometry;
-    const ptrdiff_t pixel = piece->tile * phase->pixels / phase->walk.tiles, c = group * b->group_channels;
-    const struct conv2d_product product = {
-        .packed = args->packed + group * gemm_packed_size(b->group_channels, b->steps),
-        .columns = b->group_channels,
-        .steps = b->steps,
-        .depth = b->group_out_channels,
-        .y = args->dx + c,
-        .bias = args->bias ? args->bias + c : NULL,
-        .residual = args->residual ? args->residual + c : NULL,
+/* Filters of one pixel. */
+static void run_product(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
+                        const struct fnn_team *team) {
+    const struct gemm_rows product = {
+        .x = args->dy,
+        .packed = args->packed,
+        .bias = args->bias,
+        .residual = args->residual,
+        .y = args->dx,
+        .rows = g->batch * g->height * g->width,
+        .columns = g->channels,
+        .depth = g->out_channels,
         .activation = (enum fnn_activation)args->activation,
     };
-    struct conv2d_origins origins;
-    tile->row_count = (piece->tile + 1) * phase->pixels / phase->walk.tiles - pixel;
-    for (ptrdiff_t i = 0; i < tile->row_count; i++) {
-        ptrdiff_t column = (pixel + i) % phase->width, row = (pixel + i) / phase->width % phase->height;
-        ptrdiff_t n = (pixel + i) / phase->width / phase->height;
-        ptrdiff_t h = phase->first_h + row * g->stride_h, w = phase->first_w + column * g->stride_w;
-        tile->offset[i] = ((n * g->height + h) * g->width + w) * g->channels;
-    }
-    conv2d_find_origins(&phase->window, phase->height, phase->width, 1, 1, 0, 0, pixel, tile->row_count, &origins);
-    conv2d_run_taps(&phase->window, &product, &origins, group * b->group_out_channels, piece->panels, tile);
+    FNN_FUNCTION(gemm_rows)(&product, team);
 }
 
-static void run_phase(const struct backward_data *b, ptrdiff_t first_h, ptrdiff_t first_w,
-                      const struct fnn_team *team) {
-    const struct conv2d_geometry *g = &b->geometry;
-    struct phase phase = {
-        .window =
-            {
-                .image = b->args->dy,
-                .height = g->out_height,
-                .width = g->out_width,
-                .channels = g->out_channels,
-                .vertical = conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
-                .horizontal = conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
-                .kernel_width = g->kernel_width,
-            },
-        .first_h = first_h,
-        .first_w = first_w,
+/* The pixels of one phase: first_h, first_h + stride_h, ... */
+static void run_phase(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
+                      ptrdiff_t first_h, ptrdiff_t first_w, const struct fnn_team *team) {
+    const struct conv2d_window window = {
+        .image = args->dy,
+        .height = g->out_height,
+        .width = g->out_width,
+        .channels = g->out_channels,
+        .vertical = conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h),
+        .horizontal = conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w),
+        .kernel_width = g->kernel_width,
+    };
+    const struct conv2d_pixels pixels = {
+        .batch = g->batch,
         .height = (g->height - first_h + g->stride_h - 1) / g->stride_h,
         .width = (g->width - first_w + g->stride_w - 1) / g->stride_w,
+        .stride_h = 1,
+        .stride_w = 1,
+        .first_h = first_h,
+        .first_w = first_w,
+        .step_h = g->stride_h,
+        .step_w = g->stride_w,
+        .result_height = g->height,
+        .result_width = g->width,
+        .result_channels = g->channels,
     };
-    phase.pixels = g->batch * phase.height * phase.width;
-    ptrdiff_t steps = phase.window.vertical.count * phase.window.horizontal.count * b->group_out_channels;
-    phase.walk = conv2d_walk(fnn_ceil_div(phase.pixels, FNN_GEMM_ROWS), gemm_panels(b->group_channels), steps);
-    struct gemm_tile tile;
-    const ptrdiff_t products = phase.walk.tiles * phase.walk.panels;
-    struct fnn_range range = fnn_share(g->groups * products, team);
-    while (range.begin < range.end) {
-        const ptrdiff_t group = range.begin / products, before = group * products;
-        const struct gemm_piece piece =
-            gemm_piece_at(&phase.walk, range.begin - before, fnn_min(range.end - before, products));
-        run_piece(b, &phase, group, &piece, &tile);
-        range.begin += piece.panels.end - piece.panels.begin;
-    }
+    const struct conv2d_product product = {
+        .packed = args->packed,
+        .columns = g->channels / g->groups,
+        .steps = g->kernel_height * g->kernel_width * (g->out_channels / g->groups),
+        .depth = g->out_channels / g->groups,
+        .y = args->dx,
+        .bias = args->bias,
+        .residual = args->residual,
+        .activation = (enum fnn_activation)args->activation,
+    };
+    conv2d_run(&window, &pixels, &product, g->groups, team);
 }
 
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
-    struct backward_data b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
-    const struct conv2d_geometry *g = &b.geometry;
-    if (conv2d_is_product(g)) {
-        const struct gemm_rows product = {
-            .x = args->dy,
-            .packed = args->packed,
-            .bias = args->bias,
-            .residual = args->residual,
-            .y = args->dx,
-            .rows = g->batch * g->height * g->width,
-            .columns = g->channels,
-            .depth = g->out_channels,
-            .activation = (enum fnn_activation)args->activation,
-        };
-        FNN_FUNCTION(gemm_rows)(&product, team);
+    const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
+    if (conv2d_is_product(&g)) {
+        run_product(args, &g, team);
         return;
     }
-    b.group_channels = g->channels / g->groups;
-    b.group_out_channels = g->out_channels / g->groups;
-    b.steps = g->kernel_height * g->kernel_width * b.group_out_channels;
-    for (ptrdiff_t h = 0; h < fnn_min(g->stride_h, g->height); h++)
-        for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) run_phase(&b, h, w, team);
+    for (ptrdiff_t h = 0; h < fnn_min(g.stride_h, g.height); h++)
+        for (ptrdiff_t w = 0; w < fnn_min(g.stride_w, g.width); w++) run_phase(args, &g, h, w, team);
 }

@@ -14,83 +14,61 @@
 #include "conv2d_indirect.h"
 #include "gemm_rows.h"
 
-struct forward {
-    const struct fnn_conv2d_forward_args *args;
-    struct conv2d_geometry geometry;
-    struct conv2d_window window;
-    ptrdiff_t group_channels, group_out_channels, steps; /* steps: R*S*C/G */
-    ptrdiff_t pixels;
-    struct gemm_walk walk;
-};
-
-/* A tile of pixels and some panels of a group. */
-static void run_piece(const struct forward *f, ptrdiff_t group, const struct gemm_piece *piece,
-                      struct gemm_tile *tile) {
-    const struct fnn_conv2d_forward_args *args = f->args;
-    const struct conv2d_geometry *g = &f->geometry;
-    const ptrdiff_t pixel = piece->tile * f->pixels / f->walk.tiles, k = group * f->group_out_channels;
-    const struct conv2d_product product = {
-        .packed = args->packed + group * gemm_packed_size(f->group_out_channels, f->steps),
-        .columns = f->group_out_channels,
-        .steps = f->steps,
-        .depth = f->group_channels,
-        .y = args->y + k,
-        .bias = args->bias ? args->bias + k : NULL,
-        .residual = args->residual ? args->residual + k : NULL,
+/* Filters of one pixel. */
+static void run_product(const struct fnn_conv2d_forward_args *args, const struct conv2d_geometry *g,
+                        const struct fnn_team *team) {
+    const struct gemm_rows product = {
+        .x = args->x,
+        .packed = args->packed,
+        .bias = args->bias,
+        .residual = args->residual,
+        .y = args->y,
+        .rows = g->batch * g->height * g->width,
+        .columns = g->out_channels,
+        .depth = g->channels,
         .activation = (enum fnn_activation)args->activation,
     };
-    struct conv2d_origins origins;
-    tile->row_count = (piece->tile + 1) * f->pixels / f->walk.tiles - pixel;
-    for (ptrdiff_t i = 0; i < tile->row_count; i++) tile->offset[i] = (pixel + i) * g->out_channels;
-    conv2d_find_origins(&f->window, g->out_height, g->out_width, g->stride_h, g->stride_w, g->pad_top, g->pad_left,
-                        pixel, tile->row_count, &origins);
-    conv2d_run_taps(&f->window, &product, &origins, group * f->group_channels, piece->panels, tile);
-}
-
-static struct conv2d_window window_of(const float *x, const struct conv2d_geometry *g) {
-    return (struct conv2d_window){
-        .image = x,
-        .height = g->height,
-        .width = g->width,
-        .channels = g->channels,
-        .vertical = {.step = 1, .count = g->kernel_height, .position_step = g->dilation_h},
-        .horizontal = {.step = 1, .count = g->kernel_width, .position_step = g->dilation_w},
-        .kernel_width = g->kernel_width,
-    };
+    FNN_FUNCTION(gemm_rows)(&product, team);
 }
 
 void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, const struct fnn_team *team) {
-    struct forward f = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
-    const struct conv2d_geometry *g = &f.geometry;
-    if (conv2d_is_product(g)) {
-        const struct gemm_rows product = {
-            .x = args->x,
-            .packed = args->packed,
-            .bias = args->bias,
-            .residual = args->residual,
-            .y = args->y,
-            .rows = g->batch * g->height * g->width,
-            .columns = g->out_channels,
-            .depth = g->channels,
-            .activation = (enum fnn_activation)args->activation,
-        };
-        FNN_FUNCTION(gemm_rows)(&product, team);
+    const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
+    if (conv2d_is_product(&g)) {
+        run_product(args, &g, team);
         return;
     }
-    f.window = window_of(args->x, g);
-    f.group_channels = g->channels / g->groups;
-    f.group_out_channels = g->out_channels / g->groups;
-    f.steps = g->kernel_height * g->kernel_width * f.group_channels;
-    f.pixels = g->batch * g->out_height * g->out_width;
-    f.walk = conv2d_walk(fnn_ceil_div(f.pixels, FNN_GEMM_ROWS), gemm_panels(f.group_out_channels), f.steps);
-    struct gemm_tile tile;
-    const ptrdiff_t products = f.walk.tiles * f.walk.panels;
-    struct fnn_range range = fnn_share(g->groups * products, team);
-    while (range.begin < range.end) {
-        const ptrdiff_t group = range.begin / products, before = group * products;
-        const struct gemm_piece piece =
-            gemm_piece_at(&f.walk, range.begin - before, fnn_min(range.end - before, products));
-        run_piece(&f, group, &piece, &tile);
-        range.begin += piece.panels.end - piece.panels.begin;
-    }
+    const struct conv2d_window window = {
+        .image = args->x,
+        .height = g.height,
+        .width = g.width,
+        .channels = g.channels,
+        .vertical = {.step = 1, .count = g.kernel_height, .position_step = g.dilation_h},
+        .horizontal = {.step = 1, .count = g.kernel_width, .position_step = g.dilation_w},
+        .kernel_width = g.kernel_width,
+    };
+    const struct conv2d_pixels pixels = {
+        .batch = g.batch,
+        .height = g.out_height,
+        .width = g.out_width,
+        .stride_h = g.stride_h,
+        .stride_w = g.stride_w,
+        .pad_top = g.pad_top,
+        .pad_left = g.pad_left,
+        .step_h = 1,
+        .step_w = 1,
+        .result_height = g.out_height,
+        .result_width = g.out_width,
+        .result_channels = g.out_channels,
+    };
+    const struct conv2d_product product = {
+        .packed = args->packed,
+        .columns = g.out_channels / g.groups,
+        .steps = g.kernel_height * g.kernel_width * (g.channels / g.groups),
+        .depth = g.channels / g.groups,
+        .y = args->y,
+        .bias = args->bias,
+        .residual = args->residual,
+        .activation = (enum fnn_activation)args->activation,
+    };
+    conv2d_run(&window, &pixels, &product, g.groups, team);
 }

@@ -25,6 +25,16 @@ struct conv2d_window {
     ptrdiff_t kernel_width;
 };
 
+/* The pixels of the result that a convolution computes: height x width of each image, numbered row by row. Pixel (i, j) sees the
+ * image from (i*stride_h - pad_top, j*stride_w - pad_left) on, and stands at (first_h + i*step_h, first_w + j*step_w) of the
+ * result. */
+struct conv2d_pixels {
+    ptrdiff_t batch, height, width;
+    ptrdiff_t stride_h, stride_w, pad_top, pad_left;
+    ptrdiff_t first_h, first_w, step_h, step_w;
+    ptrdiff_t result_height, result_width, result_channels;
+};
+
 /* Origins of a tile's pixels; any of them may lie outside of the image. */
 struct conv2d_origins {
     ptrdiff_t offset[FNN_GEMM_ROWS], h[FNN_GEMM_ROWS], w[FNN_GEMM_ROWS];
@@ -57,22 +67,26 @@ static inline struct conv2d_axis conv2d_phase_axis(ptrdiff_t first, ptrdiff_t pa
     return axis;
 }
 
-/* Origins of `count` pixels from `pixel` on, numbered row by row over images of out_height x out_width pixels. */
-static inline void conv2d_find_origins(const struct conv2d_window *window, ptrdiff_t out_height, ptrdiff_t out_width,
-                                       ptrdiff_t stride_h, ptrdiff_t stride_w, ptrdiff_t pad_top, ptrdiff_t pad_left,
-                                       ptrdiff_t pixel, ptrdiff_t count, struct conv2d_origins *origins) {
-    ptrdiff_t q = pixel % out_width, p = pixel / out_width % out_height, n = pixel / out_width / out_height;
-    for (ptrdiff_t i = 0; i < count;) { /* a row of the image, or what the tile has of it */
-        const ptrdiff_t end = fnn_min(i + out_width - q, count), h = p * stride_h - pad_top, shift = q - i;
-        const ptrdiff_t row = (n * window->height + h) * window->width;
-        for (; i < end; i++) {
-            ptrdiff_t w = (i + shift) * stride_w - pad_left;
-            origins->h[i] = h;
-            origins->w[i] = w;
-            origins->offset[i] = (row + w) * window->channels;
+/* Origins of the tile's pixels, from `pixel` on, and their places in the result. */
+static inline void conv2d_find_pixels(const struct conv2d_window *window, const struct conv2d_pixels *pixels,
+                                      ptrdiff_t pixel, struct gemm_tile *tile, struct conv2d_origins *origins) {
+    const ptrdiff_t count = tile->row_count;
+    ptrdiff_t j = pixel % pixels->width, i = pixel / pixels->width % pixels->height;
+    ptrdiff_t n = pixel / pixels->width / pixels->height;
+    for (ptrdiff_t t = 0; t < count;) { /* a row of the image, or what the tile has of it */
+        const ptrdiff_t end = fnn_min(t + pixels->width - j, count), shift = j - t;
+        const ptrdiff_t h = i * pixels->stride_h - pixels->pad_top, row = (n * window->height + h) * window->width;
+        const ptrdiff_t result_h = n * pixels->result_height + pixels->first_h + i * pixels->step_h;
+        for (; t < end; t++) {
+            const ptrdiff_t w = (t + shift) * pixels->stride_w - pixels->pad_left;
+            const ptrdiff_t result_w = pixels->first_w + (t + shift) * pixels->step_w;
+            origins->h[t] = h;
+            origins->w[t] = w;
+            origins->offset[t] = (row + w) * window->channels;
+            tile->offset[t] = (result_h * pixels->result_width + result_w) * pixels->result_channels;
         }
-        q = 0;
-        if (++p == out_height) p = 0, n++;
+        j = 0;
+        if (++i == pixels->height) i = 0, n++;
     }
 }
 
@@ -134,9 +148,33 @@ static inline void conv2d_run_taps(const struct conv2d_window *window, const str
     } while (done < depth);
 }
 
-/* Many panels are walked through for each tile, so that its pointers are found once, but not more than stay in cache. */
-static inline struct gemm_walk conv2d_walk(ptrdiff_t tiles, ptrdiff_t panels, ptrdiff_t steps) {
-    return gemm_walk(tiles, panels, CONV2D_PANEL_BLOCK / (fnn_max(steps, 1) * FNN_GEMM_COLUMNS));
+/* A convolution of `groups` groups, each `product->columns` channels of the result from product->depth of the image;
+ * `product` is the first one. Parallel over tiles of pixels and panels of channels. Many panels are walked through for each tile, so
+ * that its pointers are found once, but not more than stay in cache. */
+static inline void conv2d_run(const struct conv2d_window *window, const struct conv2d_pixels *pixels,
+                              const struct conv2d_product *product, ptrdiff_t groups, const struct fnn_team *team) {
+    const ptrdiff_t taps = window->vertical.count * window->horizontal.count, columns = product->columns;
+    const ptrdiff_t count = pixels->batch * pixels->height * pixels->width, panels = gemm_panels(columns);
+    const struct gemm_walk walk = gemm_walk(fnn_ceil_div(count, FNN_GEMM_ROWS), panels,
+                                            CONV2D_PANEL_BLOCK / fnn_max(taps * product->depth, 1) / FNN_GEMM_COLUMNS);
+    struct gemm_tile tile;
+    struct conv2d_origins origins;
+    struct fnn_range range = fnn_share(groups * walk.tiles * panels, team);
+    while (range.begin < range.end) {
+        const ptrdiff_t group = range.begin / (walk.tiles * panels), before = group * walk.tiles * panels;
+        const struct gemm_piece piece =
+            gemm_piece_at(&walk, range.begin - before, fnn_min(range.end - before, walk.tiles * panels));
+        const ptrdiff_t pixel = piece.tile * count / walk.tiles, k = group * columns;
+        struct conv2d_product part = *product;
+        part.packed += group * gemm_packed_size(columns, product->steps);
+        part.y += k;
+        if (part.bias) part.bias += k;
+        if (part.residual) part.residual += k;
+        tile.row_count = (piece.tile + 1) * count / walk.tiles - pixel;
+        conv2d_find_pixels(window, pixels, pixel, &tile, &origins);
+        conv2d_run_taps(window, &part, &origins, group * product->depth, piece.panels, &tile);
+        range.begin += piece.panels.end - piece.panels.begin;
+    }
 }
 
 #endif
