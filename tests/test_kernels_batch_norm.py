@@ -76,14 +76,25 @@ def double(array: Array | None) -> Array | None:
     return None if array is None else array.astype(np.float64)
 
 
-def train(case: Case, same_bits: SameBits, activation: int, momentum: float, unbiased: bool) -> Results:
+def moments_of(x: Array, rows: int) -> Array:
+    """(blocks, 3, channels) of blocks of so many rows: pivot, mean less pivot, centred squares."""
+    blocks = [x[i : i + rows].astype(np.float64) for i in range(0, len(x), rows)]
+    moments = [(b[0], b.mean(0) - b[0], ((b - b.mean(0)) ** 2).sum(0)) for b in blocks]
+    return np.array(moments, np.float32).reshape(len(blocks), 3, x.shape[1])
+
+
+def train(
+    case: Case, same_bits: SameBits, activation: int, momentum: float, unbiased: bool, moment_rows: int = 0
+) -> Results:
+    """With `moment_rows` the kernel is given the moments of such blocks."""
     updates = ("running_mean", "running_variance", "batches")
     batches = np.array([3], np.int64)
+    moments = moments_of(case.x, moment_rows) if moment_rows else None
     return same_results(
         same_bits,
         lambda: run_kernel(
             "batch_norm_train_forward", case.outputs(), updates, batches=batches, momentum=momentum,
-            unbiased=int(unbiased), **case.arguments(activation),
+            unbiased=int(unbiased), moments=moments, moment_rows=moment_rows, **case.arguments(activation),
         ),
         "workspace",
     )  # fmt: skip
@@ -91,13 +102,14 @@ def train(case: Case, same_bits: SameBits, activation: int, momentum: float, unb
 
 @pytest.mark.parametrize(("activation", "residual", "affine"), FLAGS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("moment_rows", [0, 37])
 def test_train_forward(
     isa: str, same_bits: SameBits, rng: np.random.Generator, shape: tuple[int, int, float, float], activation: int,
-    residual: bool, affine: bool,
+    residual: bool, affine: bool, moment_rows: int,
 ) -> None:  # fmt: skip
     case = Case(rng, shape, residual, affine)
     momentum, weight = (0.1, 0.1) if affine else (-1.0, 0.25)  # negative: the average over batches, this is the fourth
-    results = train(case, same_bits, activation, momentum, unbiased=affine)
+    results = train(case, same_bits, activation, momentum, affine, moment_rows)
     estimator = "unbiased" if affine else "biased"
     expected = case.reference(training=True, momentum=weight, running_var_estimator=estimator)
     bound = case.output_bound(expected.mean, expected.variance)

@@ -4,16 +4,19 @@
  *
  * x, y, residual (rows, C), rows = N*H*W in channels-last memory; weight, bias, running_mean, running_variance (C), each
  * may be null; statistics (3, C) as in batch_norm.h; workspace FNN_BATCH_NORM_ROWS * C floats. y may be x or residual.
+ * moments: those of blocks of moment_rows rows of x, where the kernel that made x took them (block_moments.h), or null.
  * activation: 0 none, 1 ReLU, 2 ReLU6 (at most 6).
  *
  * Mean and variance are those of Chan, Golub and LeVeque (1983): each chunk of rows is read from memory once, its mean
  * and its centred squares are summed (the second time from the L1 cache), chunks and blocks are merged by weight. All
- * values are taken relative to the first row, so that a common offset costs no digits. x is read twice, y written once.
+ * values are taken relative to the first row, so that a common offset costs no digits. x is read twice, or
+ * once with moments, y written once.
  * Error: |y - exact| <= 4 eps (|x_hat * weight| + |bias|) + eps * (chunk + 80) * |weight|, eps = 2^-24, chunk <= 256.
  *
  * Parallel over blocks of rows, whose number depends on the shape alone; blocks are merged in order, in double.
  * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
 #include "batch_norm.h"
+#include "block_moments.h"
 
 static void set_coefficients(const float *weight, const float *bias, const float *statistics, float *workspace,
                              ptrdiff_t channels, ptrdiff_t c) {
@@ -27,7 +30,9 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
                            double momentum, ptrdiff_t c) {
     ptrdiff_t channels = args->channels;
     double mean = 0, squares = 0, rows = (double)args->rows;
-    if (args->rows) {
+    if (args->rows && args->moments) {
+        merge_moments(args->moments, channels, blocks, c, &mean, &squares);
+    } else if (args->rows) {
         merge_blocks(args->workspace, channels, blocks, c, &mean, &squares);
         mean += args->x[c];
     }
@@ -87,12 +92,13 @@ static bool streams_rows(const float *x, const float *residual, const float *y, 
 void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_forward_args *args,
                                             const struct fnn_team *team) {
     ptrdiff_t channels = args->channels;
-    struct row_blocks blocks = row_blocks(args->rows, channels);
+    struct row_blocks blocks =
+        args->moments ? moment_blocks(args->rows, args->moment_rows) : row_blocks(args->rows, channels);
     struct fnn_range mine = fnn_share(blocks.count, team);
-    for (ptrdiff_t b = mine.begin; b < mine.end; b++)
+    for (ptrdiff_t b = mine.begin; b < mine.end && !args->moments; b++)
         block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->workspace + 2 * b * channels,
                       args->workspace + (2 * b + 1) * channels);
-    fnn_barrier(team);
+    if (!args->moments) fnn_barrier(team);
     double momentum = args->momentum;
     if (momentum < 0) momentum = args->batches ? 1.0 / (double)(*args->batches + 1) : 1.0;
     struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);

@@ -7,11 +7,13 @@
  *                                       that lead to (h, w) of dy[n,p,q,c] * w[c,r,s])
  *
  * source, w C,R,S (the weight parameter)   packed R,S,C   x, dx, residual of dx N,H,W,C   y, dy, residual of y N,P,Q,C   bias C or null
+ * moments ceil(N*P*Q / moment_rows), 3, K as in block_moments.h, or null; moment_rows a multiple of Q.
  * y or dx is overwritten; it may be its residual if R*S <= 64; no other aliasing.
  *
  * Vectors along the channels, row by row of the output (conv2d_depthwise_row.h). Backward, the outputs of a row are taken by
  * phase (w mod stride_w), so that nothing is multiplied by the zeros between strides. Limit: memory, but for images in cache.
- * Parallel over the rows of the output (and over channels, where rows are few); an output is never cut.
+ * Parallel over the rows of the output, or over blocks of them whose moments are asked for (and over channels, where these are few);
+ * an output is never cut.
  * Error bound: gamma_D * sum |x||w|, D = R*S (2*D on the scalar ISA), and one rounding each for bias and residual.
  */
 #include "conv2d_depthwise_row.h"
@@ -21,6 +23,7 @@
 static void run_taps(const struct conv2d_window *window, const float *packed, ptrdiff_t n, ptrdiff_t h, ptrdiff_t ahead,
                      struct fnn_range channels, struct depthwise_row *r) {
     const struct conv2d_axis *vertical = &window->vertical, *horizontal = &window->horizontal;
+    float *const moments = r->moments;
     const float *bias = r->bias, *residual = r->residual,
                 *image = window->image + n * window->height * window->width * window->channels;
     const enum fnn_activation activation = r->activation;
@@ -47,6 +50,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
         }
         const bool end = i == vertical->count;
         r->bias = end ? bias : NULL;
+        r->moments = end ? moments : NULL;
         r->residual = end ? residual : NULL;
         r->activation = end ? activation : FNN_ACTIVATION_NONE;
         for (ptrdiff_t k = 0; k < 2; k++) {
@@ -81,21 +85,28 @@ void FNN_FUNCTION(conv2d_depthwise_forward)(const struct fnn_conv2d_depthwise_fo
         .horizontal = {.step = 1, .count = g.kernel_width, .position = -g.pad_left, .position_step = g.dilation_w},
         .kernel_width = g.kernel_width,
     };
-    const ptrdiff_t rows = g.batch * g.out_height, blocks = channel_blocks(rows, g.channels, team);
+    const ptrdiff_t rows = g.batch * g.out_height, part = args->moments ? args->moment_rows / g.out_width : 1;
+    const ptrdiff_t parts = fnn_ceil_div(rows, part), blocks = channel_blocks(parts, g.channels, team);
     struct depthwise_row r = {.stream = g.channels % FNN_LANES == 0 &&
                                         streams(args->residual, args->y, rows * g.out_width * g.channels)};
-    struct fnn_range range = fnn_share(rows * blocks, team);
+    const struct fnn_range range = fnn_share(parts * blocks, team);
     for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        ptrdiff_t row = unit / blocks, offset = row * g.out_width * g.channels;
-        r.step = g.stride_w;
-        r.outputs = g.out_width;
-        r.output_step = g.channels;
-        r.y = args->y + offset;
-        r.bias = args->bias;
-        r.residual = args->residual ? args->residual + offset : NULL;
-        r.activation = (enum fnn_activation)args->activation;
-        run_taps(&window, args->packed, row / g.out_height, row % g.out_height * g.stride_h,
-                 g.dilation_h == 1 ? g.stride_h : 0, channel_block(unit % blocks, blocks, g.channels), &r);
+        const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
+        const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
+        for (ptrdiff_t row = first; row < end; row++) {
+            const ptrdiff_t offset = row * g.out_width * g.channels;
+            r.step = g.stride_w;
+            r.outputs = g.out_width;
+            r.output_step = g.channels;
+            r.y = args->y + offset;
+            r.bias = args->bias;
+            r.residual = args->residual ? args->residual + offset : NULL;
+            r.activation = (enum fnn_activation)args->activation;
+            r.moments = args->moments ? args->moments + unit / blocks * 3 * g.channels : NULL;
+            r.moment_rows_seen = (row - first) * g.out_width;
+            run_taps(&window, args->packed, row / g.out_height, row % g.out_height * g.stride_h,
+                     g.dilation_h == 1 ? g.stride_h : 0, some, &r);
+        }
     }
     if (r.stream) vec_fence();
 }

@@ -10,8 +10,8 @@
 #ifndef FASTNN_CONV2D_DEPTHWISE_ROW_H
 #define FASTNN_CONV2D_DEPTHWISE_ROW_H
 
+#include "block_moments.h"
 #include "conv2d_indirect.h"
-#include "lanes.h"
 
 enum {
     DEPTHWISE_PIXELS = FNN_LANES == 8 || FNN_LANES == 1 ? 4 : 8, /* sums, pixels and filters fit the registers */
@@ -30,6 +30,9 @@ struct depthwise_row {
     bool stream;                  /* y goes past the caches (lanes.h); channels in whole vectors */
     const float *bias, *residual; /* residual is laid out as y */
     enum fnn_activation activation;
+    float
+        *moments; /* of a block of outputs (block_moments.h), which begins moment_rows_seen before output 0; or null */
+    ptrdiff_t moment_rows_seen;
     const float *ahead[2]; /* rows that the next row of outputs reads first, or null */
 };
 
@@ -58,6 +61,7 @@ FNN_INLINE void depthwise_store(const struct depthwise_row *r, vec *sum, ptrdiff
 #pragma GCC unroll 8
         for (int i = 0; i < pixels; i++) store_lanes(y + i * step, sum[i], lanes);
     }
+    if (r->moments) add_moments(sum, pixels, r->moment_rows_seen + j, r->moments + c, r->channels, lanes);
 }
 
 /* One output, tap by tap. */

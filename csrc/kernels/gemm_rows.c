@@ -4,13 +4,13 @@
 
 enum { PANEL_FLOATS = 128 * 1024 }; /* panels that a tile walks through: a part of the second-level cache */
 
-/* Tile `index` of `tiles`, panels [begin, end), steps [d, d + tile->depth). */
-static void run_tile(const struct gemm_rows *p, ptrdiff_t index, ptrdiff_t tiles, struct fnn_range panels, ptrdiff_t d,
+/* Rows of a tile, panels [begin, end), steps [d, d + tile->depth). */
+static void run_tile(const struct gemm_rows *p, struct fnn_range rows, struct fnn_range panels, ptrdiff_t d,
                      struct gemm_strip *tile) {
-    const ptrdiff_t row = index * p->rows / tiles, next = (index + 1) * p->rows / tiles;
+    const ptrdiff_t row = rows.begin;
     const bool last = d + tile->depth == p->depth;
     tile->x = p->x + row * p->depth + d;
-    tile->row_count = next - row;
+    tile->row_count = rows.end - row;
     tile->accumulate = d > 0;
     tile->activation = last ? p->activation : FNN_ACTIVATION_NONE;
     for (ptrdiff_t panel = panels.begin; panel < panels.end; panel++) {
@@ -20,25 +20,42 @@ static void run_tile(const struct gemm_rows *p, ptrdiff_t index, ptrdiff_t tiles
         tile->y = p->y + row * p->columns + column;
         tile->bias = last && p->bias ? p->bias + column : NULL;
         tile->residual = last && p->residual ? p->residual + row * p->columns + column : NULL;
+        tile->moments = last && p->moments ? p->moments + row / p->moment_rows * 3 * p->columns + column : NULL;
         tile->fetch = panel == panels.begin && d == 0
-                          ? (uintptr_t)(p->x + row * p->depth) + (size_t)((next - row) * p->depth) * sizeof(float)
+                          ? (uintptr_t)(p->x + row * p->depth) + (size_t)(tile->row_count * p->depth) * sizeof(float)
                           : 0;
         FNN_FUNCTION(gemm_strip)(tile);
     }
 }
 
+/* Rows that are cut into tiles evenly. */
+static void run_rows(const struct gemm_rows *p, struct fnn_range rows, struct fnn_range panels,
+                     struct gemm_strip *tile) {
+    const ptrdiff_t count = rows.end - rows.begin, tiles = fnn_ceil_div(count, FNN_GEMM_ROWS);
+    for (ptrdiff_t i = 0; i < tiles; i++) {
+        const struct fnn_range some = {rows.begin + i * count / tiles, rows.begin + (i + 1) * count / tiles};
+        tile->moment_rows_seen = some.begin - rows.begin;
+        for (ptrdiff_t d = 0; d < p->depth; d += tile->depth) {
+            tile->depth = fnn_min(p->depth - d, GEMM_DEPTH);
+            run_tile(p, some, panels, d, tile);
+        }
+    }
+}
+
+/* Threads share tiles of rows, or blocks whose moments are asked for: the tiles of a block are added in order. */
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *team) {
-    const ptrdiff_t tiles = fnn_ceil_div(p->rows, FNN_GEMM_ROWS), panels = gemm_panels(p->columns);
-    const struct gemm_walk walk = gemm_walk(tiles, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
+    const ptrdiff_t panels = gemm_panels(p->columns);
+    const ptrdiff_t parts = fnn_ceil_div(p->rows, p->moments ? p->moment_rows : FNN_GEMM_ROWS);
+    const struct gemm_walk walk = gemm_walk(parts, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
     struct gemm_strip tile = {.row_step = p->depth, .y_step = p->columns};
     tile.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
-    struct fnn_range range = fnn_share(tiles * panels, team);
+    struct fnn_range range = fnn_share(parts * panels, team);
     while (range.begin < range.end) {
         const struct gemm_piece piece = gemm_piece_at(&walk, range.begin, range.end);
-        for (ptrdiff_t d = 0; d < p->depth; d += tile.depth) {
-            tile.depth = fnn_min(p->depth - d, GEMM_DEPTH);
-            run_tile(p, piece.tile, tiles, piece.panels, d, &tile);
-        }
+        struct fnn_range rows = {piece.tile * p->rows / parts, (piece.tile + 1) * p->rows / parts};
+        if (p->moments)
+            rows = (struct fnn_range){piece.tile * p->moment_rows, fnn_min((piece.tile + 1) * p->moment_rows, p->rows)};
+        run_rows(p, rows, piece.panels, &tile);
         range.begin += piece.panels.end - piece.panels.begin;
     }
     if (tile.stream) vec_fence();

@@ -6,7 +6,8 @@
  * y, residual rows, columns; residual may be null, or y if depth <= GEMM_DEPTH
  *
  * The rows of the next tile are fetched while one runs: they lie side by side, but a tile reads them abreast, which
- * hardware does not foresee. A large y goes past the caches (lanes.h). Parallel over tiles of rows and panels. Error bound and tile invariance as in gemm.h.
+ * hardware does not foresee. A large y goes past the caches (lanes.h). Parallel over tiles of rows, or blocks whose moments are asked
+ * for, and panels. Error bound and tile invariance as in gemm.h.
  */
 #ifndef FASTNN_GEMM_ROWS_H
 #define FASTNN_GEMM_ROWS_H
@@ -18,6 +19,8 @@ struct gemm_rows {
     float *y;
     ptrdiff_t rows, columns, depth;
     enum fnn_activation activation;
+    float *moments; /* of blocks of moment_rows rows of y (block_moments.h), or null */
+    ptrdiff_t moment_rows;
 };
 
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *product, const struct fnn_team *team);

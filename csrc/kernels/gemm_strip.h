@@ -32,6 +32,8 @@ struct gemm_strip {
     bool stream; /* y is written past the caches: gemm_streams, and only without `accumulate` */
     const float *bias, *residual;
     enum fnn_activation activation;
+    float *moments; /* of the columns, y_step apart, to which the rows of y are added (block_moments.h); or null */
+    ptrdiff_t moment_rows_seen;
     uintptr_t
         fetch; /* not 0, for one tile without offsets: at step d the line at fetch + d*FNN_GEMM_ROWS*4 is asked for; need
                         not be in bounds */

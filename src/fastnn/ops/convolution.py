@@ -71,7 +71,7 @@ class Geometry:
         return self.groups == self.x[1] == self.weight[0]
 
     @property
-    def is_product(self) -> bool:
+    def is_pointwise(self) -> bool:
         """Whether each output pixel is a product of the weights and the input pixel at its place."""
         plain = self.weight[2:] == self.stride == (1, 1) and self.padding == (0,) * 4 and self.groups == 1
         return plain and self.output == self.x[2:]
@@ -197,7 +197,8 @@ class Convolution(Op):
 
     Inputs: x, weight, then bias if there is one, then the residual if `has_residual` is set. `activation` is
     None, "relu" or "relu6". `planar`: x lies N,C,H,W in memory. With `pool` y is the maxima of 2x2 pixels each, side by side.
-    These attributes are set by passes.
+    With `moment_rows` there is a second output, the moments of blocks of so many pixels (convolution_moments.py). These
+    attributes are set by passes.
     """
 
     name = "conv2d"
@@ -253,14 +254,22 @@ class Convolution(Op):
         return {0: len(node.inputs) - 1}
 
     def lower(self, node: Node, steps: Lowering) -> None:
-        (x, weight), (y,) = node.inputs[:2], node.outputs
+        (x, weight), y = node.inputs[:2], node.outputs[0]
         g = geometry_of(x.shape, weight.shape, node.attributes)
         activation = ACTIVATIONS[node.attributes.get("activation")]
         bias, residual = self.bias(node), self.residual(node)
+        moments = node.outputs[1] if "moment_rows" in node.attributes else None
+        taken = {"moments": steps.pointer(moments), "moment_rows": node.attributes.get("moment_rows", 0)}
         planar = node.attributes.get("planar", False)
         if planar and not _runs_on_strips(steps, g, weight):
             x, planar = channels_last(x, steps), False
         panels = partial(_packed, steps, weight, g, backward=False)
+        if moments is not None and g.is_pointwise:
+            sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
+            arrays = {"x": steps.pointer(x), "bias": steps.pointer(bias), "y": steps.pointer(y)}
+            work = g.work(steps.facts)
+            steps.step("conv2d_pointwise_moments", work, packed=panels(), **arrays, **taken, **sizes)
+            return
         pool = node.attributes.get("pool", False)
         if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
             return
@@ -278,7 +287,7 @@ class Convolution(Op):
         }
         if g.is_depthwise:
             arguments["packed"] = _packed_depthwise(steps, weight, g)
-            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, **arguments, **g.arguments)
+            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, **taken, **arguments, **g.arguments)
             return
         arguments["packed"] = panels()
         if uses_strips(g.arguments, steps.facts):
@@ -361,7 +370,7 @@ class ConvolutionBackwardWeight(Op):
         if lower_backward_weight(steps, g, x, dy, node.outputs[0], dbias):
             return
         n, out_channels, out_height, out_width = g.y
-        if g.is_product:
+        if g.is_pointwise:
             sizes = {"batch": n * out_height * out_width, "channels": g.x[1], "out_channels": out_channels}
             lower_product_gradient(steps, x, dy, node.outputs[0], dbias, sizes, g.work(steps.facts))
             return

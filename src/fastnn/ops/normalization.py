@@ -104,6 +104,8 @@ class BatchNormTrain(_Forward):
             running_mean=steps.pointer(named.get("running_mean")),
             running_variance=steps.pointer(named.get("running_variance")),
             batches=steps.pointer(named.get("batches")),
+            moments=steps.pointer(named.get("moments")),
+            moment_rows=node.attributes.get("moment_rows", 0),
             momentum=-1.0 if node.momentum is None else node.momentum,
             unbiased=int(node.unbiased),
             **self.common_arguments(node, steps),

@@ -240,6 +240,15 @@ def _pooled(generator: np.random.Generator) -> list[Figure]:
     return [Figure("result", model(x), expected, 9 * 19 + 4, float(np.abs(y).max()))]
 
 
+def _convolution_normalized(generator: np.random.Generator) -> list[Figure]:
+    """Training: a pointwise convolution of images so large that it takes the moments for the batch norm behind it."""
+    x, weight = 3 + _normal(generator, 1, 3, 128, 257), _normal(generator, 67, 3, 1, 1)
+    model = nn.Sequential(nn.Conv2d(3, 67, 1, bias=False), nn.BatchNorm2d(67))
+    model.load_state_dict({**model.state_dict(), "0.weight": weight})
+    expected = reference.batch_norm(reference.conv2d(_exact(x), _exact(weight)), None, None, training=True)
+    return [Figure("result", model(x), expected.output, 512)]
+
+
 def _optimizer(name: str, **options: Any) -> Check:
     """Three training steps of a linear layer, the update in one call, against the reference's update rule."""
 
@@ -306,6 +315,7 @@ CHECKS: dict[str, Check] = {
     "linear, some rows": _function("linear", [(7, 301), (77, 301), (77,)], 305, (0, 1)),
     "linear, few rows": _function("linear", [(3, 301), (45, 301), (45,)], 305, (0, 1)),
     "batch norm, training": _batch_norm((4, 19, 5, 7), True),
+    "batch norm behind a convolution": _convolution_normalized,
     "batch norm, inference": _batch_norm((4, 19, 5, 7), False),
     "inference, folded": _folded,
     "inference, pooled": _pooled,
