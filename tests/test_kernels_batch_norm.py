@@ -127,8 +127,10 @@ def test_train_forward(
 
 
 def check_backward(
-    case: Case, same_bits: SameBits, forward: Results, activation: int, batch_statistics: bool, keep_y: bool
-) -> None:
+    case: Case, same_bits: SameBits, forward: Results, activation: int, batch_statistics: bool, keep_y: bool,
+    sum_rows: int = 0,
+) -> None:  # fmt: skip
+    """With `sum_rows` the kernel is given the sums of such blocks."""
     y = forward["y"]
     closed = (y <= 0) | ((y >= 6) & (activation == 2))
     open_gradient = np.where(closed, 0, case.dy) if activation else case.dy
@@ -137,6 +139,12 @@ def check_backward(
         open_gradient.astype(np.float64), case.x.astype(np.float64), *(running or (None, None)), double(case.weight),
         batch_statistics, EPS,
     )  # fmt: skip
+    sums = None
+    if sum_rows:
+        centred = case.x - forward["statistics"][0].astype(np.float64) - forward["statistics"][1]
+        starts = range(0, max(case.rows, 1), sum_rows)
+        terms = np.stack([open_gradient.astype(np.float64), open_gradient * centred])
+        sums = np.array([terms[:, i : i + sum_rows].sum(1) for i in starts], np.float32)
     per_channel = ((case.channels,), "f4")
     outputs = {
         "dx": (case.x.shape, "f4"),
@@ -149,7 +157,8 @@ def check_backward(
         lambda: run_kernel(
             "batch_norm_backward", {**outputs, **case.workspace()}, dy=case.dy, x=case.x, y=y if keep_y else None,
             statistics=forward["statistics"], weight=case.weight, bias=case.bias, rows=case.rows,
-            channels=case.channels, batch_statistics=int(batch_statistics), activation=activation,
+            channels=case.channels, batch_statistics=int(batch_statistics), activation=activation, sums=sums,
+            sum_rows=sum_rows,
         ),
         "workspace",
     )  # fmt: skip
@@ -180,6 +189,8 @@ def test_train_backward(
     check_backward(case, same_bits, forward, activation, True, keep_y=bool(activation))
     if activation and not residual:
         check_backward(case, same_bits, forward, activation, True, keep_y=False)
+    if not residual:
+        check_backward(case, same_bits, forward, activation, True, keep_y=False, sum_rows=37)
 
 
 @pytest.mark.parametrize(("activation", "residual", "affine"), FLAGS)

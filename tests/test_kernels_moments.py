@@ -1,4 +1,4 @@
-"""Moments that convolutions take of their results, against those of the results in float64, within the stated bounds."""
+"""Moments and sums that convolutions take of their results, against those of the results in float64, within the stated bounds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from kernel_runner import UNIT, Array, Results, assert_within, run_kernel, same_
 from fastnn import _core
 from fastnn.ops.convolution import Geometry
 
-KERNELS = {"conv2d_pointwise_moments", "conv2d_depthwise_forward"}
+KERNELS = {
+    "conv2d_pointwise_moments", "conv2d_depthwise_forward", "conv2d_pointwise_sums", "conv2d_depthwise_backward_data",
+}  # fmt: skip
 
 SameBits = Callable[..., Any]
+
+EDGE = 1e-5
 
 PIXEL = {
     "height": 1, "width": 1, "out_height": 1, "out_width": 1, "kernel_height": 1, "kernel_width": 1, "stride_h": 1,
@@ -35,12 +39,14 @@ def check_moments(y: Array, moments: Array, moment_rows: int, goes: Callable[[in
         assert_within(squares, exact, (2 * goes(len(rows)) + 14 + 16) * UNIT * error)
 
 
-def packed_weight(weight: Array, isa: str) -> Array:
+def packed_weight(weight: Array, isa: str, backward: bool = False) -> Array:
     out_channels, channels = weight.shape
     lanes = _core.ISAS[isa]["lanes"]
+    columns, depth = (channels, out_channels) if backward else (out_channels, channels)
     return run_kernel(
-        "conv2d_pack_weight", {"packed": ((-(-out_channels // lanes) * lanes * channels,), "f4")}, source=weight,
-        out_channels=out_channels, channels=channels, kernel_height=1, kernel_width=1, groups=1,
+        "conv2d_pack_weight_backward" if backward else "conv2d_pack_weight",
+        {"packed": ((-(-columns // lanes) * lanes * depth,), "f4")}, source=weight, out_channels=out_channels,
+        channels=channels, kernel_height=1, kernel_width=1, groups=1, **({"rotated": 0} if backward else {}),
     )["packed"]  # fmt: skip
 
 
@@ -111,3 +117,100 @@ def test_depthwise(isa: str, same_bits: SameBits, rng: np.random.Generator, shap
     results = same_results(same_bits, run)
     np.testing.assert_array_equal(results["y"], run({"y": outputs["y"]})["y"])
     check_moments(results["y"], results["moments"], rows * out_width, lambda n: n)
+
+
+class Normalization:
+    """What a batch normalisation's backward pass is told, of its input (rows, channels) with this mean."""
+
+    def __init__(self, rng: np.random.Generator, rows: int, channels: int, mean: float, activation: int) -> None:
+        self.x = (mean + rng.standard_normal((rows, channels))).astype(np.float32)
+        exact = mean + 0.1 * rng.standard_normal(channels)
+        statistics = [exact, exact - exact.astype(np.float32), rng.uniform(0.5, 2, channels)]
+        self.statistics = np.array(statistics, np.float32)
+        self.weight = rng.uniform(-2, 2, channels).astype(np.float32) if activation else None
+        self.bias = rng.standard_normal(channels).astype(np.float32) if activation else None
+        self.activation = activation
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "normalized": self.x, "statistics": self.statistics, "norm_weight": self.weight, "norm_bias": self.bias,
+            "norm_activation": self.activation,
+        }  # fmt: skip
+
+    def check(self, dx: Array, sums: Array, sum_rows: int, goes: Callable[[int], int]) -> None:
+        """`goes`: additions to a block of so many rows. Within EDGE of an activation's limit a gradient may count or not."""
+        mean, remainder, inverse = self.statistics.astype(np.float64)
+        centred = self.x - mean - remainder
+        g, edge = dx.astype(np.float64), np.zeros(dx.shape)
+        if self.weight is not None and self.bias is not None:
+            y = centred * inverse * self.weight + self.bias
+            limit = 6 if self.activation == 2 else np.inf
+            edge = np.where(np.minimum(np.abs(y), np.abs(y - limit)) < EDGE, np.abs(g), 0)
+            g = np.where((y <= 0) | (y >= limit), 0, g)
+        terms, edges = np.stack([g, g * centred]), np.stack([edge, edge * np.abs(centred)])
+        for block, actual in enumerate(sums):
+            rows = slice(block * sum_rows, (block + 1) * sum_rows)
+            some = terms[:, rows]
+            bound = (goes(some.shape[1]) + 14 + 4) * UNIT * np.abs(some).sum(1)
+            assert_within(actual, some.sum(1), bound + edges[:, rows].sum(1))
+
+
+@pytest.mark.parametrize(("mean", "activation"), [(0, 0), (1e3, 1), (0, 2)])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_pointwise_sums(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: Any, mean: float, activation: int
+) -> None:
+    rows, out_channels, channels, sum_rows = shape
+    dy = rng.standard_normal((rows, out_channels), np.float32)
+    packed = packed_weight(rng.standard_normal((out_channels, channels), np.float32), isa, backward=True)
+    norm = Normalization(rng, rows, channels, mean, activation)
+    residual = rng.standard_normal((rows, channels), np.float32) if activation else None
+    blocks = -(-rows // sum_rows)
+    outputs = {"dx": ((rows, channels), "f4"), "sums": ((blocks, 2, channels), "f4")}
+
+    def run() -> Results:
+        return run_kernel(
+            "conv2d_pointwise_sums", outputs, dy=dy, packed=packed, residual=residual, sum_rows=sum_rows, rows=rows,
+            channels=channels, out_channels=out_channels, **norm.arguments,
+        )  # fmt: skip
+
+    results = same_results(same_bits, run)
+    plain = run_kernel(
+        "conv2d_backward_data", {"dx": outputs["dx"]}, dy=dy, packed=packed, residual=residual, batch=rows,
+        channels=channels, out_channels=out_channels, activation=0, **PIXEL,
+    )  # fmt: skip
+    np.testing.assert_array_equal(results["dx"], plain["dx"])
+    tile = _core.ISAS[isa]["gemm_rows"]
+    norm.check(results["dx"], results["sums"], sum_rows, lambda n: -(-n // tile))
+
+
+@pytest.mark.parametrize(("mean", "activation"), [(0, 0), (1e3, 1), (0, 2)])
+@pytest.mark.parametrize("shape", IMAGES, ids=str)
+def test_depthwise_sums(
+    isa: str, same_bits: SameBits, rng: np.random.Generator, shape: Any, mean: float, activation: int
+) -> None:
+    batch, height, width, channels, kernel, stride, rows = shape
+    g = Geometry(
+        (batch, channels, height, width),
+        (channels, 1, kernel, kernel),
+        (stride, stride),
+        (kernel // 2,) * 4,
+        (1, 1),
+        channels,
+    )
+    dy = rng.standard_normal((batch, *g.output, channels), np.float32)
+    packed = rng.standard_normal((kernel, kernel, channels), np.float32)
+    norm = Normalization(rng, batch * height * width, channels, mean, activation)
+    blocks = -(-batch * height // rows)
+    outputs = {"dx": (norm.x.shape, "f4"), "sums": ((blocks, 2, channels), "f4")}
+
+    def run(outputs: Any = outputs) -> Results:
+        return run_kernel(
+            "conv2d_depthwise_backward_data", outputs, dy=dy, packed=packed, activation=0, sum_rows=rows * width,
+            **norm.arguments, **g.arguments,
+        )  # fmt: skip
+
+    results = same_results(same_bits, run)
+    np.testing.assert_array_equal(results["dx"], run({"dx": outputs["dx"]})["dx"])
+    norm.check(results["dx"], results["sums"], rows * width, lambda n: n)

@@ -433,7 +433,7 @@ def test_lenet_transposes_nothing_at_a_call() -> None:
     assert not np.allclose(checked_against_transposing(model, x), first)
 
 
-# ---- take_moments
+# ---- take_moments, take_gradient_sums
 
 
 class Separable(nn.Module):
@@ -467,17 +467,20 @@ def _separable_step(*left_out: str) -> tuple[dict[str, np.ndarray], list[str]]:
     return model.state_dict(), kernels(plan)
 
 
-def test_convolutions_take_moments_for_batch_norms(
+def test_convolutions_take_sums_for_batch_norms(
     isa: str, same_bits: Callable[..., list], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convolution_moments, "LEAST_BYTES", 0)
-    expected, plain = _separable_step("take_moments")
-    state, taken = _separable_step()
-    assert plain.count("conv2d_pointwise_moments") == 0 and taken.count("conv2d_pointwise_moments") == 2
-    assert taken.count("conv2d_depthwise_forward") == 1 and taken.count("batch_norm_train_forward") == 4
-    for name, value in expected.items():
-        np.testing.assert_allclose(state[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
-    assert not all(np.array_equal(state[name], value) for name, value in expected.items())
+    expected, plain = _separable_step("take_moments", "take_gradient_sums")
+    assert "conv2d_pointwise_moments" not in plain and "conv2d_pointwise_sums" not in plain
+    for left_out in ((), ("take_moments",), ("take_gradient_sums",)):
+        state, taken = _separable_step(*left_out)
+        assert taken.count("conv2d_pointwise_moments") == (0 if "take_moments" in left_out else 2)
+        assert taken.count("conv2d_pointwise_sums") == (0 if "take_gradient_sums" in left_out else 2)
+        assert taken.count("batch_norm_train_forward") == 4 == taken.count("batch_norm_backward")
+        for name, value in expected.items():
+            np.testing.assert_allclose(state[name], value, rtol=2e-4, atol=2e-4, err_msg=name)
+        assert not all(np.array_equal(state[name], value) for name, value in expected.items())
     same_bits(lambda: list(_separable_step()[0].values()))
 
 

@@ -6,21 +6,22 @@
  *     dx = weight * inverse_deviation * g                                                with constant statistics
  *
  * dy, x, y, dx, dresidual (rows, C); statistics (3, C) as the forward pass wrote them; weight, bias, dweight, dbias (C);
- * workspace FNN_BATCH_NORM_ROWS * C floats. Gradients are overwritten; each of them, weight and bias may be null. dx and
+ * workspace FNN_BATCH_NORM_ROWS * C floats. sums: those of blocks of sum_rows rows, where the kernel that made dy took them
+ * (gradient_sums.h; without y), or null. Gradients are overwritten; each of them, weight and bias may be null. dx and
  * dresidual may be dy.
  * activation: 0 none, 1 ReLU, 2 ReLU6. It was open where y > 0 (and y < 6); without y (possible when there was no residual input) it is
  * found from x by the forward pass's own arithmetic, which saves reading and keeping y.
  * Error of dbias: eps * (chunk + 80) * sum |g|, of dweight likewise with |g * x_hat|, eps = 2^-24, chunk <= 256.
  *
- * dy and x are read twice, dx written once. Parallel over blocks of rows as in the forward pass.
+ * dy and x are read twice, or once with sums, dx written once. Parallel over blocks of rows as in the forward pass.
  * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
 #include "batch_norm.h"
 
 enum mask_source { OPEN_ALWAYS, OPEN_BY_OUTPUT, OPEN_BY_INPUT, OPEN_BY_OUTPUT_6, OPEN_BY_INPUT_6 };
 
 /* g at element i, channel c; `centred` is x - mean there. */
-FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
-                             ptrdiff_t i, ptrdiff_t c, ptrdiff_t n, vec centred) {
+FNN_INLINE vec masked_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+                               ptrdiff_t i, ptrdiff_t c, ptrdiff_t n, vec centred) {
     vec dy = load_lanes(args->dy + i, n);
     if (source == OPEN_ALWAYS) return dy;
     vec y;
@@ -31,9 +32,7 @@ FNN_INLINE vec open_gradient(const enum mask_source source, const struct fnn_bat
         const float *shift = args->workspace + FNN_BATCH_NORM_SHIFT * args->channels;
         y = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
     }
-    vec g = vec_select(vec_less_equal(y, vec_zero()), vec_zero(), dy);
-    if (source == OPEN_BY_OUTPUT || source == OPEN_BY_INPUT) return g;
-    return vec_select(vec_less_equal(vec_set1(6.0f), y), vec_zero(), g);
+    return source == OPEN_BY_OUTPUT || source == OPEN_BY_INPUT ? open_gradient(dy, y) : open_gradient_6(dy, y);
 }
 
 /* Adds sum g and sum g * (x - mean - remainder) over a chunk of rows to sums, products (C). */
@@ -51,7 +50,7 @@ FNN_INLINE void add_chunk(const int vectors, const enum mask_source source, ptrd
         for (int v = 0; v < vectors; v++) {
             ptrdiff_t channel = c + v * FNN_LANES, i = r * channels + channel;
             vec centred = vec_sub(load_lanes(args->x + i, n), mean[v]);
-            vec g = open_gradient(source, args, i, channel, n, centred);
+            vec g = masked_gradient(source, args, i, channel, n, centred);
             sum[v] = vec_add(sum[v], g);
             product[v] = vec_fma(g, vec_sub(centred, remainder[v]), product[v]);
         }
@@ -83,10 +82,11 @@ static void finish_channel(const struct fnn_batch_norm_backward_args *args, cons
                            ptrdiff_t c) {
     ptrdiff_t channels = args->channels;
     float *workspace = args->workspace;
+    const float *sums = args->sums ? args->sums : workspace;
     double sum = 0, product = 0;
     for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        sum += workspace[2 * b * channels + c];
-        product += workspace[(2 * b + 1) * channels + c];
+        sum += sums[2 * b * channels + c];
+        product += sums[(2 * b + 1) * channels + c];
     }
     double inverse_deviation = args->statistics[2 * channels + c];
     if (args->dbias) args->dbias[c] = (float)sum;
@@ -115,7 +115,7 @@ FNN_INLINE void input_gradient(const enum mask_source source, const struct fnn_b
         for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
             ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
             vec centred = vec_sub(load_lanes(args->x + i, n), load_lanes(args->statistics + c, n));
-            vec g = open_gradient(source, args, i, c, n, centred);
+            vec g = masked_gradient(source, args, i, c, n, centred);
             vec dx = vec_fma(centred, load_lanes(slope + c, n), load_lanes(offset + c, n));
             if (dx_array) put_lanes(stream, dx_array + i, vec_fma(g, load_lanes(scale + c, n), dx), n);
             if (dresidual) put_lanes(stream_residual, dresidual + i, g, n);
@@ -134,13 +134,13 @@ FNN_INLINE void backward(const enum mask_source source, const struct fnn_batch_n
         workspace[FNN_BATCH_NORM_SHIFT * channels + c] =
             batch_norm_shift(args->bias, scale, args->statistics, channels, c);
     }
-    fnn_barrier(team);
-    struct row_blocks blocks = row_blocks(args->rows, channels);
+    struct row_blocks blocks = args->sums ? equal_blocks(args->rows, args->sum_rows) : row_blocks(args->rows, channels);
     struct fnn_range mine = fnn_share(blocks.count, team);
-    for (ptrdiff_t b = mine.begin; b < mine.end; b++)
+    if (!args->sums) fnn_barrier(team);
+    for (ptrdiff_t b = mine.begin; b < mine.end && !args->sums; b++)
         block_sums(source, args, row_block(&blocks, b), blocks.chunk, workspace + 2 * b * channels,
                    workspace + (2 * b + 1) * channels);
-    fnn_barrier(team);
+    if (!args->sums) fnn_barrier(team);
     for (ptrdiff_t c = some.begin; c < some.end; c++) finish_channel(args, &blocks, c);
     fnn_barrier(team);
     if (!args->dx && !args->dresidual) return;

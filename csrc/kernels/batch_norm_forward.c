@@ -93,7 +93,7 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
                                             const struct fnn_team *team) {
     ptrdiff_t channels = args->channels;
     struct row_blocks blocks =
-        args->moments ? moment_blocks(args->rows, args->moment_rows) : row_blocks(args->rows, channels);
+        args->moments ? equal_blocks(args->rows, args->moment_rows) : row_blocks(args->rows, channels);
     struct fnn_range mine = fnn_share(blocks.count, team);
     for (ptrdiff_t b = mine.begin; b < mine.end && !args->moments; b++)
         block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->workspace + 2 * b * channels,

@@ -1,25 +1,20 @@
 /* Moments of blocks of rows, taken by the kernel that makes the rows, while they are in registers.
  *
- *     moments (blocks, 3, C): for each block of `moment_rows` rows of a matrix (rows, C), the last one maybe shorter, and each channel
- *     a pivot, the mean less the pivot, and the sum of centred squares
+ *     moments (blocks, 3, C): for each block of `moment_rows` rows of a matrix (rows, C), the last one maybe shorter, and
+ *     each channel a pivot, the mean less the pivot, and the sum of centred squares
  *
- * The pivot is the block's first row, so that an offset common to all rows costs no digits. A few rows at a time are added, by the
- * method of Chan, Golub and LeVeque (1983): their own mean and centred squares first, then the merge by weight.
+ * The pivot is the block's first row, so that an offset common to all rows costs no digits. A few rows at a time are added,
+ * by the method of Chan, Golub and LeVeque (1983): their own mean and centred squares first, then the merge by weight.
  *
- * Errors of a block of N rows, added in n goes of up to r, with D the largest distance from the pivot, S the sum of squares and
- * eps = 2^-24: of the mean (2*n + r + 12) * eps * D, of S (2*n + r + 16) * eps * (S + 2 * D * sqrt(N * S)). */
+ * Errors of a block of N rows, added in n goes of up to r, with D the largest distance from the pivot, S the sum of squares
+ * and eps = 2^-24: of the mean (2*n + r + 12) * eps * D, of S (2*n + r + 16) * eps * (S + 2 * D * sqrt(N * S)). */
 #ifndef FASTNN_KERNELS_BLOCK_MOMENTS_H
 #define FASTNN_KERNELS_BLOCK_MOMENTS_H
 
 #include "lanes.h"
 #include "row_blocks.h"
 
-/* The blocks of moments (blocks, 3, channels). */
-static inline struct row_blocks moment_blocks(ptrdiff_t rows, ptrdiff_t moment_rows) {
-    return (struct row_blocks){rows, moment_rows, moment_rows, fnn_ceil_div(rows, moment_rows)};
-}
-
-/* Adds `rows` rows, a constant, of one vector of channels to the moments that stand for `seen` rows. The three lie `channels` apart. */
+/* Adds `rows` rows, a constant, of one vector of channels to the moments of `seen` rows, which lie `channels` apart. */
 FNN_INLINE void add_moments(const vec *value, int rows, ptrdiff_t seen, float *moments, ptrdiff_t channels,
                             ptrdiff_t lanes) {
     vec distance[16], sum[2] = {vec_zero(), vec_zero()}, squares[2] = {vec_zero(), vec_zero()};

@@ -8,12 +8,14 @@
  *
  * source, w C,R,S (the weight parameter)   packed R,S,C   x, dx, residual of dx N,H,W,C   y, dy, residual of y N,P,Q,C   bias C or null
  * moments ceil(N*P*Q / moment_rows), 3, K as in block_moments.h, or null; moment_rows a multiple of Q.
+ * sums ceil(N*H*W / sum_rows), 2, C as in gradient_sums.h, or null, of the batch normalisation whose input was
+ * `normalized` N,H,W,C, with statistics 3, C, norm_weight, norm_bias C or null and norm_activation; sum_rows a multiple of W.
  * y or dx is overwritten; it may be its residual if R*S <= 64; no other aliasing.
  *
  * Vectors along the channels, row by row of the output (conv2d_depthwise_row.h). Backward, the outputs of a row are taken by
  * phase (w mod stride_w), so that nothing is multiplied by the zeros between strides. Limit: memory, but for images in cache.
- * Parallel over the rows of the output, or over blocks of them whose moments are asked for (and over channels, where these are few);
- * an output is never cut.
+ * Parallel over the rows of the output, or over blocks of them whose moments or sums are asked for (and over channels,
+ * where these are few); an output is never cut.
  * Error bound: gamma_D * sum |x||w|, D = R*S (2*D on the scalar ISA), and one rounding each for bias and residual.
  */
 #include "conv2d_depthwise_row.h"
@@ -24,6 +26,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
                      struct fnn_range channels, struct depthwise_row *r) {
     const struct conv2d_axis *vertical = &window->vertical, *horizontal = &window->horizontal;
     float *const moments = r->moments;
+    const struct gradient_sums *const gradient = r->gradient;
     const float *bias = r->bias, *residual = r->residual,
                 *image = window->image + n * window->height * window->width * window->channels;
     const enum fnn_activation activation = r->activation;
@@ -51,6 +54,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
         const bool end = i == vertical->count;
         r->bias = end ? bias : NULL;
         r->moments = end ? moments : NULL;
+        r->gradient = end ? gradient : NULL;
         r->residual = end ? residual : NULL;
         r->activation = end ? activation : FNN_ACTIVATION_NONE;
         for (ptrdiff_t k = 0; k < 2; k++) {
@@ -111,6 +115,29 @@ void FNN_FUNCTION(conv2d_depthwise_forward)(const struct fnn_conv2d_depthwise_fo
     if (r.stream) vec_fence();
 }
 
+/* One row of dx, phase by phase. `window` lacks its axes, r the places of the row. */
+static void run_backward_row(const struct fnn_conv2d_depthwise_backward_data_args *args,
+                             const struct conv2d_geometry *g, struct conv2d_window *window, ptrdiff_t row,
+                             struct fnn_range channels, struct depthwise_row *r) {
+    const ptrdiff_t n = row / g->height, h = row % g->height;
+    const struct gradient_sums *const gradient = r->gradient;
+    window->vertical = conv2d_phase_axis(h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h);
+    for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) {
+        const ptrdiff_t offset = (row * g->width + w) * g->channels;
+        window->horizontal = conv2d_phase_axis(w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w);
+        r->step = 1;
+        r->outputs = (g->width - w + g->stride_w - 1) / g->stride_w;
+        r->output_step = g->stride_w * g->channels;
+        r->y = args->dx + offset;
+        r->bias = args->bias;
+        r->residual = args->residual ? args->residual + offset : NULL;
+        r->activation = (enum fnn_activation)args->activation;
+        r->gradient = gradient;
+        r->gradient_at = offset;
+        run_taps(window, args->packed, n, 0, g->stride_h == 1, channels, r);
+    }
+}
+
 void FNN_FUNCTION(conv2d_depthwise_backward_data)(const struct fnn_conv2d_depthwise_backward_data_args *args,
                                                   const struct fnn_team *team) {
     const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
@@ -121,25 +148,29 @@ void FNN_FUNCTION(conv2d_depthwise_backward_data)(const struct fnn_conv2d_depthw
         .channels = g.channels,
         .kernel_width = g.kernel_width,
     };
-    const ptrdiff_t rows = g.batch * g.height, blocks = channel_blocks(rows, g.channels, team);
+    const struct gradient_sums gradient = {
+        .x = args->normalized,
+        .statistics = args->statistics,
+        .weight = args->norm_weight,
+        .bias = args->norm_bias,
+        .channels = g.channels,
+        .activation = args->norm_activation,
+    };
+    const ptrdiff_t rows = g.batch * g.height, part = args->sums ? args->sum_rows / g.width : 1;
+    const ptrdiff_t parts = fnn_ceil_div(rows, part), blocks = channel_blocks(parts, g.channels, team);
     struct depthwise_row r = {.stream = g.channels % FNN_LANES == 0 &&
                                         streams(args->residual, args->dx, rows * g.width * g.channels)};
-    struct fnn_range range = fnn_share(rows * blocks, team);
+    const struct fnn_range range = fnn_share(parts * blocks, team);
     for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        ptrdiff_t row = unit / blocks, n = row / g.height, h = row % g.height;
-        window.vertical = conv2d_phase_axis(h, g.pad_top, g.kernel_height, g.stride_h, g.dilation_h);
-        for (ptrdiff_t w = 0; w < fnn_min(g.stride_w, g.width); w++) {
-            ptrdiff_t offset = (row * g.width + w) * g.channels;
-            window.horizontal = conv2d_phase_axis(w, g.pad_left, g.kernel_width, g.stride_w, g.dilation_w);
-            r.step = 1;
-            r.outputs = (g.width - w + g.stride_w - 1) / g.stride_w;
-            r.output_step = g.stride_w * g.channels;
-            r.y = args->dx + offset;
-            r.bias = args->bias;
-            r.residual = args->residual ? args->residual + offset : NULL;
-            r.activation = (enum fnn_activation)args->activation;
-            run_taps(&window, args->packed, n, 0, g.stride_h == 1, channel_block(unit % blocks, blocks, g.channels),
-                     &r);
+        const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
+        const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
+        if (args->sums) {
+            r.sums = args->sums + unit / blocks * 2 * g.channels;
+            clear_sums(r.sums, g.channels, some);
+        }
+        for (ptrdiff_t row = first; row < end; row++) {
+            r.gradient = args->sums ? &gradient : NULL;
+            run_backward_row(args, &g, &window, row, some, &r);
         }
     }
     if (r.stream) vec_fence();

@@ -12,6 +12,7 @@
 
 #include "block_moments.h"
 #include "conv2d_indirect.h"
+#include "gradient_sums.h"
 
 enum {
     DEPTHWISE_PIXELS = FNN_LANES == 8 || FNN_LANES == 1 ? 4 : 8, /* sums, pixels and filters fit the registers */
@@ -33,6 +34,9 @@ struct depthwise_row {
     float
         *moments; /* of a block of outputs (block_moments.h), which begins moment_rows_seen before output 0; or null */
     ptrdiff_t moment_rows_seen;
+    const struct gradient_sums *gradient; /* or null: y is a gradient that is added to `sums` (gradient_sums.h) */
+    ptrdiff_t gradient_at; /* the place of channel 0 of output 0 */
+    float *sums;
     const float *ahead[2]; /* rows that the next row of outputs reads first, or null */
 };
 
@@ -61,6 +65,7 @@ FNN_INLINE void depthwise_store(const struct depthwise_row *r, vec *sum, ptrdiff
 #pragma GCC unroll 8
         for (int i = 0; i < pixels; i++) store_lanes(y + i * step, sum[i], lanes);
     }
+    if (r->gradient) add_gradient_sums(r->gradient, sum, pixels, r->gradient_at + at, step, c, lanes, r->sums);
     if (r->moments) add_moments(sum, pixels, r->moment_rows_seen + j, r->moments + c, r->channels, lanes);
 }
 

@@ -1,5 +1,5 @@
-/* Convolutions whose result goes to a batch normalisation with statistics of its own, forward: y, and its moments, which are taken
- * from registers, so that the normalisation need not read y for them.
+/* Convolutions whose result goes to a batch normalisation with statistics of its own, forward: y, and its moments, which
+ * are taken from registers, so that the normalisation need not read y for them.
  *
  *   conv2d_pointwise_moments:   y[i][k] = bias[k] + sum over c of x[i][c] * w[k][c],   i < rows
  *
@@ -20,7 +20,7 @@ void FNN_FUNCTION(conv2d_pointwise_moments)(const struct fnn_conv2d_pointwise_mo
         .columns = args->out_channels,
         .depth = args->channels,
         .moments = args->moments,
-        .moment_rows = args->moment_rows,
+        .block_rows = args->moment_rows,
     };
     FNN_FUNCTION(gemm_rows)(&product, team);
 }

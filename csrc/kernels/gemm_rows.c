@@ -1,6 +1,7 @@
 /* The product of gemm_rows.h. */
 #include "gemm_rows.h"
 #include "gemm_strip.h"
+#include "gradient_sums.h"
 
 enum { PANEL_FLOATS = 128 * 1024 }; /* panels that a tile walks through: a part of the second-level cache */
 
@@ -20,7 +21,10 @@ static void run_tile(const struct gemm_rows *p, struct fnn_range rows, struct fn
         tile->y = p->y + row * p->columns + column;
         tile->bias = last && p->bias ? p->bias + column : NULL;
         tile->residual = last && p->residual ? p->residual + row * p->columns + column : NULL;
-        tile->moments = last && p->moments ? p->moments + row / p->moment_rows * 3 * p->columns + column : NULL;
+        tile->moments = last && p->moments ? p->moments + row / p->block_rows * 3 * p->columns + column : NULL;
+        tile->gradient = last ? p->gradient : NULL;
+        tile->gradient_at = row * p->columns + column;
+        tile->gradient_channel = column;
         tile->fetch = panel == panels.begin && d == 0
                           ? (uintptr_t)(p->x + row * p->depth) + (size_t)(tile->row_count * p->depth) * sizeof(float)
                           : 0;
@@ -32,6 +36,12 @@ static void run_tile(const struct gemm_rows *p, struct fnn_range rows, struct fn
 static void run_rows(const struct gemm_rows *p, struct fnn_range rows, struct fnn_range panels,
                      struct gemm_strip *tile) {
     const ptrdiff_t count = rows.end - rows.begin, tiles = fnn_ceil_div(count, FNN_GEMM_ROWS);
+    if (p->gradient) {
+        tile->sums = p->sums + rows.begin / p->block_rows * 2 * p->columns;
+        clear_sums(
+            tile->sums, p->columns,
+            (struct fnn_range){panels.begin * FNN_GEMM_COLUMNS, fnn_min(panels.end * FNN_GEMM_COLUMNS, p->columns)});
+    }
     for (ptrdiff_t i = 0; i < tiles; i++) {
         const struct fnn_range some = {rows.begin + i * count / tiles, rows.begin + (i + 1) * count / tiles};
         tile->moment_rows_seen = some.begin - rows.begin;
@@ -42,10 +52,10 @@ static void run_rows(const struct gemm_rows *p, struct fnn_range rows, struct fn
     }
 }
 
-/* Threads share tiles of rows, or blocks whose moments are asked for: the tiles of a block are added in order. */
+/* Threads share tiles of rows, or blocks whose moments or sums are asked for: the tiles of a block are added in order. */
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *team) {
     const ptrdiff_t panels = gemm_panels(p->columns);
-    const ptrdiff_t parts = fnn_ceil_div(p->rows, p->moments ? p->moment_rows : FNN_GEMM_ROWS);
+    const ptrdiff_t parts = fnn_ceil_div(p->rows, p->block_rows ? p->block_rows : FNN_GEMM_ROWS);
     const struct gemm_walk walk = gemm_walk(parts, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
     struct gemm_strip tile = {.row_step = p->depth, .y_step = p->columns};
     tile.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
@@ -53,8 +63,8 @@ void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *t
     while (range.begin < range.end) {
         const struct gemm_piece piece = gemm_piece_at(&walk, range.begin, range.end);
         struct fnn_range rows = {piece.tile * p->rows / parts, (piece.tile + 1) * p->rows / parts};
-        if (p->moments)
-            rows = (struct fnn_range){piece.tile * p->moment_rows, fnn_min((piece.tile + 1) * p->moment_rows, p->rows)};
+        if (p->block_rows)
+            rows = (struct fnn_range){piece.tile * p->block_rows, fnn_min((piece.tile + 1) * p->block_rows, p->rows)};
         run_rows(p, rows, piece.panels, &tile);
         range.begin += piece.panels.end - piece.panels.begin;
     }

@@ -19,8 +19,10 @@ struct gemm_rows {
     float *y;
     ptrdiff_t rows, columns, depth;
     enum fnn_activation activation;
-    float *moments; /* of blocks of moment_rows rows of y (block_moments.h), or null */
-    ptrdiff_t moment_rows;
+    ptrdiff_t block_rows; /* rows of y whose moments or sums are taken at a time, or 0 */
+    float *moments;       /* block_moments.h, or null */
+    const struct gradient_sums *gradient; /* with sums (gradient_sums.h), or null */
+    float *sums;
 };
 
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *product, const struct fnn_team *team);

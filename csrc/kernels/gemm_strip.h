@@ -14,6 +14,8 @@
 #include "gemm.h"
 #include "lanes.h"
 
+struct gradient_sums;
+
 /* Whether y, rows x columns, all written, should go past the caches and can: whole lines of a cache at a time. */
 static inline bool gemm_streams(const float *residual, const float *y, ptrdiff_t rows, ptrdiff_t columns) {
     enum { LINE = 16 }; /* floats */
@@ -34,6 +36,9 @@ struct gemm_strip {
     enum fnn_activation activation;
     float *moments; /* of the columns, y_step apart, to which the rows of y are added (block_moments.h); or null */
     ptrdiff_t moment_rows_seen;
+    const struct gradient_sums *gradient; /* or null: y is a gradient, added to `sums` (gradient_sums.h) */
+    ptrdiff_t gradient_at, gradient_channel; /* of element (0, 0): its place, and its channel */
+    float *sums;
     uintptr_t
         fetch; /* not 0, for one tile without offsets: at step d the line at fetch + d*FNN_GEMM_ROWS*4 is asked for; need
                         not be in bounds */

@@ -21,6 +21,11 @@ static inline struct row_blocks row_blocks(ptrdiff_t rows, ptrdiff_t channels) {
     return (struct row_blocks){rows, chunk, block, fnn_ceil_div(rows, block)};
 }
 
+/* Blocks of `block` rows, the last one maybe shorter. */
+static inline struct row_blocks equal_blocks(ptrdiff_t rows, ptrdiff_t block) {
+    return (struct row_blocks){rows, block, block, fnn_ceil_div(rows, block)};
+}
+
 static inline struct fnn_range row_block(const struct row_blocks *blocks, ptrdiff_t index) {
     ptrdiff_t begin = index * blocks->block;
     return (struct fnn_range){begin, fnn_min(begin + blocks->block, blocks->rows)};

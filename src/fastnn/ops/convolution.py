@@ -296,11 +296,34 @@ class Convolution(Op):
             steps.step("conv2d_forward", g.work(steps.facts), **arguments, **g.arguments)
 
 
+def _normalization(steps: Lowering, node: Node | None = None) -> dict[str, Any]:
+    """What kernels that take sums of dx are told of the batch norm whose gradient it is; `node` None: they take none."""
+    names = ("normalized", "statistics", "norm_weight", "norm_bias")
+    if node is None:
+        return {**dict.fromkeys((*names, "sums")), "norm_activation": 0, "sum_rows": 0}
+    given = dict(zip(node.norm_given, node.inputs[-len(node.norm_given) :], strict=True))
+    return {
+        **{name: steps.pointer(given.get(name)) for name in names},
+        "sums": steps.pointer(node.outputs[1]),
+        "norm_activation": ACTIVATIONS[None if node.norm_activation == "none" else node.norm_activation],
+        "sum_rows": node.sum_rows,
+    }
+
+
 def lower_input_gradient(
     steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
-    activation: int,
+    activation: int, sums: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """The steps of dx = activation(bias + residual + the gradient of the input), bias one for each channel of dx."""
+    """The steps of dx = activation(bias + residual + the gradient of the input), bias one for each channel of dx.
+
+    `sums`: arguments of the kernels that take sums of dx (convolution_moments.py).
+    """
+    if sums is not None and g.is_pointwise:
+        packed, residuals = _packed(steps, weight, g, backward=True), steps.pointer(residual)
+        sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
+        arrays = {"dy": steps.pointer(dy), "packed": packed, "residual": residuals, "dx": steps.pointer(dx)}
+        steps.step("conv2d_pointwise_sums", g.work(steps.facts), **arrays, **sums, **sizes)
+        return
     if lower_backward_data(steps, g, dy, weight, bias, residual, dx, activation):
         return
     arguments: dict[str, Any] = {
@@ -319,6 +342,7 @@ def lower_input_gradient(
     arguments |= {"dy": steps.pointer(dy), "dx": steps.pointer(dx), **g.arguments}
     if g.is_depthwise:
         packed = _packed_depthwise(steps, weight, g)
+        arguments |= _normalization(steps) if sums is None else sums
         steps.step("conv2d_depthwise_backward_data", g.work(steps.facts) * 4, packed=packed, **arguments)
     else:
         packed = _packed(steps, weight, g, backward=True)
@@ -327,12 +351,20 @@ def lower_input_gradient(
 
 @register
 class ConvolutionBackwardData(Op):
-    """dx (shape) from dy and weight; `has_residual`: plus a third input of dx's shape."""
+    """dx (shape) from dy and weight, plus a third input of dx's shape if there is one.
+
+    With `sum_rows` there is a second output, the sums of blocks of so many pixels for the batch normalisation of which dx is
+    the gradient: `norm_given` names the inputs behind the others that say which, `norm_activation` what followed it.
+    """
 
     name = "conv2d_backward_data"
 
     def infer(self, dy: Tensor, weight: Tensor, *residual: Tensor, shape: Shape, **attributes: Any) -> Spec:  # type: ignore[override]
         return Spec(shape)
+
+    @staticmethod
+    def residual(node: Node) -> Tensor | None:
+        return node.inputs[2] if len(node.inputs) > 2 + len(node.attributes.get("norm_given", ())) else None
 
     def flops(self, node: Node) -> float:
         return geometry_of(node.shape, node.inputs[1].shape, node.attributes).flops
@@ -340,13 +372,14 @@ class ConvolutionBackwardData(Op):
     def in_place(self, node: Node) -> dict[int, int]:
         weight = node.inputs[1].shape
         small = weight[2] * weight[3] <= 64 and weight[0] // node.groups <= 1024
-        return {0: 2} if len(node.inputs) > 2 and small else {}
+        return {0: 2} if self.residual(node) is not None and small else {}
 
     def lower(self, node: Node, steps: Lowering) -> None:
-        (dy, weight), (dx,) = node.inputs[:2], node.outputs
+        (dy, weight), dx = node.inputs[:2], node.outputs[0]
         g = geometry_of(node.shape, weight.shape, node.attributes)
-        residual = node.inputs[2] if len(node.inputs) > 2 else None
-        lower_input_gradient(steps, g, dy, weight, None, residual, dx, ACTIVATIONS[None])
+        residual = self.residual(node)
+        sums = _normalization(steps, node) if "sum_rows" in node.attributes else None
+        lower_input_gradient(steps, g, dy, weight, None, residual, dx, ACTIVATIONS[None], sums)
 
 
 @register

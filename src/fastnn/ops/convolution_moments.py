@@ -1,4 +1,6 @@
-"""Convolutions that take the moments of their result for the batch normalisation behind: which, and in what blocks.
+"""Convolutions that take the sums over their result that a batch normalisation begins with: which, and in what blocks.
+
+Forward these are the moments of y, backward the sums of the gradient dx.
 
 Pointwise and depthwise ones, that memory limits. Others are bounded by arithmetic: in a ResNet-18 all that
 normalisations could save is 1 % of a step. The blocks depend on the shape alone.
@@ -7,6 +9,8 @@ normalisations could save is 1 % of a step. The blocks depend on the shape alone
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from ..graph import Shape
 
 if TYPE_CHECKING:
     from .convolution import Geometry
@@ -26,16 +30,18 @@ def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def moment_rows(g: Geometry) -> int:
-    """Pixels of a block, whole rows of the image; 0 where the normalisation had better find the moments itself."""
-    n, channels, height, width = g.y
+def block_rows(g: Geometry, shape: Shape) -> int:
+    """Pixels of a block of the convolution's result, or of its gradient of the input, of this shape: whole rows of the image.
+
+    0 where the normalisation had better read them itself.
+    """
+    n, channels, height, width = shape
     if not (g.is_pointwise or g.is_depthwise) or 4 * n * channels * height * width < LEAST_BYTES or n == 0:
         return 0
     rows = min(_ceil_div(n * height, BLOCKS), MOST_ROWS // width)
     return width * max(rows, _ceil_div(LEAST_ROWS, width))
 
 
-def moments_shape(g: Geometry, rows: int) -> tuple[int, int, int]:
-    """(blocks, 3, K), as in csrc/kernels/block_moments.h."""
-    n, channels, height, width = g.y
-    return (_ceil_div(n * height * width, rows), 3, channels)
+def block_count(shape: Shape, rows: int) -> int:
+    n, _, height, width = shape
+    return _ceil_div(n * height * width, rows)

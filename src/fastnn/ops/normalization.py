@@ -146,7 +146,8 @@ class BatchNormEval(_Forward):
 class BatchNormBackward(Op):
     """Gradients of x, residual, weight, bias, those that `wanted` names, from dy, x and the statistics.
 
-    `given` names the inputs behind those three: weight, bias, and y where a ReLU followed a residual addition.
+    `given` names the inputs behind those three: weight, bias, y where a ReLU followed a residual addition, and the sums of
+    blocks of `sum_rows` rows where the convolution that made dy took them.
     """
 
     name = "batch_norm_backward"
@@ -174,6 +175,8 @@ class BatchNormBackward(Op):
             dy=steps.pointer(dy),
             x=steps.pointer(x),
             y=steps.pointer(named.get("y")),
+            sums=steps.pointer(named.get("sums")),
+            sum_rows=node.attributes.get("sum_rows", 0),
             statistics=steps.pointer(statistics),
             weight=steps.pointer(named.get("weight")),
             bias=steps.pointer(named.get("bias")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ..graph import Graph
-from .batch_moments import take_moments
+from .batch_moments import take_gradient_sums, take_moments
 from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
 from .fold_batch_norm import fold_batch_norm
@@ -22,6 +22,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     read_planes,
     fuse_pooling,
     take_moments,
+    take_gradient_sums,
 )
 
 

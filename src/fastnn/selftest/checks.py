@@ -241,12 +241,23 @@ def _pooled(generator: np.random.Generator) -> list[Figure]:
 
 
 def _convolution_normalized(generator: np.random.Generator) -> list[Figure]:
-    """Training: a pointwise convolution of images so large that it takes the moments for the batch norm behind it."""
-    x, weight = 3 + _normal(generator, 1, 3, 128, 257), _normal(generator, 67, 3, 1, 1)
-    model = nn.Sequential(nn.Conv2d(3, 67, 1, bias=False), nn.BatchNorm2d(67))
-    model.load_state_dict({**model.state_dict(), "0.weight": weight})
-    expected = reference.batch_norm(reference.conv2d(_exact(x), _exact(weight)), None, None, training=True)
-    return [Figure("result", model(x), expected.output, 512)]
+    """Training: a batch norm between pointwise convolutions, of images so large that these take its sums, both ways."""
+    x, dy = 3 + _normal(generator, 1, 3, 128, 257), _normal(generator, 1, 2, 128, 257)
+    first, last = _normal(generator, 67, 3, 1, 1), _normal(generator, 2, 67, 1, 1)
+    model = nn.Sequential(nn.Conv2d(3, 67, 1, bias=False), nn.BatchNorm2d(67), nn.Conv2d(67, 2, 1, bias=False))
+    model.load_state_dict({**model.state_dict(), "0.weight": first, "2.weight": last})
+    y, pullback = vjp(model, x)
+    image, weight, head = _double([x, first, last])
+    hidden = reference.conv2d(image, weight)
+    normalized = reference.batch_norm(hidden, None, None, training=True).output
+    gradient, *_ = reference.conv2d_backward(_exact(dy), normalized, head)
+    gradient, *_ = reference.batch_norm_backward(gradient, hidden, training=True)
+    dx, *_ = reference.conv2d_backward(gradient, image, weight)
+    scale = 67 * float(np.abs(head).max())
+    return [
+        Figure("result", y, reference.conv2d(normalized, head), 512, scale),
+        Figure("gradient 0", pullback(dy)[0], dx, 1024, scale),
+    ]
 
 
 def _optimizer(name: str, **options: Any) -> Check:
@@ -315,7 +326,7 @@ CHECKS: dict[str, Check] = {
     "linear, some rows": _function("linear", [(7, 301), (77, 301), (77,)], 305, (0, 1)),
     "linear, few rows": _function("linear", [(3, 301), (45, 301), (45,)], 305, (0, 1)),
     "batch norm, training": _batch_norm((4, 19, 5, 7), True),
-    "batch norm behind a convolution": _convolution_normalized,
+    "batch norm between convolutions": _convolution_normalized,
     "batch norm, inference": _batch_norm((4, 19, 5, 7), False),
     "inference, folded": _folded,
     "inference, pooled": _pooled,
