@@ -8,14 +8,14 @@
  * of the sum. transposed: 1 makes dw with its rows and columns swapped, for filters of which a row makes bad vectors (few
  * channels, 3*C = 9 floats say) and many output channels; only if C/G <= CONV2D_CHANNEL_BLOCK.
  * workspace: if chunks > 1 or transposed, chunks * (K*R*S*(C/G) + K) floats; then for each thread of the team
- * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * (min(roundup(K/G, lanes), CONV2D_ROW_BLOCK) + lanes) floats,
- * with block_rows and strip_row as in plan_blocks.
+ * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * max(up(rows, lanes) + lanes, ceil(rows/gemm_rows) *
+ * up(gemm_rows, lanes)) floats, rows = min(K/G, CONV2D_ROW_BLOCK), up: rounded up; block_rows and strip_row as in plan_blocks.
  *
  * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw), or, transposed, of
  * patches by dy. Patches lie in strips (conv2d_strip.h) of at most CONV2D_CHANNEL_BLOCK channels, a block of output rows at a
  * time. A run of columns, those that lie side by side in a strip, is a filter row (S*C; all channels, dilation_w = 1) or a
- * tap; a slice is the part of a run that fits the register tile. dy is read in place, or, where its pixels lie so far apart
- * that they meet in the same sets of the cache, copied. Each chunk is summed in equal blocks of at most CONV2D_PIXEL_BLOCK
+ * tap; a slice is the part of a run that fits the register tile. dy is read in place, or, where its
+ * pixels lie far apart and some slices use it, packed for tiles of rows. Each chunk is summed in equal blocks of at most CONV2D_PIXEL_BLOCK
  * pixels (at least one row, or an equal part of a longer one), blocks and then chunks in order.
  *
  * Parallel over (group, chunk, block of output channels, slice).
@@ -23,6 +23,7 @@
  */
 #include "conv2d_strip.h"
 #include "gemm_outer.h"
+#include "lanes.h"
 #include "partial_sums.h"
 
 enum {
@@ -45,11 +46,14 @@ struct backward_weight {
     float *strips, *copy; /* this thread's workspace; copy: of dy */
 };
 
-/* A block of pixels: where it lies in dy, and where each pixel's patch begins in the strips. */
+/* A block of pixels: where it lies in dy, and where each pixel's patch begins in the strips. The block after it is asked for
+ * meanwhile, a share with each tile. */
 struct pixel_block {
     ptrdiff_t first, count;
+    ptrdiff_t next_first, next_count, share, shares;
     const float *dy; /* of the first pixel and output channel of the unit */
     ptrdiff_t dy_stride;
+    bool packed; /* dy: for one tile of rows after the other */
     ptrdiff_t at[CONV2D_PIXEL_BLOCK];
     const float *columns[CONV2D_PIXEL_BLOCK]; /* the right operand */
 };
@@ -157,39 +161,51 @@ static void fill_strips(const struct backward_weight *b, struct fnn_range channe
     }
 }
 
-/* Finds dy for the channels of a unit, in place or in the copy. */
+/* Copies dy for one tile of rows after the other: [tile][pixel][gemm_width(FNN_GEMM_ROWS)]. */
+static void pack_tiles(const float *dy, ptrdiff_t stride, ptrdiff_t channels, ptrdiff_t count, float *packed) {
+    const ptrdiff_t tiles = fnn_ceil_div(channels, FNN_GEMM_ROWS), width = gemm_width(FNN_GEMM_ROWS);
+    for (ptrdiff_t i = 0; i < count; i++, dy += stride, packed += width)
+        for (ptrdiff_t t = 0; t < tiles; t++) {
+            const ptrdiff_t k = t * channels / tiles, rows = (t + 1) * channels / tiles - k;
+            for (ptrdiff_t j = 0; j < rows; j += FNN_LANES)
+                vec_store(packed + t * count * width + j, load_lanes(dy + k + j, lanes_left(channels - k - j)));
+        }
+}
+
+/* Finds dy for the channels of a unit: in place, or copied, if its vectors must not end behind it; if its pixels lie far apart and
+ * some slices use them, packed, so that a tile of rows finds them side by side. */
 static void find_gradient(const struct backward_weight *b, const struct unit *unit, struct pixel_block *block) {
     enum { FAR = 192, SOME_SLICES = 4 };
     const ptrdiff_t channels = unit->rows.end - unit->rows.begin, out_channels = b->geometry.out_channels;
     const float *dy = b->args->dy + block->first * out_channels + unit->rows.begin;
-    bool far = out_channels >= FAR && unit->slices.end - unit->slices.begin >= SOME_SLICES;
-    bool partial = b->args->transposed && channels % FNN_LANES != 0; /* vectors of dy must not end behind it */
     block->dy = dy;
     block->dy_stride = out_channels;
-    if (!far && !partial) return;
-    block->dy = b->copy;
-    block->dy_stride = gemm_width(channels) + FNN_LANES;
-    for (ptrdiff_t i = 0; i < block->count; i++)
-        conv2d_copy_run(b->copy + i * block->dy_stride, dy + i * out_channels, channels);
+    block->packed = !b->args->transposed && out_channels >= FAR && unit->slices.end - unit->slices.begin >= SOME_SLICES;
+    if (block->packed) {
+        pack_tiles(dy, out_channels, channels, block->count, b->copy);
+        block->dy = b->copy;
+        block->dy_stride = gemm_width(FNN_GEMM_ROWS);
+    } else if (b->args->transposed && channels % FNN_LANES != 0) {
+        block->dy = b->copy;
+        block->dy_stride = gemm_width(channels) + FNN_LANES;
+        for (ptrdiff_t i = 0; i < block->count; i++)
+            conv2d_copy_run(b->copy + i * block->dy_stride, dy + i * out_channels, channels);
+    }
 }
 
-/* dbias of a unit, over one block. */
-static void sum_bias(const struct unit *unit, const struct pixel_block *block, bool first) {
-    const ptrdiff_t count = unit->rows.end - unit->rows.begin;
-    float *dbias = unit->dbias + unit->rows.begin;
-    for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
-        ptrdiff_t lanes = fnn_min(count - j, FNN_LANES);
-        vec sum = vec_zero();
-        for (ptrdiff_t i = 0; i < block->count; i++)
-            sum = vec_add(sum, vec_load_partial(block->dy + i * block->dy_stride + j, lanes));
-        if (!first) sum = vec_add(vec_load_partial(dbias + j, lanes), sum);
-        vec_store_partial(dbias + j, sum, lanes);
-    }
+/* Asks for this tile's share of the gradients of the next block. */
+static void fetch_share(const struct backward_weight *b, const struct unit *unit, struct pixel_block *block) {
+    enum { LINE = 16 }; /* floats */
+    const ptrdiff_t begin = block->share * block->next_count / block->shares;
+    const ptrdiff_t end = ++block->share * block->next_count / block->shares;
+    for (ptrdiff_t i = block->next_first + begin; i < block->next_first + end; i++)
+        for (ptrdiff_t k = unit->rows.begin; k < unit->rows.end; k += LINE)
+            __builtin_prefetch(b->args->dy + i * b->geometry.out_channels + k, 0, 2);
 }
 
 /* One slice of one block: rows of dw are output channels, tile by tile. */
 static void multiply_slice(const struct backward_weight *b, const struct unit *unit, const struct slice *slice,
-                           const struct pixel_block *block, bool first) {
+                           struct pixel_block *block, bool first) {
     const ptrdiff_t rows = unit->rows.end - unit->rows.begin, tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
     struct gemm_outer tile = {
         .a_stride = block->dy_stride,
@@ -202,16 +218,17 @@ static void multiply_slice(const struct backward_weight *b, const struct unit *u
     };
     for (ptrdiff_t i = 0; i < tiles; i++) {
         ptrdiff_t k = i * rows / tiles;
-        tile.a = block->dy + k;
+        tile.a = block->dy + (block->packed ? i * block->count * block->dy_stride : k);
         tile.row_count = (i + 1) * rows / tiles - k;
         tile.y = unit->dw + (unit->rows.begin + k) * b->columns + slice->column;
+        fetch_share(b, unit, block);
         FNN_FUNCTION(gemm_outer)(&tile);
     }
 }
 
 /* The same, rows of the product are columns of dw: element (column, k) stands at [group][column][k]. */
 static void multiply_slice_transposed(const struct backward_weight *b, const struct unit *unit,
-                                      const struct slice *slice, const struct pixel_block *block, bool first) {
+                                      const struct slice *slice, struct pixel_block *block, bool first) {
     const ptrdiff_t outputs = b->group_out_channels, k = unit->rows.begin - unit->group * outputs;
     struct gemm_outer tile = {
         .a = b->strips + slice->at,
@@ -227,33 +244,44 @@ static void multiply_slice_transposed(const struct backward_weight *b, const str
         tile.b_first = j;
         tile.columns = fnn_min(unit->rows.end - unit->rows.begin - j, FNN_GEMM_COLUMNS);
         tile.y = dw + j;
+        fetch_share(b, unit, block);
         FNN_FUNCTION(gemm_outer)(&tile);
+    }
+}
+
+/* Some slices of one block. */
+static void multiply_slices(const struct backward_weight *b, const struct unit *unit, const struct slicing *slicing,
+                            struct fnn_range slices, struct pixel_block *block, bool first) {
+    for (ptrdiff_t i = slices.begin; i < slices.end; i++) {
+        const struct slice slice = slice_at(b, slicing, i);
+        if (b->args->transposed)
+            multiply_slice_transposed(b, unit, &slice, block, first);
+        else
+            multiply_slice(b, unit, &slice, block, first);
     }
 }
 
 /* Everything that the slices of a unit get from one block of pixels. */
 static void add_block(const struct backward_weight *b, const struct unit *unit, bool first, struct pixel_block *block) {
-    const bool transposed = b->args->transposed;
+    const ptrdiff_t rows = unit->rows.end - unit->rows.begin, slices = unit->slices.end - unit->slices.begin;
     ptrdiff_t done = 0; /* slices of the channel blocks gone by */
+    block->share = 0;
+    block->shares = slices * fnn_ceil_div(rows, b->args->transposed ? FNN_GEMM_COLUMNS : FNN_GEMM_ROWS);
     find_gradient(b, unit, block);
-    if (unit->slices.begin == 0 && unit->dbias) sum_bias(unit, block, first);
+    if (unit->slices.begin == 0 && unit->dbias)
+        sum_rows(b->args->dy + block->first * b->geometry.out_channels, b->geometry.out_channels, block->count,
+                 unit->rows, !first, unit->dbias);
     for (ptrdiff_t c = 0; c < b->channel_blocks; c++) {
         const struct slicing slicing = slicing_of(b, c);
-        ptrdiff_t count = slices_in_block(b, c), begin = fnn_max(unit->slices.begin - done, 0);
-        ptrdiff_t end = fnn_min(unit->slices.end - done, count);
+        const ptrdiff_t count = slices_in_block(b, c);
+        const struct fnn_range range = {fnn_max(unit->slices.begin - done, 0), fnn_min(unit->slices.end - done, count)};
         done += count;
-        if (begin >= end) continue;
+        if (range.begin >= range.end) continue;
         const ptrdiff_t channel = unit->group * b->group_channels + slicing.first_channel;
         fill_strips(b, (struct fnn_range){channel, channel + slicing.channels}, block);
         for (ptrdiff_t i = 0; i < block->count; i++)
-            block->columns[i] = transposed ? block->dy + i * block->dy_stride : b->strips + block->at[i];
-        for (ptrdiff_t i = begin; i < end; i++) {
-            const struct slice slice = slice_at(b, &slicing, i);
-            if (transposed)
-                multiply_slice_transposed(b, unit, &slice, block, first);
-            else
-                multiply_slice(b, unit, &slice, block, first);
-        }
+            block->columns[i] = b->args->transposed ? block->dy + i * block->dy_stride : b->strips + block->at[i];
+        multiply_slices(b, unit, &slicing, range, block, first);
     }
 }
 
@@ -275,6 +303,9 @@ static void run_unit(const struct backward_weight *b, ptrdiff_t index, struct fn
     struct pixel_block block;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         find_block(b, rows, i, blocks, &block);
+        block.next_first = block.first + block.count;
+        block.next_count = fnn_min(b->rows * b->geometry.out_width - block.next_first, block.count);
+        if (b->geometry.groups > 1) block.next_count = 0; /* a line holds several groups */
         add_block(b, &unit, i == 0, &block);
     }
 }

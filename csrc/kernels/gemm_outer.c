@@ -1,5 +1,6 @@
 /* The register tile of gemm_outer.h. */
 #include "gemm_outer.h"
+#include "lanes.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -40,7 +41,7 @@ ALWAYS_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors
         for (int v = 0; v < vectors; v++) {
             float *y = tile->y + i * tile->y_stride + v * FNN_LANES;
             ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
-            vec_store_partial(y, tile->accumulate ? vec_add(vec_load_partial(y, lanes), sum[i][v]) : sum[i][v], lanes);
+            store_lanes(y, tile->accumulate ? vec_add(load_lanes(y, lanes), sum[i][v]) : sum[i][v], lanes);
         }
     }
 }

@@ -15,6 +15,7 @@
  */
 #include "gemm_blocked.h"
 #include "linear.h"
+#include "partial_sums.h"
 
 void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
     if (linear_is_transposed(args->batch, args->out_channels)) {
@@ -77,8 +78,8 @@ void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_ar
 static void sum_bias(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
     const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * FNN_LANES, team);
     for (ptrdiff_t n = 0; n == 0 || n < args->batch; n += GEMM_DEPTH_BLOCK)
-        linear_sum_rows(args->dy + n * args->out_channels, args->out_channels,
-                        fnn_min(args->batch - n, GEMM_DEPTH_BLOCK), range, n > 0, args->dbias);
+        sum_rows(args->dy + n * args->out_channels, args->out_channels, fnn_min(args->batch - n, GEMM_DEPTH_BLOCK),
+                 range, n > 0, args->dbias);
 }
 
 void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,

@@ -3,7 +3,6 @@
 #define FASTNN_LINEAR_H
 
 #include "gemm.h"
-#include "lanes.h"
 
 enum {
     /* at most this many rows: stream the weights */
@@ -20,28 +19,6 @@ enum {
     LINEAR_WEIGHT_ROWS = FNN_GEMM_ROWS >= 14 ? 16 : 1,
     LINEAR_STREAM_STORES = 1 << 23 /* gradients of this many floats and more are written past the caches */
 };
-
-/* sums[k] (+)= sum over n < rows of dy[n*stride + k] for columns [begin, end), some vectors side by side: what one
- * line holds is used at once. */
-static inline void linear_sum_rows(const float *dy, ptrdiff_t stride, ptrdiff_t rows, struct fnn_range columns,
-                                   bool accumulate, float *sums) {
-    enum { VECTORS = 4 };
-    for (ptrdiff_t k = columns.begin; k < columns.end; k += VECTORS * FNN_LANES) {
-        vec sum[VECTORS];
-        for (int v = 0; v < VECTORS; v++) sum[v] = vec_zero();
-        for (ptrdiff_t n = 0; n < rows; n++)
-            for (int v = 0; v < VECTORS; v++) {
-                const ptrdiff_t j = k + v * FNN_LANES;
-                if (j < columns.end)
-                    sum[v] = vec_add(sum[v], load_lanes(dy + n * stride + j, lanes_left(columns.end - j)));
-            }
-        for (int v = 0; v < VECTORS; v++) {
-            const ptrdiff_t j = k + v * FNN_LANES, lanes = lanes_left(columns.end - j);
-            if (j >= columns.end) break;
-            store_lanes(sums + j, accumulate ? vec_add(load_lanes(sums + j, lanes), sum[v]) : sum[v], lanes);
-        }
-    }
-}
 
 /* Whether the forward pass is the transposed product: linear_transposed.c. */
 static inline bool linear_is_transposed(ptrdiff_t batch, ptrdiff_t out_channels) {

@@ -198,8 +198,8 @@ static void run_chunk(const struct tall *t, ptrdiff_t chunk, struct fnn_range sl
         block.accumulate = i > 0;
         multiply_block(t, &block);
         if (block.sums)
-            linear_sum_rows(args->dy + block.first * args->out_channels, args->out_channels, block.depth,
-                            (struct fnn_range){0, args->out_channels}, block.accumulate, block.sums);
+            sum_rows(args->dy + block.first * args->out_channels, args->out_channels, block.depth,
+                     (struct fnn_range){0, args->out_channels}, block.accumulate, block.sums);
     }
 }
 

@@ -1,10 +1,33 @@
-/* Parts of a sum, [part][stride], added in order: total[i] = parts[0][i] + parts[1][i] + ... |error| <= gamma_count * sum |parts|. */
+/* Sums in the order of their terms: of a matrix's rows, and of the parts of a sum, [part][stride]. n terms: |error| <= gamma_n * the
+ * sum of their magnitudes. */
 #ifndef FASTNN_PARTIAL_SUMS_H
 #define FASTNN_PARTIAL_SUMS_H
 
-#include "kernel.h"
+#include "lanes.h"
 
-/* Elements [begin, end) of the total. */
+/* sums[k] (+)= sum over n < rows of dy[n*stride + k] for columns [begin, end), some vectors side by side: what one
+ * line holds is used at once. */
+static inline void sum_rows(const float *dy, ptrdiff_t stride, ptrdiff_t rows, struct fnn_range columns,
+                            bool accumulate, float *sums) {
+    enum { VECTORS = 4 };
+    for (ptrdiff_t k = columns.begin; k < columns.end; k += VECTORS * FNN_LANES) {
+        vec sum[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sum[v] = vec_zero();
+        for (ptrdiff_t n = 0; n < rows; n++)
+            for (int v = 0; v < VECTORS; v++) {
+                const ptrdiff_t j = k + v * FNN_LANES;
+                if (j < columns.end)
+                    sum[v] = vec_add(sum[v], load_lanes(dy + n * stride + j, lanes_left(columns.end - j)));
+            }
+        for (int v = 0; v < VECTORS; v++) {
+            const ptrdiff_t j = k + v * FNN_LANES, lanes = lanes_left(columns.end - j);
+            if (j >= columns.end) break;
+            store_lanes(sums + j, accumulate ? vec_add(load_lanes(sums + j, lanes), sum[v]) : sum[v], lanes);
+        }
+    }
+}
+
+/* total[i] = parts[0][i] + parts[1][i] + ... for elements [begin, end). */
 static inline void add_parts(const float *parts, ptrdiff_t count, ptrdiff_t stride, struct fnn_range range,
                              float *total) {
     for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {

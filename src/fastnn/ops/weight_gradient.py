@@ -79,13 +79,15 @@ class WeightGradient:
     def stride(self) -> int:
         """Floats of workspace for each thread: a block of strips, and a copy of a block of dy."""
         a, lanes, (channels, outputs) = self.arguments, self.facts.lanes, self.group_sizes
+        outputs = min(outputs, ROW_BLOCK)
+        packed = _ceil_div(outputs, self.facts.gemm_rows) * _round_up(self.facts.gemm_rows, lanes)
         channels = min(channels, CHANNEL_BLOCK)
         pixel = _round_up(channels, lanes) + lanes if self.by_tap else channels
         longest = _ceil_div(a["out_width"], max(_ceil_div(a["out_width"], PIXEL_BLOCK), 1))
         span = (longest - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
         strip = a["kernel_height"] * (_round_up(span * pixel, lanes) + lanes)
         rows = max(min(PIXEL_BLOCK // longest, STRIP_BLOCK // strip), 1)
-        return rows * strip + PIXEL_BLOCK * (_round_up(min(outputs, ROW_BLOCK), lanes) + lanes)
+        return rows * strip + PIXEL_BLOCK * max(_round_up(outputs, lanes) + lanes, packed)
 
     @property
     def workspace(self) -> int:
