@@ -15,7 +15,8 @@
  * D = min(depth, GEMM_DEPTH_BLOCK) + blocks (twice the first term on the scalar ISA), and one rounding for the bias; the bits are
  * the same for any team.
  *
- * A large y that is written in one go, its depth being one block, goes past the caches (lanes.h).
+ * A large y that is written in one go, its depth being one block, goes past the caches (lanes.h), tile by tile: pieces of rows as
+ * long as a block of columns.
  *
  * Source: Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); Van Zee & van de Geijn, "BLIS" (2015).
  */

@@ -6,9 +6,9 @@
  * outputs each, whose weights stay in registers while all rows pass (linear_update.h). dy, the small operand, is packed by the
  * whole team: for each FNN_GEMM_ROWS outputs their dy of all rows, side by side.
  *
- * The sum over k is cut into equal blocks of at most LINEAR_DEPTH_BLOCK steps (in whole FNN_GEMM_ROWS) by its length alone; each is summed in order,
- * one fused multiply-add a step, and the sums of the blocks are added in order: |error| <= gamma_D * sum |dy||w|,
- * D = min(K, LINEAR_DEPTH_BLOCK) + blocks (twice the first term on the scalar ISA).
+ * The sum over k is cut into ceil(K / LINEAR_DEPTH_BLOCK) equal blocks (in whole FNN_GEMM_ROWS) by its length alone; each is summed in
+ * order, one fused multiply-add a step, and the sums of the blocks are added in order: |error| <= gamma_D * sum |dy||w|,
+ * D = min(K, LINEAR_DEPTH_BLOCK + FNN_GEMM_ROWS) + blocks (twice the first term on the scalar ISA).
  *
  * workspace: N * K floats, rounded up to FNN_LANES, and workspace_stride = LINEAR_DATA_SUMS for each thread. N <= LINEAR_DATA_ROWS.
  * Parallel over columns; a sum is never cut by a share.

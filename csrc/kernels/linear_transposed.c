@@ -7,9 +7,10 @@
  * the group's weights, which stays in the first-level cache, meets all panels while the weights of the next block are asked for;
  * the sums stand in a scratch of GROUP x batch floats, and are transposed into y at the end.
  *
- * The sum over c is cut into equal blocks of at most LINEAR_DEPTH_BLOCK steps (in whole lines of 16) by its length alone; each block is
- * summed in order, one fused multiply-add a step, and the sums of the blocks are added in order: |error| <= gamma_D * sum |x||w|,
- * D = min(C, LINEAR_DEPTH_BLOCK) + blocks (twice the first term on the scalar ISA), and one rounding for the bias.
+ * The sum over c is cut into equal blocks of at most LINEAR_DEPTH_BLOCK steps (in whole lines of 16) by its length alone; each
+ * block is summed in order, one fused multiply-add a step, and the sums of the blocks are added in order:
+ * |error| <= gamma_D * sum |x||w|, D = min(C, LINEAR_DEPTH_BLOCK) + blocks (twice the first term on the scalar ISA), and one
+ * rounding for the bias.
  *
  * workspace: C * up floats, and workspace_stride = GROUP * up for each thread, up = N rounded up to FNN_LANES.
  * Parallel over outputs; a sum is never cut by a share.

@@ -22,9 +22,9 @@ TRANSPOSED_GROUP = 4
 """Of csrc/kernels/linear_transposed.c: register tiles' rows in a group of outputs."""
 
 PACKED_ROWS, PACKED_ROWS_TALL = 4, 17
-"""Rows from which on a product with weights that do not change is worth packing them once; until then they are streamed as they
-stand (csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall. By measurement on AVX2; on AVX-512
-it is where streaming ends."""
+"""Rows from which on a product with weights that do not change is worth packing them once, where it is not the transposed one.
+Until then they are streamed as they stand (csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall.
+By measurement on AVX2; on AVX-512 it is where streaming ends."""
 
 TALL = 8
 """Rows of a tile that are many in this sense."""
