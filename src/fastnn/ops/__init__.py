@@ -9,6 +9,7 @@ from . import (  # noqa: F401
     elementwise,
     embedding,
     fold,
+    inverted_residual,
     linear,
     loss,
     loss_elementwise,

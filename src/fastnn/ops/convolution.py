@@ -106,7 +106,7 @@ def geometry_of(x: Shape, weight: Shape, attributes: dict[str, Any]) -> Geometry
     return Geometry(x, weight, stride, padding, dilation, groups, attributes.get("positions"))
 
 
-def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
+def check_shapes(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
     if len(x) != 4 or len(weight) != 4:
         raise ValueError(f"conv2d: input (N, C, H, W) and weight (K, C/groups, R, S) have 4 axes, not {x} and {weight}")
     if min(g.stride) < 1 or min(g.dilation) < 1 or min(g.padding) < 0:
@@ -134,7 +134,7 @@ def _check(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
         )
 
 
-def _packed(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
+def packed_weight(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
     """The weight in the panels that the forward, or the backward data, kernel reads (csrc/kernels/conv2d_pack.c)."""
     columns, depth = (g.weight[1], g.weight[0] // g.groups) if backward else (g.weight[0] // g.groups, g.weight[1])
     taps = g.weight[2] * g.weight[3]
@@ -185,7 +185,7 @@ def _spread(
     steps.step("conv2d_spread_backward_data", g.work(steps.facts), **more, **arguments)
 
 
-def _packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
+def packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
     arguments = {k: g.arguments[k] for k in ("channels", "kernel_height", "kernel_width")}
     name = "conv2d_depthwise_pack"
     return steps.prepared(weight, name, weight.spec.size, name, weight.spec.size / 2, **arguments)
@@ -209,7 +209,7 @@ class Convolution(Op):
     ) -> Spec:  # fmt: skip
         geometry = geometry_of(x.shape, weight.shape, attributes)
         bias = more[0].shape if len(more) > has_residual else None
-        _check(x.shape, weight.shape, bias, geometry)
+        check_shapes(x.shape, weight.shape, bias, geometry)
         n, k, p, q = geometry.y
         return Spec((n, k, p // 2, q // 2) if pool else geometry.y)
 
@@ -263,7 +263,7 @@ class Convolution(Op):
         planar = node.attributes.get("planar", False)
         if planar and not _runs_on_strips(steps, g, weight):
             x, planar = channels_last(x, steps), False
-        panels = partial(_packed, steps, weight, g, backward=False)
+        panels = partial(packed_weight, steps, weight, g, backward=False)
         if moments is not None and g.is_pointwise:
             sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
             arrays = {"x": steps.pointer(x), "bias": steps.pointer(bias), "y": steps.pointer(y)}
@@ -286,7 +286,7 @@ class Convolution(Op):
             "activation": activation,
         }
         if g.is_depthwise:
-            arguments["packed"] = _packed_depthwise(steps, weight, g)
+            arguments["packed"] = packed_depthwise(steps, weight, g)
             steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, **taken, **arguments, **g.arguments)
             return
         arguments["packed"] = panels()
@@ -319,7 +319,7 @@ def lower_input_gradient(
     `sums`: arguments of the kernels that take sums of dx (convolution_moments.py).
     """
     if sums is not None and g.is_pointwise:
-        packed, residuals = _packed(steps, weight, g, backward=True), steps.pointer(residual)
+        packed, residuals = packed_weight(steps, weight, g, backward=True), steps.pointer(residual)
         sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
         arrays = {"dy": steps.pointer(dy), "packed": packed, "residual": residuals, "dx": steps.pointer(dx)}
         steps.step("conv2d_pointwise_sums", g.work(steps.facts), **arrays, **sums, **sizes)
@@ -335,17 +335,17 @@ def lower_input_gradient(
         _spread(steps, g, g.arguments, False, dy, weight, dx, **arguments)
         return
     if g.stride == (1, 1) and not g.is_depthwise and uses_strips(turned := rotated(g.arguments), steps.facts):
-        packed = _packed(steps, weight, g, backward=True, turned=True)
+        packed = packed_weight(steps, weight, g, backward=True, turned=True)
         arguments |= {"x": steps.pointer(dy), "packed": packed, "y": steps.pointer(dx)}
         _strip(steps, g.work(steps.facts), turned, **arguments)
         return
     arguments |= {"dy": steps.pointer(dy), "dx": steps.pointer(dx), **g.arguments}
     if g.is_depthwise:
-        packed = _packed_depthwise(steps, weight, g)
+        packed = packed_depthwise(steps, weight, g)
         arguments |= _normalization(steps) if sums is None else sums
         steps.step("conv2d_depthwise_backward_data", g.work(steps.facts) * 4, packed=packed, **arguments)
     else:
-        packed = _packed(steps, weight, g, backward=True)
+        packed = packed_weight(steps, weight, g, backward=True)
         steps.step("conv2d_backward_data", g.work(steps.facts), packed=packed, **arguments)
 
 

@@ -10,6 +10,7 @@ from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
 from .fold_batch_norm import fold_batch_norm
 from .fold_flatten import fold_flatten
+from .fuse_inverted_residuals import fuse_inverted_residuals
 from .fuse_pooling import fuse_pooling
 from .read_planes import read_planes
 
@@ -19,6 +20,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fold_flatten,
     fuse_epilogues,
     fuse_activation_gradients,
+    fuse_inverted_residuals,
     read_planes,
     fuse_pooling,
     take_moments,

@@ -260,6 +260,34 @@ def _convolution_normalized(generator: np.random.Generator) -> list[Figure]:
     ]
 
 
+class _InvertedResidual(nn.Module):
+    """Its inputs as an inverted residual block."""
+
+    def forward(self, x: Any, *inputs: Any) -> Any:  # type: ignore[override]
+        names = tuple(f"{prefix}{name}" for prefix in ("expand_", "depthwise_", "") for name in ("weight", "bias"))
+        activations = ("relu6", "relu6", None)
+        return x.graph.record(
+            "inverted_residual", x, *inputs, given=names, activations=activations, stride=(2, 1), padding=(1, 1, 1, 1)
+        )
+
+
+def _inverted_residual(generator: np.random.Generator) -> list[Figure]:
+    """The block in one step, and what its terms amount to."""
+    shapes = [(2, 19, 9, 8), (37, 19, 1, 1), (37,), (37, 1, 3, 3), (37,), (21, 37, 1, 1), (21,)]
+    arrays = [_normal(generator, *shape) for shape in shapes]
+
+    def block(
+        limit: float, x: Array, e: Array, expand: Array, d: Array, depthwise: Array, w: Array, bias: Array
+    ) -> Array:
+        e = np.clip(reference.conv2d(x, e, expand), 0, limit)
+        d = np.clip(reference.conv2d(e, d, depthwise, stride=(2, 1), padding=1, groups=37), 0, limit)
+        return reference.conv2d(d, w, bias)
+
+    exact = _double(arrays)
+    scale = float(block(math.inf, *(np.abs(array) for array in exact)).max())
+    return [Figure("result", _InvertedResidual()(*arrays), block(6, *exact), 19 + 9 + 37 + 8, scale)]
+
+
 def _optimizer(name: str, **options: Any) -> Check:
     """Three training steps of a linear layer, the update in one call, against the reference's update rule."""
 
@@ -315,6 +343,7 @@ CHECKS: dict[str, Check] = {
     "conv2d grouped": _convolution((2, 12, 8, 7), 18, 3, groups=3),
     "conv2d depthwise": _convolution((2, 21, 9, 8), 21, 3, padding=1, groups=21),
     "conv2d depthwise strided": _convolution((2, 21, 9, 8), 21, 3, stride=2, padding=1, groups=21),
+    "inverted residual": _inverted_residual,
     "conv_transpose2d": _function(
         "conv_transpose2d", [(2, 19, 6, 5), (19, 7, 4, 4), (7,)], 308, (0, 1), stride=2, padding=1
     ),
