@@ -21,10 +21,11 @@ DATA_ROWS, DATA_ROWS_TALL, DATA_SUMS = 8, 16, 4096
 TRANSPOSED_GROUP = 4
 """Of csrc/kernels/linear_transposed.c: register tiles' rows in a group of outputs."""
 
-PACKED_ROWS, PACKED_ROWS_TALL = 4, 17
-"""Rows from which on a product with weights that do not change is worth packing them once, where it is not the transposed one.
-Until then they are streamed as they stand (csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall.
-By measurement on AVX2; on AVX-512 it is where streaming ends."""
+PACKED_ROWS, PACKED_ROWS_TALL, PACKED_SIZE = 4, 17, 1 << 22
+"""Rows from which on a product with weights that do not change is worth packing them once, and weights so many that it is not
+where the product is the transposed one: they come from memory. With fewer rows they are streamed as they stand
+(csrc/kernels/linear_stream.c), which pays for more rows where register tiles are tall. By measurement on AVX2; on AVX-512 it is
+where streaming ends."""
 
 TALL = 8
 """Rows of a tile that are many in this sense."""
@@ -134,7 +135,8 @@ class Linear(_Product):
             **sizes,
         }
         rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
-        if steps.is_fixed(weight) and sizes["batch"] >= rows and not _is_transposed(sizes, steps.facts):
+        stands = weight.spec.size >= 4 * PACKED_SIZE and _is_transposed(sizes, steps.facts)
+        if steps.is_fixed(weight) and sizes["batch"] >= rows and not stands:
             _lower_packed(steps, weight, sizes, arguments)
             return
         workspace = _forward_workspace(steps, sizes)
