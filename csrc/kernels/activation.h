@@ -62,7 +62,7 @@ enum { ACTIVATION_BLOCK = 1024 };
 
 /* exp(x) * (exp(x) + 2): with it tanh(log(1 + exp(x))) = m / (m + 2). At x = 20 that quotient is 1. */
 FNN_INLINE vec mish_term(vec e) { return vec_mul(e, vec_add(e, vec_set1(2.0f))); }
-FNN_INLINE vec mish_exponential(vec x) { return vec_exp(vec_min(vec_set1(20.0f), x)); }
+FNN_INLINE vec mish_exponential(vec x) { return vec_exp_below_88(vec_min(vec_set1(20.0f), x)); }
 
 /* sqrt(8/pi) * (x + 0.044715 x^3) */
 FNN_INLINE vec gelu_tanh_argument(vec x) {

@@ -18,7 +18,7 @@ FNN_INLINE vec leaky_relu(const struct activation *p, vec dy, vec x) {
 }
 
 FNN_INLINE vec elu(const struct activation *p, vec dy, vec x) {
-    vec slope = vec_mul(vec_mul(p->a, p->c), vec_exp(vec_mul(p->c, vec_min(vec_zero(), x))));
+    vec slope = vec_mul(vec_mul(p->a, p->c), vec_exp_below_88(vec_mul(p->c, vec_min(vec_zero(), x))));
     return vec_mul(vec_mul(p->b, dy), vec_select(vec_less(vec_zero(), x), vec_set1(1.0f), slope));
 }
 

@@ -58,8 +58,7 @@ FNN_INLINE vec mish(const struct activation *p, vec x) {
 
 FNN_INLINE vec gelu(const struct activation *p, vec x) {
     (void)p;
-    vec bell;
-    return vec_mul(x, vec_normal_cdf(x, &bell));
+    return vec_gelu(x);
 }
 
 FNN_INLINE vec gelu_tanh(const struct activation *p, vec x) {

@@ -9,7 +9,8 @@
 
 #include "lanes.h"
 
-enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 * FNN_LANES }; /* words of one call, a multiple of 4 elements a lane */
+/* Words that are made at a time, and words within whose aligned blocks the low word of the counter does not overflow. */
+enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 * FNN_LANES, PHILOX_BLOCK = 1024 };
 
 #define PHILOX_MULTIPLIER0 0xD2511F53u
 #define PHILOX_MULTIPLIER1 0xCD9E8D57u
@@ -39,53 +40,72 @@ static inline uint32_t keep_threshold(double probability) {
     return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
 }
 
-FNN_INLINE void philox_round(const ivec keys[2], ivec *c0, ivec *c1, ivec *c2, ivec *c3) {
-    ivec high0 = ivec_set1(0), high1 = ivec_set1(0);
-    ivec low0 = ivec_mul_wide(*c0, ivec_set1(PHILOX_MULTIPLIER0), &high0);
-    ivec low1 = ivec_mul_wide(*c2, ivec_set1(PHILOX_MULTIPLIER1), &high1);
-    *c0 = ivec_xor(ivec_xor(high1, *c1), keys[0]);
-    *c2 = ivec_xor(ivec_xor(high0, *c3), keys[1]);
-    *c1 = low1;
-    *c3 = low0;
+/* The state of FNN_LANES counters between two rounds. */
+struct philox_state {
+    wide c0, c1, c2, c3;
+};
+
+FNN_INLINE void philox_round(const ivec keys[2], struct philox_state *at) {
+    wide high0, high1;
+    wide low0 = wide_multiply(at->c0, ivec_set1(PHILOX_MULTIPLIER0), &high0);
+    wide low1 = wide_multiply(at->c2, ivec_set1(PHILOX_MULTIPLIER1), &high1);
+    at->c0 = wide_xor(high1, at->c1, keys[0]);
+    at->c2 = wide_xor(high0, at->c3, keys[1]);
+    at->c1 = low1;
+    at->c3 = low0;
 }
 
-/* words[w] lane l = output word w for counter first + l. Half of what the first two rounds compute is the same in every
- * lane, unless the low word of the counter overflows among them. */
-FNN_INLINE void philox_counters(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
-    ivec base = ivec_set1((uint32_t)first), c0 = ivec_add(base, ivec_iota()), c1, c2, c3;
-    if ((uint32_t)first <= 0xffffffffu - (FNN_LANES - 1)) {
-        uint64_t product1 = (uint64_t)PHILOX_MULTIPLIER1 * stream->step; /* of the first round */
-        uint32_t same0 = (uint32_t)(product1 >> 32) ^ (uint32_t)(first >> 32) ^ stream->key_low;
-        uint64_t product0 = (uint64_t)PHILOX_MULTIPLIER0 * same0; /* of the second */
-        ivec high = ivec_set1(0), low = ivec_mul_wide(c0, ivec_set1(PHILOX_MULTIPLIER0), &high);
-        c2 = ivec_xor(ivec_xor(high, ivec_set1(stream->layer)), stream->keys[0][1]);
-        c1 = ivec_mul_wide(c2, ivec_set1(PHILOX_MULTIPLIER1), &high);
-        c0 = ivec_xor(ivec_xor(high, ivec_set1((uint32_t)product1)), stream->keys[1][0]);
-        c2 = ivec_xor(ivec_xor(low, ivec_set1((uint32_t)(product0 >> 32))), stream->keys[1][1]);
-        c3 = ivec_set1((uint32_t)product0);
-    } else {
-        ivec carry = ivec_select(ivec_less(c0, base), ivec_set1(1), ivec_set1(0));
-        c1 = ivec_add(ivec_set1((uint32_t)(first >> 32)), carry);
-        c2 = ivec_set1(stream->step), c3 = ivec_set1(stream->layer);
-        philox_round(stream->keys[0], &c0, &c1, &c2, &c3);
-        philox_round(stream->keys[1], &c0, &c1, &c2, &c3);
-    }
+/* What the first two rounds compute of the high word of the counter and of the step, the same for all counters of a block. */
+struct philox_prefix {
+    ivec first2, second0, second2;
+    wide second3;
+};
+
+/* For the block of words that `first` lies in. */
+static inline struct philox_prefix philox_prefix(const struct philox_stream *stream, uint64_t first) {
+    uint32_t counter_high = (uint32_t)(first >> 34);
+    uint64_t product1 = (uint64_t)PHILOX_MULTIPLIER1 * stream->step; /* of the first round */
+    uint32_t first0 = (uint32_t)(product1 >> 32) ^ counter_high ^ stream->key_low;
+    uint64_t product0 = (uint64_t)PHILOX_MULTIPLIER0 * first0; /* of the second */
+    return (struct philox_prefix){ivec_xor(ivec_set1(stream->layer), stream->keys[0][1]),
+                                  ivec_xor(ivec_set1((uint32_t)product1), stream->keys[1][0]),
+                                  ivec_xor(ivec_set1((uint32_t)(product0 >> 32)), stream->keys[1][1]),
+                                  wide_from_ivec(ivec_set1((uint32_t)product0))};
+}
+
+/* Output words c0 to c3 for the counters whose low words are given. */
+FNN_INLINE struct philox_state philox_counters(const struct philox_stream *stream, const struct philox_prefix *prefix,
+                                               ivec low_words) {
+    struct philox_state at = {.c3 = prefix->second3};
+    wide high, low = wide_multiply(wide_from_ivec(low_words), ivec_set1(PHILOX_MULTIPLIER0), &high);
+    at.c1 = wide_multiply(wide_xor_each(high, prefix->first2), ivec_set1(PHILOX_MULTIPLIER1), &high);
+    at.c0 = wide_xor_each(high, prefix->second0);
+    at.c2 = wide_xor_each(low, prefix->second2);
 #pragma GCC unroll 8
-    for (int round = 2; round < PHILOX_ROUNDS; round++) philox_round(stream->keys[round], &c0, &c1, &c2, &c3);
-    words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
+    for (int round = 2; round < PHILOX_ROUNDS; round++) philox_round(stream->keys[round], &at);
+    return at;
 }
 
-/* words[v] lane l = word `first` + v * FNN_LANES + l of the stream; first is a multiple of 4. */
-FNN_INLINE void philox_words(const struct philox_stream *stream, uint64_t first, ivec words[4]) {
-    ivec out[4];
-    philox_counters(stream, first >> 2, out);
-    vec w0 = vec_from_bits(out[0]), w1 = vec_from_bits(out[1]), w2 = vec_from_bits(out[2]), w3 = vec_from_bits(out[3]);
-    vec even_low = vec_interleave_low(w0, w2), odd_low = vec_interleave_low(w1, w3);
-    vec even_high = vec_interleave_high(w0, w2), odd_high = vec_interleave_high(w1, w3);
-    words[0] = ivec_from_float_bits(vec_interleave_low(even_low, odd_low));
-    words[1] = ivec_from_float_bits(vec_interleave_high(even_low, odd_low));
-    words[2] = ivec_from_float_bits(vec_interleave_low(even_high, odd_high));
-    words[3] = ivec_from_float_bits(vec_interleave_high(even_high, odd_high));
+/* even[v] lane l = word `first` + 2 * (v * FNN_LANES + l) of the stream, odd[v] the word after it. first is a multiple of PHILOX_WORDS
+ * in the block whose prefix is given. */
+FNN_INLINE void philox_pairs(const struct philox_stream *stream, const struct philox_prefix *prefix, uint64_t first,
+                             ivec even[2], ivec odd[2]) {
+    ivec counters = ivec_add(ivec_set1((uint32_t)(first >> 2)), ivec_iota());
+    struct philox_state out = philox_counters(stream, prefix, counters);
+    wide_interleave(out.c0, out.c2, even);
+    wide_interleave(out.c1, out.c3, odd);
+}
+
+/* words[v] lane l = word `first` + v * FNN_LANES + l of the stream, likewise. */
+FNN_INLINE void philox_words(const struct philox_stream *stream, const struct philox_prefix *prefix, uint64_t first,
+                             ivec words[4]) {
+    ivec even[2], odd[2];
+    philox_pairs(stream, prefix, first, even, odd);
+    for (int v = 0; v < 2; v++) {
+        vec a = vec_from_bits(even[v]), b = vec_from_bits(odd[v]);
+        words[2 * v] = ivec_from_float_bits(vec_interleave_low(a, b));
+        words[2 * v + 1] = ivec_from_float_bits(vec_interleave_high(a, b));
+    }
 }
 
 #endif

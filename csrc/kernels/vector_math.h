@@ -4,26 +4,32 @@
  *   vec_exp         1.01 / 0.98    overflow gives infinity; exp(-inf) = 0
  *   vec_log         0.81 / 0.82    log(0) = -inf, log of a negative number is NaN, log(inf) = inf
  *   vec_expm1       1.53 / 1.62    arguments up to 88
- *   vec_log1p       1.25 / 1.25    arguments from 0 to 1, NaN gives anything
+ *   vec_log1p       1.04 / 1.29    arguments from 0 to 1, NaN gives anything
  *   vec_sigmoid     2.50 / 2.50    below 2^-125 it may be 0
  *   vec_tanh        4.6 / 5.5    never above 1, and 1 from 9.02 on
- *   vec_softplus    1.97 / 1.97
+ *   vec_softplus    1.97 / 2.1
  *   vec_normal_cdf  6.1 / 6.3
  *
  * Else NaN gives NaN. exp, log: polynomials of the Cephes library's reduction intervals (S. Moshier, "Methods and Programs for
- * Mathematical Functions", 1989), coefficients rounded to float32; tanh, normal_cdf: own fits. */
+ * Mathematical Functions", 1989), coefficients rounded to float32; log1p, tanh, normal_cdf: own fits. */
 #ifndef FASTNN_KERNELS_VECTOR_MATH_H
 #define FASTNN_KERNELS_VECTOR_MATH_H
 
 #include "lanes.h"
 
-/* 2^n for -126 <= n <= 127. */
-FNN_INLINE vec vec_power_of_two(ivec n) { return vec_from_bits(ivec_shift_left(ivec_add(n, ivec_set1(127)), 23)); }
-
 /* a * b rounded to a whole number, below 2^22: adding 1.5 * 2^23 leaves no room for a fraction. */
 FNN_INLINE vec vec_round_product(vec a, vec b) {
     const vec limit = vec_set1(12582912.0f);
     return vec_sub(vec_fma(a, b, limit), limit);
+}
+
+/* n = a * b rounded to a whole number from -127 to 127; *power receives 2^n, 0 for n = -127: the exponent n + 127 stands in the low
+ * bits of the sum. */
+FNN_INLINE vec vec_round_power(vec a, vec b, vec *power) {
+    const vec limit = vec_set1(12582912.0f + 127.0f);
+    vec sum = vec_fma(a, b, limit);
+    *power = vec_from_bits(ivec_shift_left(ivec_from_float_bits(sum), 23));
+    return vec_sub(sum, limit);
 }
 
 /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2. In pairs of terms, here and below: a short chain of dependent operations. */
@@ -34,9 +40,9 @@ FNN_INLINE vec vec_exp_polynomial(vec r, vec square) {
     return vec_fma(vec_fma(high, square, middle), square, low);
 }
 
-/* exp(x) = 2^n * exp(r), |r| <= ln(2)/2, for x <= limit (larger ones count as limit). */
-FNN_INLINE vec vec_exp_up_to(const float limit, vec x) {
-    vec clamped = vec_max(vec_set1(-104.0f), vec_min(vec_set1(limit), x)); /* keeps a NaN */
+/* exp(x) = 2^n * exp(r), |r| <= ln(2)/2 */
+FNN_INLINE vec vec_exp(vec x) {
+    vec clamped = vec_max(vec_set1(-104.0f), vec_min(vec_set1(89.0f), x)); /* keeps a NaN */
     vec n = vec_round_product(clamped, vec_set1(1.44269504f));
     vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
     r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
@@ -45,28 +51,43 @@ FNN_INLINE vec vec_exp_up_to(const float limit, vec x) {
     return vec_scale(p, n);
 }
 
-FNN_INLINE vec vec_exp(vec x) { return vec_exp_up_to(89.0f, x); }
+/* The same bits for x <= 88, where 2^n is a float: below exp(-88) as well the result is 0. */
+FNN_INLINE vec vec_exp_below_88(vec x) {
+    vec clamped = vec_max(vec_set1(-88.0f), x), power; /* keeps a NaN */
+    vec n = vec_round_power(clamped, vec_set1(1.44269504f), &power);
+    vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
+    r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
+    vec square = vec_mul(r, r);
+    vec p = vec_add(vec_fma(vec_exp_polynomial(r, square), square, r), vec_set1(1.0f));
+    return vec_mul(p, power);
+}
 
-/* log(x) = e*ln(2) + log(1 + f), sqrt(1/2) <= 1 + f < sqrt(2), for positive finite x. */
-FNN_INLINE vec vec_log_positive(vec x) {
+/* Positive finite x = 2^e * (1 + f), sqrt(1/2) <= 1 + f < sqrt(2): returns e. */
+FNN_INLINE vec vec_log_split(vec x, vec *f) {
     ivec bits = ivec_from_float_bits(x);
     ivec shifted = ivec_sub(bits, ivec_set1(0x3f3504f3u)); /* bits of sqrt(1/2) */
-    vec e = vec_from_int(ivec_shift_right_arithmetic(shifted, 23));
     ivec mantissa = ivec_add(ivec_and(shifted, ivec_set1(0x007fffffu)), ivec_set1(0x3f3504f3u));
-    vec f = vec_sub(vec_from_bits(mantissa), vec_set1(1.0f)), square = vec_mul(f, f);
-    vec p = vec_set1(7.0376836292e-2f);
-    p = vec_fma(p, f, vec_set1(-1.1514610310e-1f));
-    p = vec_fma(p, f, vec_set1(1.1676998740e-1f));
-    p = vec_fma(p, f, vec_set1(-1.2420140846e-1f));
-    p = vec_fma(p, f, vec_set1(1.4249322787e-1f));
-    p = vec_fma(p, f, vec_set1(-1.6668057665e-1f));
-    p = vec_fma(p, f, vec_set1(2.0000714765e-1f));
-    p = vec_fma(p, f, vec_set1(-2.4999993993e-1f));
-    p = vec_fma(p, f, vec_set1(3.3333331174e-1f));
+    *f = vec_sub(vec_from_bits(mantissa), vec_set1(1.0f));
+    return vec_from_int(ivec_shift_right_arithmetic(shifted, 23));
+}
+
+/* e*ln(2) + log(1 + f) */
+FNN_INLINE vec vec_log_combine(vec e, vec f) {
+    vec square = vec_mul(f, f);
+    vec p = vec_fma(vec_set1(-1.1514610310e-1f), f, vec_set1(1.1676998740e-1f));
+    p = vec_fma(vec_set1(7.0376836292e-2f), square, p);
+    p = vec_fma(p, square, vec_fma(vec_set1(-1.2420140846e-1f), f, vec_set1(1.4249322787e-1f)));
+    p = vec_fma(p, square, vec_fma(vec_set1(-1.6668057665e-1f), f, vec_set1(2.0000714765e-1f)));
+    p = vec_fma(p, square, vec_fma(vec_set1(-2.4999993993e-1f), f, vec_set1(3.3333331174e-1f)));
     vec tail = vec_mul(vec_mul(p, f), square);
     tail = vec_fma(e, vec_set1(-2.12194440e-4f), tail);
     tail = vec_fnma(square, vec_set1(0.5f), tail);
     return vec_fma(e, vec_set1(0.693359375f), vec_add(f, tail));
+}
+
+FNN_INLINE vec vec_log_positive(vec x) {
+    vec f, e = vec_log_split(x, &f);
+    return vec_log_combine(e, f);
 }
 
 FNN_INLINE vec vec_log(vec x) {
@@ -81,22 +102,23 @@ FNN_INLINE vec vec_log(vec x) {
 /* exp(x) - 1 for x <= 88 (larger ones count as 88): 2^n * (exp(r) - 1) + (2^n - 1). */
 FNN_INLINE vec vec_expm1(vec x) {
     vec clamped = vec_max(vec_set1(-30.0f), vec_min(vec_set1(88.0f), x)); /* exp(-30) - 1 rounds to -1 */
-    vec n = vec_round_product(clamped, vec_set1(1.44269504f));
+    vec power, n = vec_round_power(clamped, vec_set1(1.44269504f), &power);
     vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
     r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
     vec square = vec_mul(r, r), less_one = vec_fma(vec_exp_polynomial(r, square), square, r);
-    vec power = vec_power_of_two(ivec_from_vec(n));
     return vec_fma(power, less_one, vec_sub(power, vec_set1(1.0f)));
 }
 
-/* log(1 + u) for 0 <= u <= 1: log(w), w = 1 + u rounded, plus the part of u that the rounding lost, over w. */
+/* log(1 + u) for 0 <= u <= 1: with s = u / (2 + u) it is 2 artanh(s) = u - s * (u - r), r = s^2 * p(s^2). The last subtraction
+ * takes off less than half of u. p: a minimax fit over s <= 1/3, relative error of the logarithm 4.5e-9. */
 FNN_INLINE vec vec_log1p(vec u) {
-    vec w = vec_add(vec_set1(1.0f), u);
-    vec lost = vec_sub(u, vec_sub(w, vec_set1(1.0f)));
-    return vec_add(vec_log_positive(w), vec_div(lost, w));
+    vec s = vec_quotient(u, vec_add(u, vec_set1(2.0f))), z = vec_mul(s, s);
+    vec high = vec_fma(vec_set1(2.801199257e-01f), z, vec_set1(2.800180316e-01f));
+    vec p = vec_fma(vec_fma(high, z, vec_set1(4.002152681e-01f)), z, vec_set1(6.666641831e-01f));
+    return vec_fnma(s, vec_fnma(z, p, u), u);
 }
 
-/* log(1 - u) for 0 <= u <= 1, likewise; -inf for u = 1. */
+/* log(1 - u) for 0 <= u <= 1: log(w), w = 1 - u rounded, plus what the rounding lost, over w; -inf for u = 1. */
 FNN_INLINE vec vec_log1m(vec u) {
     const vec one = vec_set1(1.0f);
     vec rest = vec_sub(one, u), lost = vec_sub(vec_sub(one, rest), u);
@@ -105,7 +127,9 @@ FNN_INLINE vec vec_log1m(vec u) {
 }
 
 /* 1 / (1 + exp(-x)); exp(88) is finite, as vec_reciprocal wants it, and 1 / exp(88) below 2^-126. */
-FNN_INLINE vec vec_sigmoid(vec x) { return vec_reciprocal(vec_add(vec_set1(1.0f), vec_exp_up_to(88.0f, vec_neg(x)))); }
+FNN_INLINE vec vec_sigmoid(vec x) {
+    return vec_reciprocal(vec_add(vec_set1(1.0f), vec_exp_below_88(vec_min(vec_set1(88.0f), vec_neg(x)))));
+}
 
 /* tanh |x| = |x| p(x^2) / q(x^2): a minimax fit over |x| <= 9.02, from where on tanh rounds to 1; relative error 2.2e-8. */
 FNN_INLINE vec vec_tanh(vec x) {
@@ -124,38 +148,51 @@ FNN_INLINE vec vec_tanh(vec x) {
 }
 
 /* log(1 + exp(x)) */
-FNN_INLINE vec vec_softplus(vec x) { return vec_add(vec_max(vec_zero(), x), vec_log1p(vec_exp(vec_neg(vec_abs(x))))); }
+FNN_INLINE vec vec_softplus(vec x) {
+    return vec_add(vec_max(vec_zero(), x), vec_log1p(vec_exp_below_88(vec_neg(vec_abs(x)))));
+}
 
-/* exp(-m^2 / 2) for 0 <= m <= 15: 2^n * exp(-r / 2), r = m^2 + n * 2 ln(2), |r| <= ln(2), together with what rounding the
+/* exp(-m^2 / 2) for 0 <= m <= 13.29: 2^n * exp(-r / 2), r = m^2 + n * 2 ln(2), |r| <= ln(2), together with what rounding the
  * square lost; a minimax fit, relative error 2.0e-9. */
 FNN_INLINE vec vec_bell(vec m) {
-    vec square = vec_mul(m, m), lost = vec_square_error(m, square);
-    vec n = vec_round_product(square, vec_set1(-0.721347520f));
-    vec r = vec_fma(n, vec_set1(1.38671875f), square);
-    r = vec_add(vec_fma(n, vec_set1(-4.24388880e-4f), r), lost);
+    vec square = vec_mul(m, m), lost = vec_square_error(m, square), power;
+    vec n = vec_round_power(square, vec_set1(-0.721347520f), &power);
+    vec r = vec_add(vec_fma(n, vec_set1(1.38671875f), square), vec_fma(n, vec_set1(-4.24388880e-4f), lost));
     vec second = vec_mul(r, r);
     vec high = vec_fma(vec_set1(2.163070836e-05f), r, vec_set1(-2.616923548e-04f));
     vec middle = vec_fma(vec_set1(2.604250128e-03f), r, vec_set1(-2.083303908e-02f));
     vec low = vec_fma(vec_set1(1.249999855e-01f), r, vec_set1(-5.000000161e-01f));
     vec e = vec_fma(vec_fma(vec_fma(high, second, middle), second, low), r, vec_set1(1.0f));
-    return vec_scale(e, n);
+    return vec_mul(e, power);
 }
 
-/* P(standard normal < x) = tail(|x|) or 1 - that, tail(m) = exp(-m^2 / 2) * s * p(t), s = 1 / (m + 2.5), t = 1 - 5 s:
- * relative precision in the lower tail as well. p: a minimax fit over 0 <= m <= 13.3, relative error 1.5e-8.
- * bell receives exp(-x^2 / 2). */
-FNN_INLINE vec vec_normal_cdf(vec x, vec *bell) {
-    const vec one = vec_set1(1.0f);
-    vec magnitude = vec_min(vec_set1(15.0f), vec_abs(x));
-    vec s = vec_reciprocal(vec_add(magnitude, vec_set1(2.5f))), t = vec_fnma(s, vec_set1(5.0f), one);
+/* P(standard normal < -m) / exp(-m^2 / 2) for 0 <= m <= 13.3 = s * p(t), s = 1 / (m + 2.5), t = 1 - 5 s. p: a minimax fit, relative
+ * error 1.5e-8. */
+FNN_INLINE vec vec_mills_ratio(vec m) {
+    vec s = vec_reciprocal(vec_add(m, vec_set1(2.5f))), t = vec_fnma(s, vec_set1(5.0f), vec_set1(1.0f));
     vec square = vec_mul(t, t), p = vec_fma(vec_set1(-1.557838848e-04f), t, vec_set1(-3.082266696e-04f));
     p = vec_fma(p, square, vec_fma(vec_set1(6.842326760e-04f), t, vec_set1(2.521173391e-03f)));
     p = vec_fma(p, square, vec_fma(vec_set1(-1.601461638e-03f), t, vec_set1(-1.638549437e-02f)));
     p = vec_fma(p, square, vec_fma(vec_set1(9.236052960e-03f), t, vec_set1(1.319869236e-01f)));
     p = vec_fma(p, square, vec_fma(vec_set1(-4.336920218e-01f), t, vec_set1(7.066566606e-01f)));
-    *bell = vec_bell(magnitude);
-    vec tail = vec_mul(*bell, vec_mul(s, p));
-    return vec_select(vec_less(x, vec_zero()), tail, vec_sub(one, tail));
+    return vec_mul(s, p);
+}
+
+/* |x|, but 13.27 at most: from there on exp(-x^2 / 2) is 0. */
+FNN_INLINE vec vec_tail_argument(vec x) { return vec_min(vec_set1(13.27f), vec_abs(x)); }
+
+/* P(standard normal < x): a lower tail or 1 - that, with relative precision in the lower tail as well. bell receives exp(-x^2 / 2). */
+FNN_INLINE vec vec_normal_cdf(vec x, vec *bell) {
+    vec m = vec_tail_argument(x);
+    *bell = vec_bell(m);
+    vec tail = vec_mul(*bell, vec_mills_ratio(m));
+    return vec_select(vec_less(x, vec_zero()), tail, vec_sub(vec_set1(1.0f), tail));
+}
+
+/* x * P(standard normal < x) = max(x, 0) - |x| * P(standard normal < -|x|) */
+FNN_INLINE vec vec_gelu(vec x) {
+    vec m = vec_tail_argument(x), tail = vec_mul(vec_bell(m), vec_mills_ratio(m));
+    return vec_fnma(m, tail, vec_max(vec_zero(), x));
 }
 
 /* The same bits as a lane of vec_log. */

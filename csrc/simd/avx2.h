@@ -94,12 +94,36 @@ static inline mask ivec_less(ivec a, ivec b) {
 }
 static inline mask ivec_equal(ivec a, ivec b) { return _mm256_cmpeq_epi32((__m256i)a, (__m256i)b); }
 static inline ivec ivec_select(mask m, ivec a, ivec b) { return (ivec)_mm256_blendv_epi8((__m256i)b, (__m256i)a, m); }
-/* The low halves of the 64-bit products; *high receives the high halves. */
-static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
-    __m256i even = _mm256_mul_epu32((__m256i)a, (__m256i)b);
-    __m256i odd = _mm256_mul_epu32(_mm256_shuffle_epi32((__m256i)a, 0xf5), _mm256_shuffle_epi32((__m256i)b, 0xf5));
-    *high = (ivec)_mm256_blend_epi32(_mm256_shuffle_epi32(even, 0xf5), odd, 0xaa); /* not shifts: another port */
-    return (ivec)_mm256_blend_epi32(even, _mm256_shuffle_epi32(odd, 0xa0), 0xaa);
+/* Two vectors of 64-bit places: lanes 0 to 3 and 4 to 7. */
+#define FNN_HAS_WIDE
+typedef struct {
+    ivec part[2];
+} wide;
+
+static inline wide wide_from_ivec(ivec a) {
+    __m128i low = _mm256_castsi256_si128((__m256i)a), high = _mm256_extracti128_si256((__m256i)a, 1);
+    return (wide){{(ivec)_mm256_cvtepu32_epi64(low), (ivec)_mm256_cvtepu32_epi64(high)}};
+}
+static inline wide wide_multiply(wide a, ivec b, wide *high) {
+    wide low;
+    for (int i = 0; i < 2; i++) {
+        __m256i product = _mm256_mul_epu32((__m256i)a.part[i], (__m256i)b);
+        low.part[i] = (ivec)product;
+        high->part[i] = (ivec)_mm256_shuffle_epi32(product, 0xf5); /* not a shift: another port */
+    }
+    return low;
+}
+/* high ^ low ^ each: in 64-bit lanes, and the two that are early first; else GCC joins the chain in an order of its own. */
+static inline wide wide_xor(wide high, wide low, ivec each) {
+    typedef uint64_t places __attribute__((vector_size(32)));
+    for (int i = 0; i < 2; i++) high.part[i] ^= (ivec)((places)low.part[i] ^ (places)each);
+    return high;
+}
+static inline void wide_interleave(wide a, wide b, ivec out[2]) {
+    for (int i = 0; i < 2; i++) {
+        __m256i odd = _mm256_shuffle_epi32((__m256i)b.part[i], 0xa0);
+        out[i] = (ivec)_mm256_blend_epi32((__m256i)a.part[i], odd, 0xaa);
+    }
 }
 static inline ivec ivec_from_vec(vec a) { return (ivec)_mm256_cvtps_epi32(a); }
 

@@ -83,12 +83,34 @@ static inline mask ivec_equal(ivec a, ivec b) { return _mm512_cmpeq_epu32_mask((
 static inline ivec ivec_select(mask m, ivec a, ivec b) {
     return (ivec)_mm512_mask_blend_epi32(m, (__m512i)b, (__m512i)a);
 }
-/* The low halves of the 64-bit products; *high receives the high halves. */
-static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
-    __m512i even = _mm512_mul_epu32((__m512i)a, (__m512i)b);
-    __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64((__m512i)a, 32), _mm512_srli_epi64((__m512i)b, 32));
-    *high = (ivec)_mm512_mask_shuffle_epi32(odd, 0x5555, even, (_MM_PERM_ENUM)0xf5); /* not shifts: another port */
-    return (ivec)_mm512_mask_shuffle_epi32(even, 0xaaaa, odd, (_MM_PERM_ENUM)0xa0);
+/* Two vectors of 64-bit places: lanes 0 to 7 and 8 to 15. */
+#define FNN_HAS_WIDE
+typedef struct {
+    ivec part[2];
+} wide;
+
+static inline wide wide_from_ivec(ivec a) {
+    __m256i low = _mm512_castsi512_si256((__m512i)a), high = _mm512_extracti64x4_epi64((__m512i)a, 1);
+    return (wide){{(ivec)_mm512_cvtepu32_epi64(low), (ivec)_mm512_cvtepu32_epi64(high)}};
+}
+static inline wide wide_multiply(wide a, ivec b, wide *high) {
+    wide low;
+    for (int i = 0; i < 2; i++) {
+        __m512i product = _mm512_mul_epu32((__m512i)a.part[i], (__m512i)b);
+        low.part[i] = (ivec)product;
+        high->part[i] = (ivec)_mm512_shuffle_epi32(product, (_MM_PERM_ENUM)0xf5); /* not a shift: another port */
+    }
+    return low;
+}
+static inline wide wide_xor(wide high, wide low, ivec each) {
+    for (int i = 0; i < 2; i++)
+        high.part[i] =
+            (ivec)_mm512_ternarylogic_epi32((__m512i)high.part[i], (__m512i)low.part[i], (__m512i)each, 0x96);
+    return high;
+}
+static inline void wide_interleave(wide a, wide b, ivec out[2]) {
+    for (int i = 0; i < 2; i++)
+        out[i] = (ivec)_mm512_mask_shuffle_epi32((__m512i)a.part[i], 0xaaaa, (__m512i)b.part[i], (_MM_PERM_ENUM)0xa0);
 }
 static inline ivec ivec_from_vec(vec a) { return (ivec)_mm512_cvtps_epi32(a); }
 

@@ -27,6 +27,33 @@ static inline ivec ivec_shift_left(ivec a, int n) { return a << n; }
 static inline ivec ivec_shift_right(ivec a, int n) { return a >> n; }
 static inline ivec ivec_shift_right_arithmetic(ivec a, int n) { return (ivec)((fnn_signed_lanes)a >> n); }
 
+/* wide: FNN_LANES uint32 in the form in which the ISA multiplies them to 64 bits, for chains of products. A part whose lanes
+ * are 64-bit places has the number in the lower half and anything in the upper one. wide_multiply returns the lower words of
+ * the products, *high receives the upper ones; wide_xor is high ^ low ^ each; wide_interleave gives a0 b0 a1 b1 ...
+ * Arguments of type ivec are the same in all lanes. */
+#if defined(FNN_HAS_WIDE)
+enum { FNN_WIDE_PARTS = 2 };
+#else
+enum { FNN_WIDE_PARTS = 1 };
+typedef struct {
+    ivec part[FNN_WIDE_PARTS];
+} wide;
+static inline wide wide_from_ivec(ivec a) { return (wide){{a}}; }
+static inline wide wide_multiply(wide a, ivec b, wide *high) {
+    return (wide){{ivec_mul_wide(a.part[0], b, &high->part[0])}};
+}
+static inline wide wide_xor(wide high, wide low, ivec each) { return (wide){{high.part[0] ^ (low.part[0] ^ each)}}; }
+static inline void wide_interleave(wide a, wide b, ivec out[2]) {
+    vec first = vec_from_bits(a.part[0]), second = vec_from_bits(b.part[0]);
+    out[0] = ivec_from_float_bits(vec_interleave_low(first, second));
+    out[1] = ivec_from_float_bits(vec_interleave_high(first, second));
+}
+#endif
+static inline wide wide_xor_each(wide a, ivec b) {
+    for (int i = 0; i < FNN_WIDE_PARTS; i++) a.part[i] ^= b;
+    return a;
+}
+
 /* Signed int32 lanes to float, rounded to nearest. */
 static inline vec vec_from_int(ivec a) { return __builtin_convertvector((fnn_signed_lanes)a, vec); }
 
