@@ -29,56 +29,97 @@ FNN_INLINE void store_index(const bool wide, uint8_t *index, ptrdiff_t i, ivec t
         ivec_store_u8_partial(index + i, taps, n);
 }
 
+/* Vectors of channels that are worked on side by side: three registers each forward, one backward. */
+enum { FORWARD_VECTORS = 4, BACKWARD_VECTORS = FNN_LANES == 8 ? 8 : 4 };
+
 /* The taps of one window that lie inside the image, as offsets from tap (0, 0), which may lie outside. */
 struct taps_inside {
     struct fnn_range rows, columns;
     ptrdiff_t row_step, column_step, kernel_width;
 };
 
-/* Largest tap and its number, for one vector of channels. `exact` minds NaN, the other way costs half as much. */
-FNN_INLINE vec largest_tap(const bool exact, const float *x, const struct taps_inside *taps, ptrdiff_t n, ivec *where,
-                           vec *sum) {
-    vec best = load_lanes(x + taps->rows.begin * taps->row_step + taps->columns.begin * taps->column_step, n);
-    ptrdiff_t first = taps->rows.begin * taps->kernel_width + taps->columns.begin;
-    *where = ivec_set1((uint32_t)first); /* so that a window of -inf alone reports its first element */
-    *sum = vec_zero();
-    for (ptrdiff_t r = taps->rows.begin; r < taps->rows.end; r++)
+/* Largest tap and, if `numbered`, its number, for `vectors` vectors of channels, the last one of n lanes. `exact` minds NaN, the
+ * other way costs half as much and gives the sum of all taps, which is NaN if one of them is (or of infinities). */
+FNN_INLINE void largest_taps(const bool exact, const bool numbered, const int vectors, ptrdiff_t n, const float *x,
+                             const struct taps_inside *taps, vec *best, ivec *where, vec *sum) {
+    const float *first = x + taps->rows.begin * taps->row_step + taps->columns.begin * taps->column_step;
+    ptrdiff_t number = taps->rows.begin * taps->kernel_width + taps->columns.begin;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        best[v] = load_lanes(first + v * FNN_LANES, n);
+        where[v] = ivec_set1((uint32_t)number); /* so that a window of -inf alone reports its first element */
+        sum[v] = vec_zero();
+    }
+    for (ptrdiff_t r = taps->rows.begin; r < taps->rows.end; r++) {
+        ivec tap = ivec_set1((uint32_t)(r * taps->kernel_width + taps->columns.begin));
         for (ptrdiff_t s = taps->columns.begin; s < taps->columns.end; s++) {
-            vec seen = load_lanes(x + r * taps->row_step + s * taps->column_step, n);
-            mask better = vec_less(best, seen);
-            if (exact) {
-                better = mask_or(better, vec_is_nan(seen));
-                best = vec_select(better, seen, best);
-            } else {
-                best = vec_max(seen, best);
-                *sum = vec_add(*sum, seen);
+            const float *from = x + r * taps->row_step + s * taps->column_step;
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) {
+                vec seen = load_lanes(from + v * FNN_LANES, n);
+                mask better = vec_less(best[v], seen);
+                if (exact) {
+                    better = mask_or(better, vec_is_nan(seen));
+                    best[v] = vec_select(better, seen, best[v]);
+                } else {
+                    best[v] = vec_max(seen, best[v]);
+                    sum[v] = vec_add(sum[v], seen);
+                }
+                if (numbered) where[v] = ivec_select(better, tap, where[v]);
             }
-            *where = ivec_select(better, ivec_set1((uint32_t)(r * taps->kernel_width + s)), *where);
+            tap = ivec_add(tap, ivec_set1(1));
         }
-    return best;
-}
-
-/* One output position, x at its tap (0, 0). The sum of all taps is NaN if one of them is (or of infinities). */
-FNN_INLINE void pool_position(const bool wide, const float *x, ptrdiff_t channels, const struct taps_inside *taps,
-                              float *y, uint8_t *index) {
-    bool empty = taps->rows.begin == taps->rows.end || taps->columns.begin == taps->columns.end;
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        ptrdiff_t n = lanes_left(channels - c);
-        vec best = vec_set1(-__builtin_inff()), sum = vec_zero();
-        ivec where = ivec_set1(NO_TAP);
-        if (!empty) best = largest_tap(false, x + c, taps, n, &where, &sum);
-        if (mask_bits(vec_is_nan(sum))) best = largest_tap(true, x + c, taps, n, &where, &sum);
-        store_lanes(y + c, best, n);
-        if (index) store_index(wide, index, c, where, n);
     }
 }
 
-FNN_INLINE void pool_rows(const bool wide, const struct fnn_max_pool2d_forward_args *args, struct fnn_range range) {
+/* Some channels of one output position, x at its tap (0, 0). */
+FNN_INLINE void pool_channels(const bool wide, const bool numbered, const int vectors, ptrdiff_t n, const float *x,
+                              const struct taps_inside *taps, float *y, uint8_t *index) {
+    vec best[FORWARD_VECTORS], sum[FORWARD_VECTORS], all = vec_zero();
+    ivec where[FORWARD_VECTORS];
+    largest_taps(false, numbered, vectors, n, x, taps, best, where, sum);
+    for (int v = 0; v < vectors; v++) all = vec_add(all, sum[v]);
+    if (mask_bits(vec_is_nan(all))) largest_taps(true, numbered, vectors, n, x, taps, best, where, sum);
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) {
+        store_lanes(y + v * FNN_LANES, best[v], n);
+        if (numbered) store_index(wide, index, v * FNN_LANES, where[v], n);
+    }
+}
+
+/* A window without a tap inside. */
+FNN_INLINE void pool_nothing(const bool wide, const bool numbered, ptrdiff_t channels, float *y, uint8_t *index) {
+    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(channels - c);
+        store_lanes(y + c, vec_set1(-__builtin_inff()), n);
+        if (numbered) store_index(wide, index, c, ivec_set1(NO_TAP), n);
+    }
+}
+
+/* One output position. From it on, a row has `room` floats, of the input and of the output: the last vector may run over into
+ * the positions that follow, which are written after this one. */
+FNN_INLINE void pool_position(const bool wide, const bool numbered, const float *x, ptrdiff_t channels, ptrdiff_t room,
+                              const struct taps_inside *taps, float *y, uint8_t *index) {
+    const ptrdiff_t group = FORWARD_VECTORS * FNN_LANES, index_bytes = !numbered ? 0 : wide ? 4 : 1;
+    if (taps->rows.begin == taps->rows.end || taps->columns.begin == taps->columns.end) {
+        pool_nothing(wide, numbered, channels, y, index);
+        return;
+    }
+    ptrdiff_t c = 0;
+    for (; c + group <= channels; c += group)
+        pool_channels(wide, numbered, FORWARD_VECTORS, FNN_LANES, x + c, taps, y + c, index + c * index_bytes);
+    for (; c < channels && c + FNN_LANES <= room; c += FNN_LANES)
+        pool_channels(wide, numbered, 1, FNN_LANES, x + c, taps, y + c, index + c * index_bytes);
+    if (c < channels) pool_channels(wide, numbered, 1, channels - c, x + c, taps, y + c, index + c * index_bytes);
+}
+
+FNN_INLINE void pool_rows(const bool wide, const bool numbered, const struct fnn_max_pool2d_forward_args *args,
+                          struct fnn_range range) {
     const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
                                          args->stride_h, args->dilation_h, args->pad_top};
     const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
                                            args->stride_w, args->dilation_w, args->pad_left};
-    ptrdiff_t channels = args->channels, index_bytes = wide ? 4 : 1;
+    ptrdiff_t channels = args->channels, index_bytes = !numbered ? 0 : wide ? 4 : 1;
     struct taps_inside taps = {.row_step = args->dilation_h * args->width * channels,
                                .column_step = args->dilation_w * channels,
                                .kernel_width = args->kernel_width};
@@ -87,10 +128,12 @@ FNN_INLINE void pool_rows(const bool wide, const struct fnn_max_pool2d_forward_a
         taps.rows = window_taps(&vertical, p);
         const float *x = args->x + (image * args->height + p * args->stride_h - args->pad_top) * args->width * channels;
         for (ptrdiff_t q = 0; q < args->out_width; q++) {
-            ptrdiff_t out = (i * args->out_width + q) * channels;
+            ptrdiff_t out = (i * args->out_width + q) * channels, left = q * args->stride_w - args->pad_left;
             taps.columns = window_taps(&horizontal, q);
-            pool_position(wide, x + (q * args->stride_w - args->pad_left) * channels, channels, &taps, args->y + out,
-                          args->index ? args->index + out * index_bytes : NULL);
+            ptrdiff_t last = left + (taps.columns.end - 1) * args->dilation_w;
+            ptrdiff_t room = fnn_min(args->out_width - q, args->width - last) * channels;
+            pool_position(wide, numbered, x + left * channels, channels, room, &taps, args->y + out,
+                          args->index + out * index_bytes);
         }
     }
 }
@@ -98,61 +141,87 @@ FNN_INLINE void pool_rows(const bool wide, const struct fnn_max_pool2d_forward_a
 /* index may be null. */
 void FNN_FUNCTION(max_pool2d_forward)(const struct fnn_max_pool2d_forward_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share(args->batch * args->out_height, team);
-    if (args->kernel_height * args->kernel_width > BYTE_TAPS)
-        pool_rows(true, args, range);
+    if (!args->index)
+        pool_rows(false, false, args, range);
+    else if (args->kernel_height * args->kernel_width > BYTE_TAPS)
+        pool_rows(true, true, args, range);
     else
-        pool_rows(false, args, range);
+        pool_rows(false, true, args, range);
 }
 
-/* dx += dy where the tap was the maximum, for the taps s of one window in one row of the image: dx is at tap 0 of the
- * row, whose taps from `fresh` on are written for the first time and set instead. `tap` is the number of tap 0. */
-FNN_INLINE void spread_window(const bool wide, const float *dy, const uint8_t *index, float *dx, ptrdiff_t channels,
-                              ptrdiff_t step, struct fnn_range columns, ptrdiff_t fresh, ptrdiff_t tap) {
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        ptrdiff_t n = lanes_left(channels - c), s = columns.begin;
-        ivec winner = ivec_sub(load_index(wide, index, c, n), ivec_set1((uint32_t)tap));
-        vec gradient = load_lanes(dy + c, n);
-        for (; s < fresh; s++) {
-            vec won = vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero());
-            store_lanes(dx + s * step + c, vec_add(load_lanes(dx + s * step + c, n), won), n);
-        }
-        for (; s < columns.end; s++)
-            store_lanes(dx + s * step + c, vec_select(ivec_equal(winner, ivec_set1((uint32_t)s)), gradient, vec_zero()),
-                        n);
-    }
-}
+/* The windows of one image that hold one of its elements: p in rows, q in columns, those that dilation skips among them. */
+struct holders {
+    struct window_axis vertical, horizontal;
+    struct fnn_range rows, columns;
+    ptrdiff_t h, w;
+};
 
-/* Each row of the image gathers from the windows that hold it: threads never write the same element. Within the row, the
- * elements before `written` have their first term; with dilation, windows leave gaps, so the row starts as zeros. */
-FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backward_args *args, struct fnn_range range) {
-    const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
-                                         args->stride_h, args->dilation_h, args->pad_top};
-    const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
-                                           args->stride_w, args->dilation_w, args->pad_left};
-    ptrdiff_t channels = args->channels, width = args->width, index_bytes = wide ? 4 : 1;
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t image = i / args->height, h = i % args->height, written = 0;
-        struct fnn_range rows = window_positions(&vertical, h);
-        float *dx = args->dx + i * width * channels;
-        if (args->dilation_w > 1) written = clear_to(dx, channels, written, width);
-        for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
-            ptrdiff_t r = window_tap(&vertical, p, h);
-            if (r < 0) continue;
-            for (ptrdiff_t q = 0; q < args->out_width; q++) {
-                struct fnn_range columns = window_taps(&horizontal, q);
-                ptrdiff_t left = q * args->stride_w - args->pad_left;
-                ptrdiff_t out = ((image * args->out_height + p) * args->out_width + q) * channels;
-                written = clear_to(dx, channels, written, left + columns.begin);
-                ptrdiff_t fresh = args->dilation_w > 1 ? columns.end : written - left;
-                fresh = fnn_max(columns.begin, fnn_min(fresh, columns.end));
-                spread_window(wide, args->dy + out, args->index + out * index_bytes, dx + left * channels, channels,
-                              args->dilation_w * channels, columns, fresh, r * args->kernel_width);
-                written = fnn_max(written, fnn_min(left + columns.end, width));
+/* Some channels of one element of dx, from dy and index of its image. */
+FNN_INLINE void gather_channels(const bool wide, const int vectors, ptrdiff_t n, const struct holders *of,
+                                const float *dy, const uint8_t *index, ptrdiff_t channels, bool stream, float *dx) {
+    vec sum[BACKWARD_VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) sum[v] = vec_zero();
+    for (ptrdiff_t p = of->rows.begin; p < of->rows.end; p++) {
+        ptrdiff_t r = window_tap(&of->vertical, p, of->h);
+        if (r < 0) continue;
+        for (ptrdiff_t q = of->columns.begin; q < of->columns.end; q++) {
+            ptrdiff_t s = window_tap(&of->horizontal, q, of->w), at = (p * of->horizontal.out_size + q) * channels;
+            if (s < 0) continue;
+            const ivec tap = ivec_set1((uint32_t)(r * of->horizontal.kernel + s));
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) {
+                ptrdiff_t i = at + v * FNN_LANES;
+                mask won = ivec_equal(load_index(wide, index, i, n), tap);
+                sum[v] = vec_add(sum[v], vec_select(won, load_lanes(dy + i, n), vec_zero()));
             }
-            written = clear_to(dx, channels, written, width);
         }
-        clear_to(dx, channels, written, width);
     }
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) put_lanes(stream, dx + v * FNN_LANES, sum[v], n);
+}
+
+/* One element of dx. From it on, rows have `room` floats, of dx and of dy (see pool_position). */
+FNN_INLINE void gather_position(const bool wide, const struct holders *of, const float *dy, const uint8_t *index,
+                                ptrdiff_t channels, ptrdiff_t room, bool stream, float *dx) {
+    const ptrdiff_t group = BACKWARD_VECTORS * FNN_LANES, index_bytes = wide ? 4 : 1;
+    ptrdiff_t c = 0;
+    for (; c + group <= channels; c += group)
+        gather_channels(wide, BACKWARD_VECTORS, FNN_LANES, of, dy + c, index + c * index_bytes, channels, stream,
+                        dx + c);
+    for (; c < channels && c + FNN_LANES <= room; c += FNN_LANES)
+        gather_channels(wide, 1, FNN_LANES, of, dy + c, index + c * index_bytes, channels, stream, dx + c);
+    if (c < channels)
+        gather_channels(wide, 1, channels - c, of, dy + c, index + c * index_bytes, channels, false, dx + c);
+}
+
+/* Each element of dx gathers from the windows that hold it: threads never write the same one, and each is written once. */
+FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backward_args *args, struct fnn_range range) {
+    struct holders of = {.vertical = {args->height, args->out_height, args->kernel_height, args->stride_h,
+                                      args->dilation_h, args->pad_top},
+                         .horizontal = {args->width, args->out_width, args->kernel_width, args->stride_w,
+                                        args->dilation_w, args->pad_left}};
+    ptrdiff_t channels = args->channels, width = args->width, out_size = args->out_height * args->out_width * channels;
+    const ptrdiff_t reach = (args->kernel_width - 1) * args->dilation_w; /* of a window beyond its tap 0 */
+    const bool stream =
+        channels % FNN_LANES == 0 && streams(args->dy, args->dx, args->batch * args->height * width * channels);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t image = i / args->height;
+        of.h = i % args->height;
+        of.rows = window_positions(&of.vertical, of.h);
+        of.columns = (struct fnn_range){0, 0};
+        for (of.w = 0; of.w < width; of.w++) { /* window_positions, without its divisions */
+            while (of.columns.end < args->out_width && of.columns.end * args->stride_w - args->pad_left <= of.w)
+                of.columns.end++;
+            while (of.columns.begin < of.columns.end &&
+                   of.columns.begin * args->stride_w - args->pad_left + reach < of.w)
+                of.columns.begin++;
+            ptrdiff_t room = fnn_min(width - of.w, args->out_width - of.columns.end + 1) * channels;
+            gather_position(wide, &of, args->dy + image * out_size, args->index + image * out_size * (wide ? 4 : 1),
+                            channels, room, stream, args->dx + (i * width + of.w) * channels);
+        }
+    }
+    vec_fence();
 }
 
 /* dx = sum over the windows whose maximum the element was of dy. */
