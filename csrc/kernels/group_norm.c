@@ -20,36 +20,82 @@ enum {
     FNN_GROUP_NORM_ROWS = FNN_GROUP_NORM_FIRST + 4
 };
 
-/* Statistics of the channels `first` to first + width, one group, of an image whose blocks' moments are known. */
-static void finish_group(const float *moments, const struct row_blocks *blocks, const float *pivot, ptrdiff_t channels,
-                         ptrdiff_t first, ptrdiff_t width, double eps, float *mean, float *remainder, float *inverse) {
-    double sum = 0, centred = 0, total = (double)blocks->rows * (double)width;
-    for (ptrdiff_t c = first; c < first + width; c++) {
-        double channel_mean, squares;
-        merge_blocks(moments, channels, blocks, c, &channel_mean, &squares);
-        sum += channel_mean + pivot[c];
+enum { MERGED_CHANNELS = 64 }; /* at a time */
+
+/* As merge_blocks, for `count` channels from c on side by side. */
+static void merge_channels(const float *moments, ptrdiff_t channels, const struct row_blocks *blocks, ptrdiff_t c,
+                           ptrdiff_t count, double *mean, double *squares) {
+    for (ptrdiff_t i = 0; i < count; i++) mean[i] = squares[i] = 0;
+    for (ptrdiff_t b = 0; b < blocks->count; b++) {
+        struct fnn_range block = row_block(blocks, b);
+        const double rows = (double)(block.end - block.begin);
+        const float *means = moments + 2 * b * channels + c;
+        for (ptrdiff_t i = 0; i < count; i++) mean[i] += rows * means[i];
     }
-    double exact = sum / (double)width;
-    for (ptrdiff_t c = first; c < first + width; c++) {
-        double channel_mean, squares;
-        merge_blocks(moments, channels, blocks, c, &channel_mean, &squares);
-        double delta = channel_mean + pivot[c] - exact;
-        centred += squares + (double)blocks->rows * delta * delta;
+    for (ptrdiff_t i = 0; i < count; i++) mean[i] /= (double)blocks->rows;
+    for (ptrdiff_t b = 0; b < blocks->count; b++) {
+        struct fnn_range block = row_block(blocks, b);
+        const double rows = (double)(block.end - block.begin);
+        const float *means = moments + 2 * b * channels + c, *centred = means + channels;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            double delta = means[i] - mean[i];
+            squares[i] += centred[i] + rows * delta * delta;
+        }
     }
-    *mean = (float)exact;
-    *remainder = (float)(exact - (double)*mean);
-    *inverse = (float)(1.0 / __builtin_sqrt(centred / total + eps));
 }
 
-/* y = (x - mean) * scale + shift, each of the channel. */
+/* Statistics of the groups (3, all groups of all images) of an image whose blocks' moments are known. */
+static void finish_groups(const float *moments, const struct row_blocks *blocks, const float *pivot, ptrdiff_t channels,
+                          ptrdiff_t width, ptrdiff_t all, double eps, float *statistics) {
+    const double rows = (double)blocks->rows;
+    double mean = 0, squares = 0; /* of the group so far */
+    for (ptrdiff_t first = 0; first < channels; first += MERGED_CHANNELS) {
+        double means[MERGED_CHANNELS], centred[MERGED_CHANNELS];
+        ptrdiff_t count = fnn_min(MERGED_CHANNELS, channels - first);
+        merge_channels(moments, channels, blocks, first, count, means, centred);
+        for (ptrdiff_t i = 0; i < count; i++) {
+            ptrdiff_t c = first + i, seen = c % width;
+            double delta = means[i] + pivot[c] - (seen ? mean : 0), share = 1 / (double)(seen + 1);
+            mean = (seen ? mean : 0) + delta * share;
+            squares = (seen ? squares : 0) + centred[i] + rows * delta * delta * (double)seen * share;
+            if (seen + 1 < width) continue;
+            float *of = statistics + c / width;
+            of[0] = (float)mean;
+            of[all] = (float)(mean - (double)of[0]);
+            of[2 * all] = (float)(1.0 / __builtin_sqrt(squares / (rows * (double)width) + eps));
+        }
+    }
+}
+
+/* y = (x - mean) * scale + shift, each of the channel, for `vectors` vectors of channels, the last one of n lanes. */
+FNN_INLINE void scale_channels(const int vectors, ptrdiff_t n, bool stream, const float *x, float *y, const float *mean,
+                               const float *scale, const float *shift, ptrdiff_t rows, ptrdiff_t channels) {
+    vec origin[FNN_CHANNEL_GROUP], factor[FNN_CHANNEL_GROUP], offset[FNN_CHANNEL_GROUP];
+    for (int v = 0; v < vectors; v++) {
+        origin[v] = load_lanes(mean + v * FNN_LANES, n);
+        factor[v] = load_lanes(scale + v * FNN_LANES, n);
+        offset[v] = load_lanes(shift + v * FNN_LANES, n);
+    }
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (int v = 0; v < vectors; v++) {
+            ptrdiff_t i = r * channels + v * FNN_LANES;
+            put_lanes(stream, y + i, vec_fma(vec_sub(load_lanes(x + i, n), origin[v]), factor[v], offset[v]), n);
+        }
+}
+
+enum { SCALED_ROWS = 16 }; /* at a time: what a store past the caches writes of a memory page stays together */
+
 static void scale_rows(bool stream, const float *x, float *y, const float *mean, const float *scale, const float *shift,
                        ptrdiff_t rows, ptrdiff_t channels) {
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
-            vec centred = vec_sub(load_lanes(x + i, n), load_lanes(mean + c, n));
-            put_lanes(stream, y + i, vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n)), n);
-        }
+    for (ptrdiff_t row = 0; row < rows; row += SCALED_ROWS) {
+        ptrdiff_t count = fnn_min(SCALED_ROWS, rows - row), at = row * channels, c = 0;
+        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
+            scale_channels(FNN_CHANNEL_GROUP, FNN_LANES, stream, x + at + c, y + at + c, mean + c, scale + c, shift + c,
+                           count, channels);
+        for (; c < channels; c += FNN_LANES)
+            scale_channels(1, lanes_left(channels - c), stream, x + at + c, y + at + c, mean + c, scale + c, shift + c,
+                           count, channels);
+    }
 }
 
 void FNN_FUNCTION(group_norm_forward)(const struct fnn_group_norm_forward_args *args, const struct fnn_team *team) {
@@ -65,10 +111,9 @@ void FNN_FUNCTION(group_norm_forward)(const struct fnn_group_norm_forward_args *
         for (ptrdiff_t b = 0; b < blocks.count; b++)
             block_moments(x, channels, row_block(&blocks, b), blocks.chunk, moments + 2 * b * channels,
                           moments + (2 * b + 1) * channels);
+        finish_groups(moments, &blocks, x, channels, width, all, args->eps, args->statistics + n * groups);
         for (ptrdiff_t g = 0; g < groups; g++) {
-            float *statistics = args->statistics + n * groups + g;
-            finish_group(moments, &blocks, x, channels, g * width, width, args->eps, statistics, statistics + all,
-                         statistics + 2 * all);
+            const float *statistics = args->statistics + n * groups + g;
             for (ptrdiff_t c = g * width; c < (g + 1) * width; c++) {
                 mean[c] = statistics[0];
                 scale[c] = args->weight ? args->weight[c] * statistics[2 * all] : statistics[2 * all];

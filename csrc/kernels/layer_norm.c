@@ -17,22 +17,27 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-enum { CHAINS = 4, AHEAD_COLUMNS = 4096 };
+enum { CHAINS = 4, STEP = CHAINS * FNN_LANES, AHEAD_COLUMNS = 4096, LINE_FLOATS = 16 };
 
-/* sum of (x - origin), or of its square, over a row; `remainder` is subtracted as well. The second pass over a row, which the
- * first has brought into the cache, fetches the next one: memory is not left idle while the row is worked on. */
+/* While a row in the cache is worked on at column c, half of a row to come is fetched, evenly: memory is never left idle. */
+FNN_INLINE void fetch_half(const float *ahead, ptrdiff_t c) {
+    for (int line = 0; line < STEP / 2; line += LINE_FLOATS) __builtin_prefetch(ahead + c / 2 + line);
+}
+
+/* sum of (x - origin), or of its square, over a row; `remainder` is subtracted as well. With squares, fetches from `ahead` on. */
 FNN_INLINE float row_sum(const bool squares, const float *x, ptrdiff_t columns, float origin, float remainder,
-                         const float *next) {
+                         const float *ahead) {
     vec sum[CHAINS];
     for (int v = 0; v < CHAINS; v++) sum[v] = vec_zero();
     const vec first = vec_set1(origin), rest = vec_set1(remainder);
     ptrdiff_t c = 0;
-    for (; c + CHAINS * FNN_LANES <= columns; c += CHAINS * FNN_LANES)
+    for (; c + STEP <= columns; c += STEP) {
+        if (squares) fetch_half(ahead, c);
         for (int v = 0; v < CHAINS; v++) {
-            if (squares) __builtin_prefetch(next + c + v * FNN_LANES);
             vec d = vec_sub(vec_sub(vec_load(x + c + v * FNN_LANES), first), rest);
             sum[v] = squares ? vec_fma(d, d, sum[v]) : vec_add(sum[v], d);
         }
+    }
     if (c < columns)
         for (int v = 0; v < CHAINS; v++) {
             ptrdiff_t at = c + v * FNN_LANES, n = lanes_left(columns - at);
@@ -47,6 +52,32 @@ FNN_INLINE float row_sum(const bool squares, const float *x, ptrdiff_t columns, 
 FNN_INLINE vec normalized(const float *x, ptrdiff_t n, float mean, float remainder, float inverse) {
     vec centred = vec_sub(vec_sub(load_lanes(x, n), vec_set1(mean)), vec_set1(remainder));
     return vec_mul(centred, vec_set1(inverse));
+}
+
+struct row_statistics {
+    float mean, remainder, inverse;
+};
+
+/* y of one row, fetching from `ahead` on; weights and biases may be null. */
+FNN_INLINE void normalize_row(bool stream, const float *x, float *y, ptrdiff_t columns, const float *weights,
+                              const float *biases, struct row_statistics of, const float *ahead) {
+    const vec one = vec_set1(1.0f);
+    ptrdiff_t c = 0;
+    for (; c + STEP <= columns; c += STEP) {
+        fetch_half(ahead, c);
+        for (int v = 0; v < CHAINS; v++) {
+            ptrdiff_t at = c + v * FNN_LANES;
+            vec value = normalized(x + at, FNN_LANES, of.mean, of.remainder, of.inverse);
+            vec weight = weights ? vec_load(weights + at) : one, bias = biases ? vec_load(biases + at) : vec_zero();
+            put_lanes(stream, y + at, vec_fma(value, weight, bias), FNN_LANES);
+        }
+    }
+    for (; c < columns; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(columns - c);
+        vec value = normalized(x + c, n, of.mean, of.remainder, of.inverse);
+        vec weight = weights ? load_lanes(weights + c, n) : one, bias = biases ? load_lanes(biases + c, n) : vec_zero();
+        put_lanes(stream, y + c, vec_fma(value, weight, bias), n);
+    }
 }
 
 void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *args, const struct fnn_team *team) {
@@ -65,14 +96,8 @@ void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *
         args->statistics[r] = mean;
         args->statistics[rows + r] = remainder;
         args->statistics[2 * rows + r] = inverse;
-        const float *weights = args->weight, *biases = args->bias;
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            vec value = normalized(x + c, n, mean, remainder, inverse);
-            vec weight = weights ? load_lanes(weights + c, n) : vec_set1(1.0f);
-            vec bias = biases ? load_lanes(biases + c, n) : vec_zero();
-            put_lanes(stream, y + c, vec_fma(value, weight, bias), n);
-        }
+        const struct row_statistics of = {mean, remainder, inverse};
+        normalize_row(stream, x, y, columns, args->weight, args->bias, of, next + columns / 2);
     }
     vec_fence();
 }
