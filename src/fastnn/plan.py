@@ -69,6 +69,13 @@ def facts_of(isa: str, threads: int, convolution: str = "auto", serial_work: flo
     return Facts(isa, threads, facts["lanes"], facts["gemm_rows"], facts["gemm_columns"], convolution, serial_work)
 
 
+def viewed(tensor: Tensor) -> Tensor:
+    """The tensor whose memory it is: itself, or what it is a view of."""
+    while tensor.node is not None and tensor.node.op.is_view(tensor.node):
+        tensor = tensor.node.inputs[0]
+    return tensor
+
+
 class Lowering:
     """What an op's `lower` builds its kernel calls with.
 
@@ -193,7 +200,8 @@ class Lowering:
             self._storages[tensor] = Storage(tensor.spec.size, _core.EXTERNAL, i)
         first = len(self.graph.inputs)
         return {
-            tensor: Storage(tensor.spec.size, _core.EXTERNAL, first + i) for i, tensor in enumerate(self.graph.outputs)
+            viewed(tensor): Storage(tensor.spec.size, _core.EXTERNAL, first + i)
+            for i, tensor in enumerate(self.graph.outputs)
         }
 
     def _last_uses(self) -> dict[Tensor, int]:
@@ -230,15 +238,15 @@ class Lowering:
         self._storages[tensor] = self._new_storage(tensor.spec.size)
 
     def external_outputs(self) -> None:
-        """Makes sure that every output is written by a kernel of its own: a copy where it is an input, a variable,
-        a view, or given twice."""
+        """Makes sure that every output is written by a kernel of its own, itself or what it is a view of: a copy where that
+        is an input, a variable, or given twice."""
         seen: set[Tensor] = set()
         graph = self.graph
         for i, tensor in enumerate(graph.outputs):
-            made = tensor.node is not None and not tensor.node.op.is_view(tensor.node) and tensor not in seen
-            if not made:
+            source = viewed(tensor)
+            if source.node is None or source in seen:
                 graph.outputs[i] = graph.record("copy", tensor)
-            seen.add(tensor)
+            seen.add(source)
 
 
 @dataclass
