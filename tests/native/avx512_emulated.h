@@ -93,6 +93,13 @@ static inline __m512i emulated_cvtps_epi32(__m512 a) {
     return result.integers;
 }
 
+static inline __m512i emulated_cvtepu32_epi64(__m256i a) {
+    union emulated result;
+    result.integer_halves[0] = _mm256_cvtepu32_epi64(_mm256_castsi256_si128(a));
+    result.integer_halves[1] = _mm256_cvtepu32_epi64(_mm256_extracti128_si256(a, 1));
+    return result.integers;
+}
+
 /* ---- comparisons */
 
 static inline __mmask16 emulated_cmpeq_epu32_mask(__m512i a, __m512i b) {
@@ -183,6 +190,8 @@ static inline __m512 emulated_rcp14_ps(__m512 a) {
 #define _mm512_cvtepi32_epi8 emulated_cvtepi32_epi8
 #undef _mm512_cvtps_epi32
 #define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#undef _mm512_cvtepu32_epi64
+#define _mm512_cvtepu32_epi64 emulated_cvtepu32_epi64
 #undef _mm512_cmpeq_epu32_mask
 #define _mm512_cmpeq_epu32_mask emulated_cmpeq_epu32_mask
 #undef _mm512_cmplt_epu32_mask
