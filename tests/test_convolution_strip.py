@@ -10,6 +10,7 @@ import pytest
 from kernel_runner import UNIT, assert_within, channels_last, run_kernel
 
 import fastnn as fnn
+import fastnn.nn.functional as F
 from fastnn import nn, reference
 from fastnn.ops.convolution_strip import strip_floats, strip_rows
 from fastnn.plan import Plan
@@ -242,3 +243,17 @@ def test_gradients_of_images_in_planes(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(y, other)
     for gradient, wanted in zip(pullback(y), other_pullback(y), strict=True):
         np.testing.assert_array_equal(gradient, wanted)
+
+
+@pytest.mark.parametrize("out_channels", [48, 64])
+def test_results_of_groups_past_the_caches(out_channels: int, isa: str) -> None:
+    """Groups of 12 channels begin in the middle of a line of a cache, groups of 16 do not."""
+    rng, shape = np.random.default_rng(2), (1, 8, 360, 256)
+    x, weight = (rng.integers(-3, 4, size).astype(np.float32) for size in (shape, (out_channels, 2, 3, 3)))
+    assert 4 * out_channels * 360 * 256 >= 1 << 24
+    with fnn.conv_algorithm("strip"):
+        y = F.conv2d(x, weight, padding=1, groups=4)
+    each = out_channels // 4
+    for group in range(4):
+        own = F.conv2d(x[:, 2 * group : 2 * group + 2], weight[each * group : each * (group + 1)], padding=1)
+        assert np.array_equal(y[:, each * group : each * (group + 1)], own)

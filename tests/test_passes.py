@@ -496,6 +496,33 @@ def test_moments_are_the_batch_norm_of_the_reference(isa: str, monkeypatch: pyte
         np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "layers"),
+    [
+        ("auto", (nn.Conv2d(3, 12, 1), nn.ReLU())),
+        ("auto", (nn.Conv2d(3, 3, 3, groups=3), nn.ReLU6())),
+        ("strip", (nn.Conv2d(3, 12, 1),)),
+        ("winograd", (nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1))),
+    ],
+    ids=["ReLU between", "ReLU6 between", "planar image", "one channel by Winograd"],
+)
+def test_moments_are_of_what_the_batch_norm_reads(
+    algorithm: str, layers: tuple[nn.Module, ...], isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a convolution has an activation, another algorithm or another memory order."""
+    monkeypatch.setattr(convolution_moments, "LEAST_BYTES", 0)
+    (channels,) = {layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)}
+    model = nn.Sequential(*layers, nn.BatchNorm2d(channels))
+    x = 1 + RNG.standard_normal((2, 3, 17, 16)).astype(np.float32)
+    results = []
+    for left_out in ((), ("take_moments", "take_gradient_sums")):
+        with fnn.conv_algorithm(algorithm), without_passes(*left_out) if left_out else nullcontext():
+            y, pullback = fnn.vjp(model, x)
+            results.append((y, model(x), pullback(np.cos(y))[0]))
+    for taken, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(taken, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_small_results_are_left_to_the_batch_norm() -> None:
     model = nn.Sequential(nn.Conv2d(3, 64, 1), nn.BatchNorm2d(64))
     sizes = {size: kernels(model.plan((1, 3, size, 128))) for size in (255, 256)}

@@ -60,7 +60,7 @@ FNN_INLINE vec mish(const struct activation *p, vec dy, vec x) {
     (void)p;
     vec e = mish_exponential(x), m = mish_term(e), inverse = vec_div(vec_set1(1.0f), vec_add(m, vec_set1(2.0f)));
     vec slope = vec_mul(vec_mul(vec_set1(4.0f), vec_fma(e, e, e)), vec_mul(inverse, inverse));
-    return vec_mul(dy, vec_fma(x, slope, vec_mul(m, inverse)));
+    return vec_mul(dy, vec_fma(vec_min(vec_set1(20.0f), x), slope, vec_mul(m, inverse))); /* beyond, the slope is 0 */
 }
 
 /* P(x) + x * exp(-x^2 / 2) / sqrt(2 pi) */

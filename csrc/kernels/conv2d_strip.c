@@ -128,7 +128,8 @@ static struct strip_forward plan_strips(const struct fnn_conv2d_strip_forward_ar
     f.plane_stride = ((args->rows - 1) * g->stride_h + g->kernel_height) * f.strip.row_stride;
     f.floats = args->workspace + team->rank * args->workspace_stride;
     f.offsets = (int32_t *)(void *)(f.floats + (args->planar ? f.group_channels : 1) * f.plane_stride);
-    f.stream = gemm_streams(args->residual, args->y, g->batch * g->out_height * g->out_width, g->out_channels);
+    f.stream = gemm_streams(args->residual, args->y, g->batch * g->out_height * g->out_width * g->groups,
+                            f.group_out_channels); /* each group's pixels are whole lines */
     return f;
 }
 

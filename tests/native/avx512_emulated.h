@@ -74,6 +74,10 @@ static inline __m512i emulated_mask_shuffle_epi32(__m512i otherwise, __mmask16 m
     return result.integers;
 }
 
+static inline __m512i emulated_shuffle_epi32(__m512i a, int order) {
+    return emulated_mask_shuffle_epi32(a, (__mmask16)-1, a, order);
+}
+
 static inline __m512i emulated_cvtepu8_epi32(__m128i a) {
     union emulated result;
     result.integer_halves[0] = _mm256_cvtepu8_epi32(a);
@@ -184,6 +188,8 @@ static inline __m512 emulated_rcp14_ps(__m512 a) {
 #define _mm512_extractf32x8_ps emulated_extractf32x8_ps
 #undef _mm512_mask_shuffle_epi32
 #define _mm512_mask_shuffle_epi32 emulated_mask_shuffle_epi32
+#undef _mm512_shuffle_epi32
+#define _mm512_shuffle_epi32 emulated_shuffle_epi32
 #undef _mm512_cvtepu8_epi32
 #define _mm512_cvtepu8_epi32 emulated_cvtepu8_epi32
 #undef _mm512_cvtepi32_epi8

@@ -261,7 +261,7 @@ class Convolution(Op):
         moments = node.outputs[1] if "moment_rows" in node.attributes else None
         taken = {"moments": steps.pointer(moments), "moment_rows": node.attributes.get("moment_rows", 0)}
         planar = node.attributes.get("planar", False)
-        if planar and not _runs_on_strips(steps, g, weight):
+        if planar and (moments is not None or not _runs_on_strips(steps, g, weight)):
             x, planar = channels_last(x, steps), False
         panels = partial(packed_weight, steps, weight, g, backward=False)
         if moments is not None and g.is_pointwise:
@@ -271,7 +271,7 @@ class Convolution(Op):
             steps.step("conv2d_pointwise_moments", work, packed=panels(), **arrays, **taken, **sizes)
             return
         pool = node.attributes.get("pool", False)
-        if lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
+        if moments is None and lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
             return
         assert not pool
         if _spreads_forward(g, steps.facts):
@@ -324,7 +324,7 @@ def lower_input_gradient(
         arrays = {"dy": steps.pointer(dy), "packed": packed, "residual": residuals, "dx": steps.pointer(dx)}
         steps.step("conv2d_pointwise_sums", g.work(steps.facts), **arrays, **sums, **sizes)
         return
-    if lower_backward_data(steps, g, dy, weight, bias, residual, dx, activation):
+    if sums is None and lower_backward_data(steps, g, dy, weight, bias, residual, dx, activation):
         return
     arguments: dict[str, Any] = {
         "bias": steps.pointer(bias),

@@ -21,7 +21,7 @@ def take_moments(graph: Graph) -> None:
 
 def _with_moments(graph: Graph, maker: Node) -> bool:
     """Gives a convolution its second output, if it has none yet."""
-    if len(maker.outputs) == 1 and "has_residual" not in maker.attributes:
+    if len(maker.outputs) == 1 and maker.attributes.keys().isdisjoint(("has_residual", "activation")):
         y = maker.outputs[0].shape
         rows = block_rows(geometry_of(maker.inputs[0].shape, maker.inputs[1].shape, maker.attributes), y)
         if rows:
