@@ -1,5 +1,6 @@
 /* The register tile of gemm_outer.h. */
 #include "gemm_outer.h"
+#include "gemm_step.h"
 #include "lanes.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -8,15 +9,7 @@ ALWAYS_INLINE void multiply(const struct gemm_outer *tile, bool scattered, vec s
                             int rows, int vectors) {
     for (ptrdiff_t d = 0; d < tile->depth; d++) {
         const float *a = tile->a + (scattered ? tile->a_at[d] : d * tile->a_stride), *b = tile->b[d] + tile->b_first;
-        vec column[FNN_GEMM_VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            vec row = vec_set1(a[i]);
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
-        }
+        gemm_step(a, b, sum, rows, vectors);
     }
 }
 

@@ -1,23 +1,9 @@
 /* The register tile of gemm_packed.h. */
 #include "gemm_packed.h"
+#include "gemm_step.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-ALWAYS_INLINE void multiply_step(const float *a, const float *b, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                                 int vectors) {
-    vec column[FNN_GEMM_VECTORS];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        const vec row = vec_set1(a[i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
-    }
-}
-
-ALWAYS_INLINE void multiply(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                            int vectors) {
+FNN_INLINE void multiply(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                         int vectors) {
     const ptrdiff_t width = vectors * FNN_LANES, a_step = tile->a_step;
     const float *a = tile->a, *b = tile->panel;
     const size_t second = tile->fetch_second;
@@ -29,13 +15,13 @@ ALWAYS_INLINE void multiply(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROW
             __builtin_prefetch((const void *)(line + second), 0, 2);
         }
         for (ptrdiff_t d = fnn_min(left, GEMM_CHUNK); d > 0; d--, a += a_step, b += width)
-            multiply_step(a, b, sum, rows, vectors);
+            gemm_step(a, b, sum, rows, vectors);
     }
 }
 
 /* Sums of zero; y is asked for meanwhile, unless it is only written. */
-ALWAYS_INLINE void start_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
+FNN_INLINE void start_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                           int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
@@ -47,8 +33,7 @@ ALWAYS_INLINE void start_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_R
 }
 
 /* Adds what y holds. */
-ALWAYS_INLINE void add_y(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                         int vectors) {
+FNN_INLINE void add_y(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -62,8 +47,8 @@ ALWAYS_INLINE void add_y(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][
 }
 
 /* Bias and activation. */
-ALWAYS_INLINE void finish_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                               int vectors) {
+FNN_INLINE void finish_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                            int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
@@ -80,8 +65,8 @@ ALWAYS_INLINE void finish_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_
     }
 }
 
-ALWAYS_INLINE void store_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
+FNN_INLINE void store_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                           int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -96,8 +81,8 @@ ALWAYS_INLINE void store_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_R
     }
 }
 
-ALWAYS_INLINE void stream_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                               int vectors) {
+FNN_INLINE void stream_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                            int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
@@ -105,7 +90,7 @@ ALWAYS_INLINE void stream_sums(const struct gemm_packed *tile, vec sum[FNN_GEMM_
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct gemm_packed *tile, int rows, int vectors) {
+FNN_INLINE void run_tile(const struct gemm_packed *tile, int rows, int vectors) {
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
     start_sums(tile, sum, rows, vectors);
     multiply(tile, sum, rows, vectors);

@@ -17,7 +17,7 @@
  * Parallel over (chunk, slice).
  * Error bound: gamma_D * sum |dy||x|, D = TALL_BLOCK + blocks in a chunk + chunks (first term twice on the scalar ISA).
  */
-#include "gemm.h"
+#include "gemm_step.h"
 #include "lanes.h"
 #include "linear.h"
 #include "partial_sums.h"
@@ -77,17 +77,8 @@ FNN_INLINE void multiply(const struct tall_tile *tile, vec sum[FNN_GEMM_ROWS][FN
             fetch.left = fetch.lines;
             fetch.line += fetch.skip;
         }
-        for (ptrdiff_t d = fnn_min(left, FETCH_STEPS); d > 0; d--, a += a_step, b += b_step) {
-            vec column[FNN_GEMM_VECTORS];
-#pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
-#pragma GCC unroll 16
-            for (int i = 0; i < rows; i++) {
-                const vec row = vec_set1(a[i]);
-#pragma GCC unroll 4
-                for (int v = 0; v < vectors; v++) sum[i][v] = vec_fma(row, column[v], sum[i][v]);
-            }
-        }
+        for (ptrdiff_t d = fnn_min(left, FETCH_STEPS); d > 0; d--, a += a_step, b += b_step)
+            gemm_step(a, b, sum, rows, vectors);
     }
 }
 
