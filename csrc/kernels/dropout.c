@@ -1,68 +1,73 @@
 /* Dropout: y = scale * x where kept, exactly 0 where dropped, whatever x was.
  *
- * Element i (in memory order) of the stream (seed, layer, step) is dropped when its Philox word is below
+ * Element i (in memory order) is dropped when draw i of the stream (seed, layer, step), see draws.h, is below
  * floor(probability * 2^32); probability 1 drops all, 0 none. The mask is never stored: the backward pass is the same kernel
  * on dy. scale is 1 / (1 - probability) for inverted dropout. One rounding; masks are the same on every ISA.
  * y may be x. Parallel over blocks of elements.
  * Source: Srivastava et al., "Dropout", JMLR 2014; Tompson et al. 2015 for whole channels. */
 #include <string.h>
 
-#include "philox.h"
+#include "draws.h"
 
-/* `count` elements, at most PHILOX_WORDS. */
-FNN_INLINE void drop(bool stream, const float *x, float *y, ptrdiff_t count, const ivec words[4], ivec threshold,
-                     vec scale) {
+struct dropout_settings {
+    const float *x;
+    float *y;
+    ivec threshold;
+    vec scale;
+    bool stream;
+};
+
+FNN_INLINE void drop(const void *context, ptrdiff_t first, ptrdiff_t count, const ivec draws[4]) {
+    const struct dropout_settings *settings = context;
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-        ptrdiff_t at = v * FNN_LANES, n = lanes_left(count - at);
+        ptrdiff_t at = first + v * FNN_LANES, n = lanes_left(first + count - at);
         if (n <= 0) break;
-        vec grown = vec_mul(load_lanes(x + at, n), scale);
-        put_lanes(stream, y + at, vec_select(ivec_less(words[v], threshold), vec_zero(), grown), n);
+        vec grown = vec_mul(load_lanes(settings->x + at, n), settings->scale);
+        mask dropped = ivec_less(draws[v], settings->threshold);
+        put_lanes(settings->stream, settings->y + at, vec_select(dropped, vec_zero(), grown), n);
     }
 }
 
 /* x, y (count) */
 void FNN_FUNCTION(dropout)(const struct fnn_dropout_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share_blocks(args->count, PHILOX_BLOCK, team);
-    const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
-    const ivec threshold = ivec_set1(keep_threshold(args->probability));
-    const vec scale = vec_set1((float)args->scale);
+    struct fnn_range range = fnn_share_blocks(args->count, DRAW_BLOCK, team);
     if (args->probability >= 1.0) {
         if (range.begin < range.end)
             memset(args->y + range.begin, 0, (size_t)(range.end - range.begin) * sizeof(float));
         return;
     }
-    const bool stream = streams(args->x, args->y, args->count);
-    for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_BLOCK) {
-        const struct philox_prefix prefix = philox_prefix(&random, (uint64_t)i);
-        ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
-        for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
-            ivec words[4];
-            philox_words(&random, &prefix, (uint64_t)j, words);
-            if (end - j >= PHILOX_WORDS)
-                drop(stream, args->x + j, args->y + j, PHILOX_WORDS, words, threshold, scale);
-            else
-                drop(stream, args->x + j, args->y + j, end - j, words, threshold, scale);
-        }
-    }
+    const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
+    const struct dropout_settings settings = {.x = args->x,
+                                              .y = args->y,
+                                              .threshold = ivec_set1(keep_threshold(args->probability)),
+                                              .scale = vec_set1((float)args->scale),
+                                              .stream = streams(args->x, args->y, args->count)};
+    draw(&random, range, drop, &settings);
     vec_fence();
 }
 
 enum { CHANNELS = 512 };
 
-/* bits[c / FNN_LANES] bit c % FNN_LANES: whether word first + c drops its channel, for c from 0 to count, at most CHANNELS. */
+struct drawn_channels {
+    ptrdiff_t start;
+    uint32_t draws[CHANNELS + 2 * DRAW_GROUP]; /* of `start` and those after it */
+};
+
+FNN_INLINE void keep_draws(const void *context, ptrdiff_t first, ptrdiff_t count, const ivec draws[4]) {
+    (void)count;
+    struct drawn_channels *drawn = *(struct drawn_channels *const *)context;
+    for (int v = 0; v < 4; v++) ivec_store(drawn->draws + (first - drawn->start) + v * FNN_LANES, draws[v]);
+}
+
+/* bits[c / FNN_LANES] bit c % FNN_LANES: whether draw first + c drops its channel, for c from 0 to count, at most CHANNELS. */
 static void dropped_channels(const struct philox_stream *random, ivec threshold, bool all, ptrdiff_t first,
                              ptrdiff_t count, uint32_t bits[CHANNELS / FNN_LANES]) {
-    uint32_t lanes[CHANNELS + 3 * PHILOX_WORDS];
-    const ptrdiff_t start = first / PHILOX_WORDS * PHILOX_WORDS;
-    for (ptrdiff_t w = start; w < first + count; w += PHILOX_WORDS) {
-        const struct philox_prefix prefix = philox_prefix(random, (uint64_t)w);
-        ivec words[4];
-        philox_words(random, &prefix, (uint64_t)w, words);
-        for (int v = 0; v < 4; v++) ivec_store(lanes + (w - start) + v * FNN_LANES, words[v]);
-    }
+    struct drawn_channels drawn, *const context = &drawn;
+    drawn.start = first / DRAW_GROUP * DRAW_GROUP;
+    draw(random, (struct fnn_range){drawn.start, first + count}, keep_draws, &context);
     for (ptrdiff_t c = 0; c < count; c += FNN_LANES) {
-        mask dropped = ivec_less(ivec_load(lanes + (first - start) + c), threshold);
+        mask dropped = ivec_less(ivec_load(drawn.draws + (first - drawn.start) + c), threshold);
         bits[c / FNN_LANES] = mask_bits(all ? mask_first(FNN_LANES) : dropped);
     }
 }

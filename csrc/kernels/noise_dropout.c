@@ -1,12 +1,13 @@
-/* Gaussian and alpha dropout, on the random stream of dropout.c. x, y (count); y may be x. Parallel over blocks.
+/* Gaussian and alpha dropout. x, y (count); y may be x. Parallel over blocks.
  *
- * gaussian_dropout: y[i] = x[i] * (1 + deviation * z[i]), z[i] standard normal by Box and Muller from words 2i and 2i + 1:
+ * gaussian_dropout: y[i] = x[i] * (1 + deviation * z[i]), z[i] standard normal by Box and Muller from words 2i and 2i + 1 of
+ *     the stream of philox.h:
  *     z = sqrt(-2 ln u1) * cos(2 pi u2),  u1 = (bits + 1) * 2^-32,  u2 = bits * 2^-32
  *     The backward pass is the same kernel on dy. Error: |y - exact| <= 8 eps |x| (1 + deviation * sqrt(-2 ln u1)), eps = 2^-24.
  * alpha_dropout: y = scale * x + shift where kept, `dropped` where dropped, the mask as in dropout.c; one fused rounding.
  *     The backward pass is dropout with the same scale.
  * Sources: Srivastava et al., "Dropout", JMLR 2014; Klambauer et al., "Self-normalizing neural networks", NIPS 2017. */
-#include "philox.h"
+#include "draws.h"
 #include "vector_math.h"
 
 /* ln((word + 1) * 2^-32). The word or its complement, whichever is below 2^31, becomes a float: near 1 the distance to 1 does. */
@@ -72,41 +73,36 @@ void FNN_FUNCTION(gaussian_dropout)(const struct fnn_gaussian_dropout_args *args
 }
 
 struct alpha_settings {
+    const float *x;
+    float *y;
     ivec threshold;
     vec scale, shift, dropped;
     bool all, stream;
 };
 
-/* `count` elements, at most PHILOX_WORDS. */
-FNN_INLINE void drop(const struct alpha_settings *settings, const float *x, float *y, ptrdiff_t count,
-                     const ivec words[4]) {
+FNN_INLINE void drop(const void *context, ptrdiff_t first, ptrdiff_t count, const ivec draws[4]) {
+    const struct alpha_settings *settings = context;
 #pragma GCC unroll 4
     for (int v = 0; v < 4; v++) {
-        ptrdiff_t at = v * FNN_LANES, n = lanes_left(count - at);
+        ptrdiff_t at = first + v * FNN_LANES, n = lanes_left(first + count - at);
         if (n <= 0) break;
-        vec kept = vec_fma(settings->scale, load_lanes(x + at, n), settings->shift);
-        mask drop = settings->all ? mask_first(FNN_LANES) : ivec_less(words[v], settings->threshold);
-        put_lanes(settings->stream, y + at, vec_select(drop, settings->dropped, kept), n);
+        vec kept = vec_fma(settings->scale, load_lanes(settings->x + at, n), settings->shift);
+        mask drop = settings->all ? mask_first(FNN_LANES) : ivec_less(draws[v], settings->threshold);
+        put_lanes(settings->stream, settings->y + at, vec_select(drop, settings->dropped, kept), n);
     }
 }
 
 void FNN_FUNCTION(alpha_dropout)(const struct fnn_alpha_dropout_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share_blocks(args->count, PHILOX_BLOCK, team);
+    struct fnn_range range = fnn_share_blocks(args->count, DRAW_BLOCK, team);
     const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
-    const struct alpha_settings settings = {.threshold = ivec_set1(keep_threshold(args->probability)),
+    const struct alpha_settings settings = {.x = args->x,
+                                            .y = args->y,
+                                            .threshold = ivec_set1(keep_threshold(args->probability)),
                                             .scale = vec_set1((float)args->scale),
                                             .shift = vec_set1((float)args->shift),
                                             .dropped = vec_set1((float)args->dropped),
                                             .all = args->probability >= 1.0,
                                             .stream = streams(args->x, args->y, args->count)};
-    for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_BLOCK) {
-        const struct philox_prefix prefix = philox_prefix(&random, (uint64_t)i);
-        ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
-        for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
-            ivec words[4];
-            philox_words(&random, &prefix, (uint64_t)j, words);
-            drop(&settings, args->x + j, args->y + j, end - j >= PHILOX_WORDS ? PHILOX_WORDS : end - j, words);
-        }
-    }
+    draw(&random, range, drop, &settings);
     vec_fence();
 }

@@ -34,12 +34,6 @@ FNN_INLINE struct philox_stream philox_stream(uint64_t seed, uint64_t layer, uin
     return stream;
 }
 
-/* The least word that keeps an element which is dropped with the given probability (below 1). */
-static inline uint32_t keep_threshold(double probability) {
-    double threshold = probability * 4294967296.0;
-    return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
-}
-
 /* The state of FNN_LANES counters between two rounds. */
 struct philox_state {
     wide c0, c1, c2, c3;

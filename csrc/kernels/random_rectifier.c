@@ -1,4 +1,4 @@
-/* Leaky ReLU with a slope drawn for each element, on the random stream of dropout.c.
+/* Leaky ReLU with a slope drawn for each element, on the random stream of philox.h.
  *
  *     y[i] = v[i] where x[i] > 0, else slope[i] * v[i];    slope[i] = lower + (upper - lower) * u[i]
  *     u[i] = (word i of the stream >> 8) * 2^-24, in [0, 1)

@@ -26,6 +26,8 @@ static inline ivec ivec_or(ivec a, ivec b) { return a | b; }
 static inline ivec ivec_shift_left(ivec a, int n) { return a << n; }
 static inline ivec ivec_shift_right(ivec a, int n) { return a >> n; }
 static inline ivec ivec_shift_right_arithmetic(ivec a, int n) { return (ivec)((fnn_signed_lanes)a >> n); }
+/* Upper and lower 16 bits exchanged. */
+static inline ivec ivec_swap_halves(ivec a) { return a << 16 | a >> 16; }
 
 /* wide: FNN_LANES uint32 in the form in which the ISA multiplies them to 64 bits, for chains of products. A part whose lanes
  * are 64-bit places has the number in the lower half and anything in the upper one. wide_multiply returns the lower words of

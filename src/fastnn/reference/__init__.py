@@ -85,7 +85,7 @@ from .pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
-from .random import keep_mask, keep_threshold, normal, philox4x32, random_bits, uniform
+from .random import draws, keep_mask, keep_threshold, normal, philox4x32, random_bits, uniform
 from .rectifier import (
     celu,
     celu_backward,
@@ -166,6 +166,7 @@ __all__ = [
     "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "draws",
     "dropout",
     "dropout1d",
     "dropout1d_backward",
