@@ -55,12 +55,14 @@ def test_streams_of_different_seeds_layers_and_steps_differ() -> None:
 
 
 def test_normal_is_box_muller_of_word_pairs() -> None:
-    bits = [int(word) for word in reference.random_bits(10, seed=3, layer=1, step=2)]
+    bits = [int(word) for word in reference.random_bits(6, seed=3, layer=1, step=2)]
     expected = [
-        math.sqrt(-2.0 * math.log((bits[2 * i] + 1) / 2**32)) * math.cos(2.0 * math.pi * bits[2 * i + 1] / 2**32)
-        for i in range(5)
+        math.sqrt(-2.0 * math.log((bits[2 * k] + 1) / 2**32)) * function(2.0 * math.pi * bits[2 * k + 1] / 2**32)
+        for k in range(3)
+        for function in (math.cos, math.sin)
     ]
-    np.testing.assert_allclose(reference.normal(5, seed=3, layer=1, step=2), expected, rtol=1e-13)
+    for count in (5, 6):
+        np.testing.assert_allclose(reference.normal(count, seed=3, layer=1, step=2), expected[:count], rtol=1e-12)
 
 
 def test_normal_moments() -> None:
@@ -70,6 +72,24 @@ def test_normal_moments() -> None:
     assert abs((z**2).mean() - 1) < sigma * math.sqrt(2)
     assert abs((z**3).mean()) < sigma * math.sqrt(15)
     assert abs((z**4).mean() - 3) < sigma * math.sqrt(96)
+    assert abs((z[::2] * z[1::2]).mean()) < sigma * math.sqrt(2)
+    assert abs((z[::2] ** 2 * z[1::2] ** 2).mean() - 1) < sigma * math.sqrt(2 * 8)
+
+
+def test_two_draws_of_a_word() -> None:
+    stream = {"seed": 5, "layer": 6, "step": 7}
+    drawn, bits = reference.draws(300, **stream), reference.random_bits(192, **stream)
+    for i in (0, 1, 63, 64, 100, 127, 128, 191, 192, 255, 299):
+        word = int(bits[i // 128 * 64 + i % 64])
+        assert drawn[i] == (word if i % 128 < 64 else (word >> 16) | (word & 0xFFFF) << 16)
+    assert reference.draws(0, **stream).shape == (0,)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.5 + 2.0**-17, 0.999])
+def test_two_draws_of_a_word_decide_apart(p: float) -> None:
+    kept = reference.keep_mask(COUNT // 128 * 128, p, seed=3, layer=0, step=1).reshape(-1, 2, 64)
+    both, pairs = (kept[:, 0] & kept[:, 1]).mean(), kept[:, 0].size
+    assert abs(both - (1 - p) ** 2) < 5 * math.sqrt((1 - p) ** 2 * (1 - (1 - p) ** 2) / pairs) + 2.0**-17
 
 
 @pytest.mark.parametrize(("p", "threshold"), [(0.0, 0), (0.5, 2**31), (0.1, 429496729), (1.0, 2**32 - 1)])
@@ -88,7 +108,7 @@ def test_neighbours_steps_and_layers_are_independent() -> None:
         return reference.dropout_mask((COUNT,), 0.5, seed=1, layer=layer, step=step) - 0.5
 
     here = mask(0, 0)
-    for other in (np.roll(here, 1), np.roll(here, 4), mask(0, 1), mask(1, 0)):
+    for other in (np.roll(here, 1), np.roll(here, 4), np.roll(here, 64), mask(0, 1), mask(1, 0)):
         assert abs((here * other).mean()) < 5 * 0.25 / math.sqrt(COUNT)
 
 

@@ -80,17 +80,18 @@ def uniform(count: int, seed: int, layer: int, step: int) -> Array:
 
 
 def normal(count: int, seed: int, layer: int, step: int) -> Array:
-    """`count` standard normal numbers, float64, by Box and Muller from two words each.
+    """`count` standard normal numbers, float64, by Box and Muller: two of each pair of words.
 
-    Number i uses words 2i and 2i + 1 of the stream (block i >> 1, output words (i & 1)*2 and (i & 1)*2 + 1):
-    u1 = (bits + 1) * 2^-32 in (0, 1], u2 = bits * 2^-32, z = sqrt(-2 ln u1) * cos(2 pi u2).
+    Numbers 2k and 2k + 1 use words 2k and 2k + 1 of the stream: u1 = (bits + 1) * 2^-32 in (0, 1], u2 = bits * 2^-32,
+    radius = sqrt(-2 ln u1); the first is radius * cos(2 pi u2), the second radius * sin(2 pi u2).
 
     >>> bool(abs(normal(10000, seed=0, layer=0, step=0).mean()) < 0.03)
     True
     """
-    bits = random_bits(2 * count, seed, layer, step).reshape(count, 2).astype(np.float64)
-    u1, u2 = (bits[:, 0] + 1.0) * 2.0**-32, bits[:, 1] * 2.0**-32
-    return np.sqrt(-2.0 * np.log(u1)) * np.cos(2.0 * np.pi * u2)
+    bits = random_bits(count + count % 2, seed, layer, step).reshape(-1, 2).astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log((bits[:, 0] + 1.0) * 2.0**-32))
+    turn = 2.0 * np.pi * (bits[:, 1] * 2.0**-32)
+    return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=1).reshape(-1)[:count]
 
 
 _DRAW_GROUP = 128
