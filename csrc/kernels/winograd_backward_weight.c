@@ -90,17 +90,24 @@ static void sum_tile(const struct backward_weight *b, const struct winograd_tile
     }
 }
 
-/* Stage 1 of tile `index` of a block, of one chunk: those of V come first, then those of E. */
-static void transform_tile(const struct backward_weight *b, ptrdiff_t begin, ptrdiff_t index, ptrdiff_t chunk) {
-    const struct winograd_tile tile = winograd_tile_at(&b->shape, begin + index);
+/* Stage 1 of one tile, number `index` of its block, of one chunk: those of V come first, then those of E. */
+static void transform_tile(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t index,
+                           ptrdiff_t chunk) {
     const ptrdiff_t in_chunks = fnn_ceil_div(b->args->channels, WINOGRAD_DEPTH);
     if (chunk < in_chunks) {
-        b->stages->transform_inputs(b, &tile, chunk, b->patches + chunk * b->in.chunk_stride + index * b->in.width);
+        b->stages->transform_inputs(b, tile, chunk, b->patches + chunk * b->in.chunk_stride + index * b->in.width);
         return;
     }
     chunk -= in_chunks;
-    b->stages->transform_outputs(b, &tile, chunk, b->errors + chunk * b->out.chunk_stride + index * b->out.width);
-    if (b->args->dbias) sum_tile(b, &tile, chunk, b->sums + index * b->out_width);
+    b->stages->transform_outputs(b, tile, chunk, b->errors + chunk * b->out.chunk_stride + index * b->out.width);
+    if (b->args->dbias) sum_tile(b, tile, chunk, b->sums + index * b->out_width);
+}
+
+/* Likewise tiles [tiles.begin, tiles.end) of the block that begins at tile `begin`. */
+static void transform_tiles(const struct backward_weight *b, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
+    struct winograd_tile tile = winograd_tile_at(&b->shape, begin + tiles.begin);
+    for (ptrdiff_t i = tiles.begin; i < tiles.end; i++, winograd_next_tile(&b->shape, &tile))
+        transform_tile(b, &tile, i, chunk);
 }
 
 /* Stage 2 for one plane and one chunk of K. */
@@ -179,7 +186,7 @@ static void run_part(const struct backward_weight *b, ptrdiff_t index) {
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t first = begin + i * count / blocks, size = begin + (i + 1) * count / blocks - first;
         for (ptrdiff_t chunk = 0; chunk < chunks; chunk++)
-            for (ptrdiff_t t = 0; t < size; t++) transform_tile(b, first, t, chunk);
+            transform_tiles(b, first, (struct fnn_range){0, size}, chunk);
         for (ptrdiff_t p = 0; p < b->shape.planes; p++)
             for (ptrdiff_t chunk = 0; chunk < out_chunks; chunk++) multiply(b, p, chunk, size, i > 0, part);
         if (b->args->dbias) add_sums(b, size, i > 0, part);
@@ -196,7 +203,11 @@ static void run_shared(const struct backward_weight *b, const struct fnn_team *t
         const ptrdiff_t first = i * tiles / blocks, size = (i + 1) * tiles / blocks - first;
         if (i > 0) fnn_barrier(team);
         struct fnn_range range = fnn_share(chunks * size, team);
-        for (ptrdiff_t u = range.begin; u < range.end; u++) transform_tile(b, first, u % size, u / size);
+        for (ptrdiff_t u = range.begin, end; u < range.end; u = end) {
+            const ptrdiff_t chunk = u / size;
+            end = fnn_min((chunk + 1) * size, range.end);
+            transform_tiles(b, first, (struct fnn_range){u - chunk * size, end - chunk * size}, chunk);
+        }
         fnn_barrier(team);
         range = fnn_share(b->shape.planes * out_chunks, team);
         for (ptrdiff_t u = range.begin; u < range.end; u++)

@@ -52,8 +52,8 @@ FNN_INLINE void transform_inputs(const struct forward *f, int m, int r, ptrdiff_
     const struct fnn_winograd_forward_args *args = f->args;
     const ptrdiff_t c = chunk * WINOGRAD_DEPTH, channels = fnn_min(f->channels - c, WINOGRAD_DEPTH);
     const int size = m + r - 1;
-    for (ptrdiff_t i = tiles.begin; i < tiles.end; i++) {
-        const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
+    struct winograd_tile tile = winograd_tile_at(&f->shape, tiles.begin);
+    for (ptrdiff_t i = tiles.begin; i < tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
         struct winograd_patch patch;
         winograd_find_patch(args->x, tile.image, args->height, args->width, f->channels, tile.row * m - args->pad_top,
                             tile.column * m - args->pad_left, size, &patch);
@@ -198,8 +198,8 @@ FNN_INLINE void transform_outputs(const struct forward *f, int m, int r, int ste
     const struct fnn_winograd_forward_args *args = f->args;
     const ptrdiff_t row_stride = args->out_width / step * f->out_channels;
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], rows[2][WINOGRAD_PATCH];
-    for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++) {
-        const struct winograd_tile tile = winograd_tile_at(&f->shape, i);
+    struct winograd_tile tile = winograd_tile_at(&f->shape, unit->tiles.begin);
+    for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
         const ptrdiff_t row = tile.row * m, column = tile.column * m;
         const ptrdiff_t corner = (tile.image * (args->out_height / step) + row / step) * row_stride +
                                  column / step * f->out_channels + unit->first;
@@ -240,9 +240,10 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
         ptrdiff_t tile_groups = fnn_ceil_div(count, WINOGRAD_GROUP_TILES);
         if (begin > 0) fnn_barrier(team);
         struct fnn_range range = fnn_share(count * chunks, team);
-        for (ptrdiff_t i = range.begin; i < range.end; i++) {
-            const ptrdiff_t tile = begin + i % count;
-            f->stages->transform_inputs(f, begin, (struct fnn_range){tile, tile + 1}, i / count);
+        for (ptrdiff_t i = range.begin, end; i < range.end; i = end) {
+            const ptrdiff_t chunk = i / count, first = begin - chunk * count;
+            end = fnn_min((chunk + 1) * count, range.end);
+            f->stages->transform_inputs(f, begin, (struct fnn_range){first + i, first + end}, chunk);
         }
         fnn_barrier(team);
         /* Few units: smaller ones. No sum is cut. */

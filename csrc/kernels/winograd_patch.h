@@ -6,44 +6,49 @@
 
 /* A square of `size` x `size` pixels of an image N,H,W,C. */
 struct winograd_patch {
-    const float *corner;                       /* the first pixel; read only where it is inside */
-    ptrdiff_t row_stride, column_stride;       /* floats */
-    bool interior;                             /* every pixel is inside; else: */
-    const float *pixel[WINOGRAD_PLANES];       /* each pixel, or zeros */
-    ptrdiff_t channel_mask[WINOGRAD_PLANES];   /* all ones, or zero: channels of zeros are all the same */
+    const float *corner;                  /* the first pixel; read only where all are inside */
+    ptrdiff_t row_stride, column_stride;  /* floats */
+    bool interior;                        /* every pixel is inside; else: */
+    ptrdiff_t left;                       /* column of the first pixel in the image */
+    ptrdiff_t width;                      /* of the image */
+    const float *row[WINOGRAD_PATCH];     /* the image's row, or zeros */
+    ptrdiff_t row_mask[WINOGRAD_PATCH];   /* all ones, or zero: rows of zeros are as long as a vector */
 };
 
 /* The patch whose first pixel is (top, left) of image n. */
-static inline void winograd_find_patch(const float *image, ptrdiff_t n, ptrdiff_t height, ptrdiff_t width,
-                                       ptrdiff_t channels, ptrdiff_t top, ptrdiff_t left, int size,
-                                       struct winograd_patch *patch) {
-    const ptrdiff_t offset = ((n * height + top) * width + left) * channels;
+FNN_INLINE void winograd_find_patch(const float *image, ptrdiff_t n, ptrdiff_t height, ptrdiff_t width,
+                                    ptrdiff_t channels, ptrdiff_t top, ptrdiff_t left, int size,
+                                    struct winograd_patch *patch) {
     patch->row_stride = width * channels;
     patch->column_stride = channels;
     patch->interior = top >= 0 && left >= 0 && top + size <= height && left + size <= width;
-    patch->corner = patch->interior ? image + offset : image;
+    patch->corner = patch->interior ? image + ((n * height + top) * width + left) * channels : image;
     if (patch->interior) return;
+    patch->left = left;
+    patch->width = width;
+#pragma GCC unroll 6
     for (int i = 0; i < size; i++) {
-        for (int j = 0; j < size; j++) {
-            bool inside = top + i >= 0 && top + i < height && left + j >= 0 && left + j < width;
-            const ptrdiff_t at = offset + i * patch->row_stride + j * channels;
-            patch->pixel[i * size + j] = inside ? image + at : FNN_FUNCTION(gemm_zeros);
-            patch->channel_mask[i * size + j] = -(ptrdiff_t)inside;
-        }
+        const bool inside = top + i >= 0 && top + i < height;
+        patch->row[i] = inside ? image + (n * height + top + i) * patch->row_stride : FNN_FUNCTION(gemm_zeros);
+        patch->row_mask[i] = -(ptrdiff_t)inside;
     }
 }
 
-/* Channels [c, c + lanes) of column j: `size` pixels, one below the other. */
-FNN_INLINE void winograd_load_column(const struct winograd_patch *patch, int size, bool interior, int j, ptrdiff_t c,
+/* Channels [c, c + lanes) of column j: `size` pixels, one below the other. Returns whether the column is in the image; one that is
+ * not is not loaded. */
+FNN_INLINE bool winograd_load_column(const struct winograd_patch *patch, int size, bool interior, int j, ptrdiff_t c,
                                      ptrdiff_t lanes, vec *pixels) {
-    const float *column = patch->corner + j * patch->column_stride + c;
+    if (interior) {
+        const float *column = patch->corner + j * patch->column_stride + c;
 #pragma GCC unroll 6
-    for (int i = 0; i < size; i++) {
-        const int at = i * size + j;
-        const float *from =
-            interior ? column + i * patch->row_stride : patch->pixel[at] + (c & patch->channel_mask[at]);
-        pixels[i] = load_lanes(from, lanes);
+        for (int i = 0; i < size; i++) pixels[i] = load_lanes(column + i * patch->row_stride, lanes);
+        return true;
     }
+    const ptrdiff_t column = patch->left + j, at = column * patch->column_stride + c;
+    if (column < 0 || column >= patch->width) return false;
+#pragma GCC unroll 6
+    for (int i = 0; i < size; i++) pixels[i] = load_lanes(patch->row[i] + (at & patch->row_mask[i]), lanes);
+    return true;
 }
 
 /* Asks for what the next tile, `ahead` columns to the right, has more than this one: a line of channels from c on of each pixel.
@@ -71,7 +76,11 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
 #pragma GCC unroll 1
         for (int j = 0; j < in; j++) {
             vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
-            winograd_load_column(patch, in, interior, j, first + c, lanes, column);
+            if (!winograd_load_column(patch, in, interior, j, first + c, lanes, column)) {
+#pragma GCC unroll 6
+                for (int i = 0; i < out; i++) half[i][j] = vec_zero(); /* as of a column of zeros */
+                continue;
+            }
             map(m, r, column, mapped);
 #pragma GCC unroll 6
             for (int i = 0; i < out; i++) half[i][j] = mapped[i];
