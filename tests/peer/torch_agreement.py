@@ -10,8 +10,6 @@ import torch
 
 RTOL = 1e-10
 
-torch.set_num_threads(1)  # the arrays are tiny: threads would only wait for each other on a busy machine
-
 
 def assert_close(actual: Any, expected: Any, what: str, rtol: float = RTOL) -> None:
     """Equal shapes, and values within rtol of the larger of each value and one hundredth of the largest."""
