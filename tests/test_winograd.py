@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fastnn import reference
 from fastnn.graph import Graph
 from fastnn.nn import functional as F
 from fastnn.ops.convolution_algorithm import (
+    MIN_TILES,
     MIN_TILES_WEIGHT,
     TILES,
     Form,
@@ -399,13 +401,25 @@ def test_tables() -> None:
     assert Product(1, 56, 56, 64, 64).tiles(4) == 196 >= MIN_TILES_WEIGHT[3]
     facts = current_facts()
     for batch in (1, 16):
-        product = Product(batch, 56, 56, 64, 64)
-        assert schedule(product, True, False, facts).form == Form.PACKED
-        assert weight_schedule(product).shared == (batch == 1)
+        assert schedule(Product(batch, 56, 56, 64, 64, fixed=True), False, facts).form == Form.PACKED
+        assert weight_schedule(Product(batch, 56, 56, 64, 64)).shared == (batch == 1)
     large = Product(16, 7, 7, 512, 512)
-    assert schedule(large, False, False, facts).form == Form.FILTERS
-    assert schedule(large, False, True, facts).form == Form.ROTATED
-    assert schedule(large, True, False, facts).form == Form.PACKED
-    assert schedule(Product(2, 7, 7, 512, 512), True, False, facts).form == Form.PANELS
-    assert schedule(large, False, False, facts).shared
+    assert schedule(large, False, facts).form == Form.FILTERS
+    assert schedule(large, True, facts).form == Form.ROTATED
+    assert schedule(replace(large, fixed=True), False, facts).form == Form.PACKED
+    few = schedule(replace(large, batch=2, fixed=True), False, facts)
+    assert few.form == (Form.PANELS if facts.lanes >= 16 else Form.PACKED)
+    assert schedule(large, False, facts).shared
     assert weight_schedule(large).parts == 1
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "tile"),
+    [(64, 4, 0), (64, 7, 4), (64, 8, 4), (256, 2, 0), (256, 4, 2), (256, 7, 4), (512, 4, 0), (512, 7, 2), (16, 4, 0)],
+)
+def test_fixed_weights_may_do_with_few_tiles(channels: int, side: int, tile: int) -> None:
+    """Where reading the transformed filters takes less time than they save; tile 0: the direct algorithm."""
+    fixed, changing = (Product(1, side, side, channels, channels, fixed=f) for f in (True, False))
+    assert fixed.pays(MIN_TILES[True]) == (tile > 0)
+    assert not tile or fixed.tile == tile
+    assert not changing.pays(MIN_TILES[True])

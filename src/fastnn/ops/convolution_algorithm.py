@@ -31,14 +31,27 @@ LINE = 16
 MIN_CHANNELS = {3: 8, 5: 12}
 """By the filter's side. With fewer channels on either side, the transforms cost more than they save."""
 
-MIN_TILES = 8
-"""With fewer tiles, the transform of the filters costs more than it saves. Half of that where the weights change with
-every step, since the direct algorithm would have to pack them; more for their gradient, which is transformed back."""
+MIN_TILES = {True: 8, False: 4}
+"""With fewer tiles, the transform of the filters costs more than it saves. Key: whether the weights are fixed; where they
+change with every step the direct algorithm would have to pack them, too. More for their gradient, which is transformed
+back. Fixed weights may do with fewer, see Product.saves."""
 
 MIN_TILES_WEIGHT = {3: 12, 5: 20}
 
 MAX_SHARE = 0.5
 """Tiles that overhang a small image must still save half of the direct algorithm's products."""
+
+SAVING = 0.8
+"""Fixed weights: of the direct algorithm's time, what Winograd's must not exceed by estimate."""
+
+LARGER_TILE = 0.9
+"""Fixed weights: of the time with smaller tiles, what larger ones, which round more and read more, must not exceed."""
+
+TRANSFORM = 48
+"""Channels for whose products of a tile its transforms take as long as the products themselves."""
+
+READ = {True: 3.5, False: 7.0}
+"""Products that take as long as reading a float of the filters. Key: whether all of them stay in cache (PACKED_BYTES)."""
 
 PACKED_BYTES = 12 << 20
 """Larger transformed filters, if they change with every step, are made on the way, while they are in cache: writing
@@ -47,8 +60,9 @@ them to memory takes as long as the products save. So are smaller ones that few 
 PACKED_TILES = 2 * GROUP_TILES
 """Tiles that are few in this sense."""
 
-READ_TILES = 16
-"""With fewer tiles even reading transformed filters beyond PACKED_BYTES takes longer than making them."""
+READ_TILES, MAKING_LANES = 16, 16
+"""With fewer tiles even reading transformed filters beyond PACKED_BYTES takes longer than making them, in vectors of at
+least so many lanes."""
 
 OWN_BYTES = 3 << 20
 """Transformed filters up to this size stay in cache: each thread works on blocks of tiles of its own. Larger ones are
@@ -86,6 +100,8 @@ class Product:
     out_channels: int
     kernel_size: int = 3
     """Side of the filter."""
+    fixed: bool = False
+    """Whether the weights do not change, so that their transform costs nothing."""
 
     def tiles(self, tile: int) -> int:
         return self.batch * _ceil_div(self.height, tile) * _ceil_div(self.width, tile)
@@ -95,18 +111,41 @@ class Product:
         return self.tiles(tile) * planes_of(tile, self.kernel_size)
 
     @property
+    def direct_products(self) -> int:
+        """Likewise, of the direct algorithm."""
+        return self.kernel_size**2 * self.batch * self.height * self.width
+
+    @property
     def tile(self) -> int:
-        """The one of fewest products; of the same number the smallest, which is the most accurate one."""
-        return min(TILES[self.kernel_size], key=lambda tile: (self.products(tile), tile))
+        """The one of fewest products, or with fixed weights of the least time by estimate; of equal ones the smallest, which
+        is the most accurate one."""
+        small, *larger = sorted(TILES[self.kernel_size])
+        if self.fixed:
+            return next((tile for tile in larger if self._time(tile) < LARGER_TILE * self._time(small)), small)
+        return min((small, *larger), key=lambda tile: (self.products(tile), tile))
 
     def pays(self, min_tiles: int) -> bool:
         """Whether it is faster than the direct algorithm, by measurement on AVX-512, AVX2 and scalar."""
-        direct = self.kernel_size**2 * self.batch * self.height * self.width
-        return (
-            min(self.channels, self.out_channels) >= MIN_CHANNELS[self.kernel_size]
-            and self.tiles(self.tile) >= min_tiles
-            and self.products(self.tile) <= MAX_SHARE * direct
-        )
+        if min(self.channels, self.out_channels) < MIN_CHANNELS[self.kernel_size]:
+            return False
+        many = self.tiles(self.tile) >= min_tiles and self.products(self.tile) <= MAX_SHARE * self.direct_products
+        return many or (self.fixed and self.saves)
+
+    @property
+    def saves(self) -> bool:
+        """Whether few tiles save time by estimate, the weights being transformed beforehand: what must be read of them counts
+        as much as the products."""
+        return self._time(self.tile) <= SAVING * self._time(0)
+
+    def _time(self, tile: int) -> float:
+        """In products; tile 0: of the direct algorithm. Reading filters and multiplying go on at once, not quite."""
+        if tile:
+            products = self.products(tile) * (1 + TRANSFORM / min(self.channels, self.out_channels))
+            floats = planes_of(tile, self.kernel_size)
+        else:
+            products, floats = self.direct_products, self.kernel_size**2
+        reading = floats * READ[4 * floats * self.channels * self.out_channels <= PACKED_BYTES]
+        return max(products, reading) + min(products, reading) / 3
 
     @property
     def filter_bytes(self) -> int:
@@ -161,19 +200,20 @@ def _even(tiles: int, most: int) -> int:
     return max(_ceil_div(tiles, max(_ceil_div(tiles, most), 1)), 1)
 
 
-def _form(filters: int, tiles: int, fixed: bool, backward: bool) -> Form:
-    if filters <= OWN_BYTES or (filters <= PACKED_BYTES and (fixed or tiles > PACKED_TILES)):
+def _form(product: Product, backward: bool, lanes: int) -> Form:
+    filters, tiles = product.filter_bytes, product.tiles(product.tile)
+    if filters <= OWN_BYTES or (filters <= PACKED_BYTES and (product.fixed or tiles > PACKED_TILES)):
         return Form.PACKED
-    if fixed:
-        return Form.PACKED if backward or tiles >= READ_TILES else Form.PANELS
+    if product.fixed:
+        return Form.PACKED if backward or tiles >= READ_TILES or lanes < MAKING_LANES else Form.PANELS
     return Form.ROTATED if backward else Form.FILTERS
 
 
-def schedule(product: Product, fixed: bool, backward: bool, facts: Facts) -> Schedule:
-    """`fixed`: packing the weights costs nothing, since they do not change. The bits depend on the tile alone."""
+def schedule(product: Product, backward: bool, facts: Facts) -> Schedule:
+    """The bits depend on the tile alone."""
     tile = product.tile
     tiles, filters = product.tiles(tile), product.filter_bytes
-    form = _form(filters, tiles, fixed, backward)
+    form = _form(product, backward, facts.lanes)
     for block in (28, 14):
         if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
             return Schedule(tile, block, shared=False, form=form)

@@ -27,15 +27,16 @@ SHARE = 0.4
 """Of the direct algorithm's time, about."""
 
 
-def _product(g: Geometry, backward: bool) -> Product | None:
-    """What the forward kernel computes, or None: 3x3 or 5x5 filters, stride 1, no dilation, one group, padding less than they."""
+def _product(g: Geometry, backward: bool, fixed: bool = False) -> Product | None:
+    """What the forward kernel computes, or None: it takes 3x3 or 5x5 filters, stride 1, no dilation, one group, padding less
+    than the filters."""
     rows, columns = g.weight[2:]
     plain = g.stride == g.dilation == (1, 1) and g.groups == 1 and rows == columns and rows in TILES
     if not plain or max(g.padding) >= rows:
         return None
     batch, channels, height, width = g.x if backward else g.y
     depth = g.weight[0] if backward else g.weight[1]
-    return Product(batch, height, width, depth, channels, rows)
+    return Product(batch, height, width, depth, channels, rows, fixed)
 
 
 def _packed(steps: Lowering, g: Geometry, weight: Tensor, product: Product, tile: int, backward: bool) -> Reference:
@@ -51,7 +52,7 @@ def _image_step(
     arguments: dict[str, Any],
 ) -> None:  # fmt: skip
     """`panels` packs the weights for the direct kernel; None: backward."""
-    cut = schedule(product, steps.is_fixed(weight), panels is None, steps.facts)
+    cut = schedule(product, panels is None, steps.facts)
     filters = steps.pointer(weight)
     if cut.form == Form.PACKED:
         filters = _packed(steps, g, weight, product, cut.tile, panels is None)
@@ -71,19 +72,19 @@ def _image_step(
     )
 
 
-def _applies(product: Product | None, fixed: bool, facts: Facts) -> bool:
-    return product is not None and uses_winograd(product, MIN_TILES if fixed else MIN_TILES // 2, facts)
+def _applies(product: Product | None, facts: Facts) -> bool:
+    return product is not None and uses_winograd(product, MIN_TILES[product.fixed], facts)
 
 
 def can_pool(g: Geometry, fixed: bool, facts: Facts) -> bool:
     """Whether the forward kernel is the one to use and saves time by pooling its result: by measurement, in tiles of 4x4."""
-    product = _product(g, backward=False)
-    return product is not None and _applies(product, fixed, facts) and product.tile == 4
+    product = _product(g, backward=False, fixed=fixed)
+    return product is not None and _applies(product, facts) and product.tile == 4
 
 
 def is_forward(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
     """Whether this is the algorithm to use forward."""
-    return _applies(_product(g, backward=False), steps.is_fixed(weight), steps.facts)
+    return _applies(_product(g, backward=False, fixed=steps.is_fixed(weight)), steps.facts)
 
 
 def lower_forward(
@@ -92,8 +93,8 @@ def lower_forward(
 ) -> bool:  # fmt: skip
     """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use; with `pool` the
     maxima of 2x2 pixels each."""
-    product = _product(g, backward=False)
-    if product is None or not _applies(product, steps.is_fixed(weight), steps.facts):
+    product = _product(g, backward=False, fixed=steps.is_fixed(weight))
+    if product is None or not _applies(product, steps.facts):
         return False
     arguments: dict[str, Any] = {
         "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
@@ -108,8 +109,8 @@ def lower_backward_data(
     activation: int,
 ) -> bool:  # fmt: skip
     """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding kernel_size - 1 - padding."""
-    product = _product(g, backward=True)
-    if product is None or not _applies(product, steps.is_fixed(weight), steps.facts):
+    product = _product(g, backward=True, fixed=steps.is_fixed(weight))
+    if product is None or not _applies(product, steps.facts):
         return False
     sizes, most = _sizes(g), product.kernel_size - 1
     arguments: dict[str, Any] = {
