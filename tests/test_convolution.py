@@ -215,19 +215,28 @@ def test_epilogue(name: str, activation: str | None, has_bias: bool, isa: str, r
     np.testing.assert_array_equal(actual, wanted)
 
 
-@pytest.mark.parametrize("name", ["3x3", "strides", "depthwise", "depthwise, strides", "more than 64 taps"])
-def test_gradient_added_to_another(name: str, isa: str, rng: np.random.Generator) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["3x3", "strides", "1x1, strides", "stride without taps", "depthwise", "depthwise, strides", "more than 64 taps"],
+)
+def test_gradient_added_to_another(name: str, kept: bool, isa: str, rng: np.random.Generator) -> None:
+    """kept: the other one is needed afterwards, so that the sum must not overwrite it."""
     geometry = GEOMETRIES[name]
     x_shape, weight_shape = shapes_of(geometry)
     dy, weight, other = integers(rng, output_shape(geometry), weight_shape, x_shape)
 
     def build(graph: Graph, dy: Tensor, weight: Tensor, other: Tensor) -> Sequence[Tensor]:
         attributes = {"shape": x_shape, **attributes_of(geometry)}
-        return [graph.record("conv2d_backward_data", dy, weight, graph.record("relu", other), **attributes)]
+        other = graph.record("relu", other)
+        return [graph.record("conv2d_backward_data", dy, weight, other, **attributes), *[other] * kept]
 
-    (actual,) = Compiled(build)(dy, weight, other)
-    wanted = expected(geometry, dy, np.zeros(x_shape), weight, np.zeros(weight_shape[0]))[1] + np.maximum(other, 0)
+    actual, *others = Compiled(build)(dy, weight, other)
+    other = np.maximum(other, 0)
+    wanted = expected(geometry, dy, np.zeros(x_shape), weight, np.zeros(weight_shape[0]))[1] + other
     np.testing.assert_array_equal(actual, wanted)
+    for unchanged in others:
+        np.testing.assert_array_equal(unchanged, other)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@
  * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*K/G.
  */
+#include <string.h>
+
 #include "conv2d_indirect.h"
 #include "gemm_rows.h"
 
@@ -72,12 +74,51 @@ static void run_phase(const struct fnn_conv2d_backward_data_args *args, const st
     conv2d_run(&window, &pixels, &product, g->groups, team);
 }
 
+static bool row_meets_taps(const struct conv2d_geometry *g, ptrdiff_t first_h) {
+    return conv2d_phase_axis(first_h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h).count > 0;
+}
+
+static bool column_meets_taps(const struct conv2d_geometry *g, ptrdiff_t first_w) {
+    return conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w).count > 0;
+}
+
+/* Neighbouring pixels that meet no tap: dx is the residual or zero there. */
+static void fill_pixels(const struct fnn_conv2d_backward_data_args *args, ptrdiff_t at, ptrdiff_t count) {
+    if (!args->residual)
+        memset(args->dx + at, 0, (size_t)count * sizeof(float));
+    else if (args->residual != args->dx)
+        memcpy(args->dx + at, args->residual + at, (size_t)count * sizeof(float));
+}
+
+/* All pixels that meet no tap. */
+static void fill_phases(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
+                        const struct fnn_team *team) {
+    struct fnn_range rows = fnn_share(g->batch * g->height, team);
+    for (ptrdiff_t row = rows.begin; row < rows.end; row++) {
+        const ptrdiff_t at = row * g->width * g->channels;
+        if (!row_meets_taps(g, row % g->height % g->stride_h)) {
+            fill_pixels(args, at, g->width * g->channels);
+            continue;
+        }
+        for (ptrdiff_t first = 0; first < fnn_min(g->stride_w, g->width); first++)
+            for (ptrdiff_t w = column_meets_taps(g, first) ? g->width : first; w < g->width; w += g->stride_w)
+                fill_pixels(args, at + w * g->channels, g->channels);
+    }
+}
+
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
     const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
     if (conv2d_is_product(&g)) {
         run_product(args, &g, team);
         return;
     }
+    const bool fill = !args->bias && args->activation == FNN_ACTIVATION_NONE;
+    bool complete = true;
     for (ptrdiff_t h = 0; h < fnn_min(g.stride_h, g.height); h++)
-        for (ptrdiff_t w = 0; w < fnn_min(g.stride_w, g.width); w++) run_phase(args, &g, h, w, team);
+        for (ptrdiff_t w = 0; w < fnn_min(g.stride_w, g.width); w++) {
+            const bool taps = row_meets_taps(&g, h) && column_meets_taps(&g, w);
+            if (taps || !fill) run_phase(args, &g, h, w, team);
+            complete = complete && taps;
+        }
+    if (fill && !complete) fill_phases(args, &g, team);
 }
