@@ -103,8 +103,9 @@ static inline void conv2d_point_at_taps(const struct conv2d_window *window, cons
         ptrdiff_t offset = (h * window->width + w) * window->channels + channel;
         tile->step[t] = tap * depth;
         for (ptrdiff_t row = 0; row < tile->row_count; row++) {
-            bool inside =
-                conv2d_inside(origins->h[row] + h, window->height) & conv2d_inside(origins->w[row] + w, window->width);
+            /* & of numbers: no branch between the two */
+            const int inside_h = conv2d_inside(origins->h[row] + h, window->height);
+            const int inside = inside_h & (int)conv2d_inside(origins->w[row] + w, window->width);
             tile->rows[t][row] = inside ? window->image + (origins->offset[row] + offset) : FNN_FUNCTION(gemm_zeros);
         }
     }
