@@ -75,20 +75,46 @@ void FNN_FUNCTION(prelu_forward)(const struct fnn_prelu_forward_args *args, cons
     vec_fence();
 }
 
-/* dx of a chunk of rows, and sum of dy * x where x <= 0 added to sums, or set if the chunk is the first. */
-FNN_INLINE void prelu_chunk(const struct fnn_prelu_backward_args *args, bool stream, struct fnn_range rows, ptrdiff_t c,
-                            ptrdiff_t n, bool first, float *sums) {
-    ptrdiff_t channels = args->channels;
-    const float *dy = args->dy + c, *x = args->x + c;
-    float *dx = args->dx ? args->dx + c : NULL;
-    vec slope = load_slopes(args->slopes, args->slope_count, c, n), sum = vec_zero();
+enum { TILE_CHANNELS = 1024 }; /* whose sums stand in the L1 cache */
+
+/* Of n channels of one row: dx, and dy * x where x <= 0 added to sums. */
+FNN_INLINE void prelu_lanes(bool stream, const float *dy, const float *x, vec slope, float *dx, ptrdiff_t n,
+                            float *sums) {
+    vec value = load_lanes(x, n), gradient = load_lanes(dy, n);
+    mask above = vec_less(vec_zero(), value);
+    vec_store(sums, vec_add(vec_load(sums), vec_select(above, vec_zero(), vec_mul(gradient, value))));
+    if (dx) put_lanes(stream, dx, vec_select(above, gradient, vec_mul(slope, gradient)), n);
+}
+
+FNN_INLINE void prelu_row(const bool stream, const bool single, const float *dy, const float *x, const float *slopes,
+                          float *dx, ptrdiff_t count, float *sums) {
+    const vec shared = vec_set1(slopes[0]);
+    ptrdiff_t c = 0, rest = count % FNN_LANES;
+    for (; c < count - rest; c += FNN_LANES)
+        prelu_lanes(stream, dy + c, x + c, single ? shared : vec_load(slopes + c), dx ? dx + c : NULL, FNN_LANES,
+                    sums + c);
+    if (rest)
+        prelu_lanes(stream, dy + c, x + c, single ? shared : load_lanes(slopes + c, rest), dx ? dx + c : NULL, rest,
+                    sums + c);
+}
+
+/* Of a chunk of rows, for `count` <= TILE_CHANNELS channels from c on: dx, and sum of dy * x where x <= 0 added to sums, or set if
+ * the chunk is the first. Row by row: stores past the caches are fast where they follow each other. */
+static void prelu_chunk(const struct fnn_prelu_backward_args *args, bool stream, struct fnn_range rows, ptrdiff_t c,
+                        ptrdiff_t count, bool first, float *sums) {
+    const bool single = args->slope_count == 1;
+    const float *slopes = single ? args->slopes : args->slopes + c;
+    float of_chunk[TILE_CHANNELS] = {0};
     for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
-        vec value = load_lanes(x + r * channels, n), gradient = load_lanes(dy + r * channels, n);
-        mask above = vec_less(vec_zero(), value);
-        sum = vec_add(sum, vec_select(above, vec_zero(), vec_mul(gradient, value)));
-        if (dx) put_lanes(stream, dx + r * channels, vec_select(above, gradient, vec_mul(slope, gradient)), n);
+        ptrdiff_t at = r * args->channels + c;
+        const float *dy = args->dy + at, *x = args->x + at;
+        float *dx = args->dx ? args->dx + at : NULL;
+        if (single)
+            prelu_row(stream, true, dy, x, slopes, dx, count, of_chunk);
+        else
+            prelu_row(stream, false, dy, x, slopes, dx, count, of_chunk);
     }
-    store_lanes(sums + c, first ? sum : vec_add(load_lanes(sums + c, n), sum), n);
+    for (ptrdiff_t i = 0; i < count; i++) sums[c + i] = first ? of_chunk[i] : sums[c + i] + of_chunk[i];
 }
 
 void FNN_FUNCTION(prelu_backward)(const struct fnn_prelu_backward_args *args, const struct fnn_team *team) {
@@ -101,8 +127,8 @@ void FNN_FUNCTION(prelu_backward)(const struct fnn_prelu_backward_args *args, co
         struct fnn_range block = row_block(&blocks, b);
         for (ptrdiff_t row = block.begin; row < block.end; row += blocks.chunk) {
             struct fnn_range rows = {row, fnn_min(row + blocks.chunk, block.end)};
-            for (ptrdiff_t c = 0; c < channels; c += FNN_LANES)
-                prelu_chunk(args, stream, rows, c, lanes_left(channels - c), row == block.begin,
+            for (ptrdiff_t c = 0; c < channels; c += TILE_CHANNELS)
+                prelu_chunk(args, stream, rows, c, fnn_min(TILE_CHANNELS, channels - c), row == block.begin,
                             args->workspace + b * channels);
         }
     }
