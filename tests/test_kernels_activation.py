@@ -155,3 +155,25 @@ def test_limits(isa: str, name: str) -> None:
     x = np.array([-np.inf, np.inf, np.nan], np.float32)
     y = run_kernel("activation_forward", {"y": ((3,), "f4")}, x=x, **arguments(activation, 3))["y"]
     np.testing.assert_array_equal(y, np.array([*LIMITS[name], np.nan], np.float32))
+
+
+NAN, SLOPE_AT_INFINITY = np.nan, 1.0507009873554805
+GRADIENT_LIMITS = {  # dx for dy = 1 at -inf, inf, NaN: as PyTorch has it, whose softsign and mish at inf lose the limit to a NaN
+    "hardtanh": (0, 0, 0), "relu6": (0, 0, 0), "leaky_relu": (0.25, 1, 0.25), "elu": (0, 1, NAN), "celu": (0, 1, NAN),
+    "selu": (0, SLOPE_AT_INFINITY, NAN), "sigmoid": (0, 0, NAN), "tanh": (0, 0, NAN), "logsigmoid": (1, 0, NAN),
+    "softplus": (0, 1, NAN), "softsign": (0, 0, NAN), "silu": (NAN, NAN, NAN), "mish": (NAN, 1, NAN),
+    "gelu": (NAN, NAN, NAN), "gelu_tanh": (NAN, NAN, NAN), "hardsigmoid": (0, 0, 0), "hardswish": (0, 1, NAN),
+    "exponential": (0, np.inf, NAN),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_gradient_limits(isa: str, name: str) -> None:
+    activation = ACTIVATIONS[name]
+    x, dy = np.array([-np.inf, np.inf, np.nan] * 7, np.float32), np.ones(21, np.float32)
+    saved = x
+    if activation.saves_output:
+        saved = run_kernel("activation_forward", {"y": ((21,), "f4")}, x=x, **arguments(activation, 21))["y"]
+    outputs = {"dx": ((21,), "f4")}
+    dx = run_kernel("activation_backward", outputs, dy=dy, saved=saved, **arguments(activation, 21))["dx"]
+    np.testing.assert_array_equal(dx, np.array(GRADIENT_LIMITS[name] * 7, np.float32))

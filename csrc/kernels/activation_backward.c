@@ -88,7 +88,7 @@ FNN_INLINE vec hardswish(const struct activation *p, vec dy, vec x) {
     (void)p;
     const vec three = vec_set1(3.0f);
     vec slope = vec_add(vec_div(x, three), vec_set1(0.5f));
-    vec dx = vec_select(vec_less(x, three), vec_mul(dy, slope), dy);
+    vec dx = vec_select(vec_less_equal(three, x), dy, vec_mul(dy, slope)); /* of NaN the product */
     return vec_select(vec_less_equal(x, vec_neg(three)), vec_zero(), dx);
 }
 

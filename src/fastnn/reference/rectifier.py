@@ -305,4 +305,4 @@ def hardswish_backward(dy: Array, x: Array) -> Array:
     [0.0, 0.5, 1.0]
     """
     x = as_float(x, "x")
-    return _chain(dy, np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0)))
+    return _chain(dy, np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)))
