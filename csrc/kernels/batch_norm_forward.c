@@ -96,8 +96,8 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
         args->moments ? equal_blocks(args->rows, args->moment_rows) : row_blocks(args->rows, channels);
     struct fnn_range mine = fnn_share(blocks.count, team);
     for (ptrdiff_t b = mine.begin; b < mine.end && !args->moments; b++)
-        block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->workspace + 2 * b * channels,
-                      args->workspace + (2 * b + 1) * channels);
+        block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->rows,
+                      args->workspace + 2 * b * channels, args->workspace + (2 * b + 1) * channels);
     if (!args->moments) fnn_barrier(team);
     double momentum = args->momentum;
     if (momentum < 0) momentum = args->batches ? 1.0 / (double)(*args->batches + 1) : 1.0;

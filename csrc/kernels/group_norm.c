@@ -67,34 +67,30 @@ static void finish_groups(const float *moments, const struct row_blocks *blocks,
     }
 }
 
-/* y = (x - mean) * scale + shift, each of the channel, for `vectors` vectors of channels, the last one of n lanes. */
-FNN_INLINE void scale_channels(const int vectors, ptrdiff_t n, bool stream, const float *x, float *y, const float *mean,
-                               const float *scale, const float *shift, ptrdiff_t rows, ptrdiff_t channels) {
-    vec origin[FNN_CHANNEL_GROUP], factor[FNN_CHANNEL_GROUP], offset[FNN_CHANNEL_GROUP];
-    for (int v = 0; v < vectors; v++) {
-        origin[v] = load_lanes(mean + v * FNN_LANES, n);
-        factor[v] = load_lanes(scale + v * FNN_LANES, n);
-        offset[v] = load_lanes(shift + v * FNN_LANES, n);
-    }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) {
-            ptrdiff_t i = r * channels + v * FNN_LANES;
-            put_lanes(stream, y + i, vec_fma(vec_sub(load_lanes(x + i, n), origin[v]), factor[v], offset[v]), n);
-        }
+/* y = (x - mean) * scale + shift of n channels, each of the channel. */
+FNN_INLINE void scale_lanes(bool stream, ptrdiff_t n, const float *x, float *y, const float *mean, const float *scale,
+                            const float *shift) {
+    vec centred = vec_sub(load_lanes(x, n), load_lanes(mean, n));
+    put_lanes(stream, y, vec_fma(centred, load_lanes(scale, n), load_lanes(shift, n)), n);
 }
 
-enum { SCALED_ROWS = 16 }; /* at a time: what a store past the caches writes of a memory page stays together */
+FNN_INLINE void scale_row(const bool stream, const float *x, float *y, const float *mean, const float *scale,
+                          const float *shift, ptrdiff_t channels) {
+    ptrdiff_t c = 0, rest = channels % FNN_LANES;
+    for (; c < channels - rest; c += FNN_LANES)
+        scale_lanes(stream, FNN_LANES, x + c, y + c, mean + c, scale + c, shift + c);
+    if (rest) scale_lanes(stream, rest, x + c, y + c, mean + c, scale + c, shift + c);
+}
 
-static void scale_rows(bool stream, const float *x, float *y, const float *mean, const float *scale, const float *shift,
-                       ptrdiff_t rows, ptrdiff_t channels) {
-    for (ptrdiff_t row = 0; row < rows; row += SCALED_ROWS) {
-        ptrdiff_t count = fnn_min(SCALED_ROWS, rows - row), at = row * channels, c = 0;
-        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
-            scale_channels(FNN_CHANNEL_GROUP, FNN_LANES, stream, x + at + c, y + at + c, mean + c, scale + c, shift + c,
-                           count, channels);
-        for (; c < channels; c += FNN_LANES)
-            scale_channels(1, lanes_left(channels - c), stream, x + at + c, y + at + c, mean + c, scale + c, shift + c,
-                           count, channels);
+/* The rows of an image are scaled the last ones first, what was read last being in the cache yet, and STRIDE_ROWS forwards. */
+enum { STRIDE_ROWS = 16 };
+
+FNN_INLINE void scale_rows(const bool stream, const float *x, float *y, const float *mean, const float *scale,
+                           const float *shift, ptrdiff_t rows, ptrdiff_t channels) {
+    for (ptrdiff_t end = rows, begin; end > 0; end = begin) {
+        begin = fnn_max(end - STRIDE_ROWS, 0);
+        for (ptrdiff_t r = begin; r < end; r++)
+            scale_row(stream, x + r * channels, y + r * channels, mean, scale, shift, channels);
     }
 }
 
@@ -108,8 +104,9 @@ void FNN_FUNCTION(group_norm_forward)(const struct fnn_group_norm_forward_args *
     struct fnn_range images = fnn_share(positions ? args->batch : 0, team);
     for (ptrdiff_t n = images.begin; n < images.end; n++) {
         const float *x = args->x + n * size;
+        ptrdiff_t rows_left = (args->batch - n) * positions;
         for (ptrdiff_t b = 0; b < blocks.count; b++)
-            block_moments(x, channels, row_block(&blocks, b), blocks.chunk, moments + 2 * b * channels,
+            block_moments(x, channels, row_block(&blocks, b), blocks.chunk, rows_left, moments + 2 * b * channels,
                           moments + (2 * b + 1) * channels);
         finish_groups(moments, &blocks, x, channels, width, all, args->eps, args->statistics + n * groups);
         for (ptrdiff_t g = 0; g < groups; g++) {
@@ -120,50 +117,49 @@ void FNN_FUNCTION(group_norm_forward)(const struct fnn_group_norm_forward_args *
                 shift[c] = (args->bias ? args->bias[c] : 0.0f) - statistics[all] * scale[c];
             }
         }
-        scale_rows(stream, x, args->y + n * size, mean, scale, shift, positions, channels);
+        if (stream)
+            scale_rows(true, x, args->y + n * size, mean, scale, shift, positions, channels);
+        else
+            scale_rows(false, x, args->y + n * size, mean, scale, shift, positions, channels);
     }
     vec_fence();
 }
 
-/* sum dy and sum dy * (x - mean) over a chunk of rows, for `vectors` vectors of channels, the last one of n lanes, added to
- * sums, products (C), or set if it is the first. */
-FNN_INLINE void add_products(const int vectors, ptrdiff_t n, const float *dy, const float *x, const float *mean,
-                             ptrdiff_t rows, ptrdiff_t channels, bool first, float *sums, float *products) {
-    vec origin[FNN_CHANNEL_GROUP], sum[FNN_CHANNEL_GROUP], product[FNN_CHANNEL_GROUP];
-    for (int v = 0; v < vectors; v++) {
-        origin[v] = load_lanes(mean + v * FNN_LANES, n);
-        sum[v] = product[v] = vec_zero();
+/* dy and dy * (x - mean) of n channels of a row, added to sums, products. */
+FNN_INLINE void add_lanes(ptrdiff_t n, const float *dy, const float *x, const float *mean, float *sums,
+                          float *products) {
+    vec gradient = load_lanes(dy, n), centred = vec_sub(load_lanes(x, n), load_lanes(mean, n));
+    vec_store(sums, vec_add(vec_load(sums), gradient));
+    vec_store(products, vec_fma(gradient, centred, vec_load(products)));
+}
+
+enum { TILE_CHANNELS = 1024 }; /* whose sums stand in the L1 cache */
+
+/* sum dy and sum dy * (x - mean) over a chunk of rows, for `count` <= TILE_CHANNELS channels, added to sums, products (C), or set
+ * if it is the first. Row by row, as the memory streams best. */
+static void chunk_products(const float *dy, const float *x, const float *mean, ptrdiff_t rows, ptrdiff_t channels,
+                           ptrdiff_t count, bool first, float *sums, float *products) {
+    float sum[TILE_CHANNELS] = {0}, product[TILE_CHANNELS] = {0};
+    ptrdiff_t rest = count % FNN_LANES, c;
+    for (ptrdiff_t r = 0; r < rows; r++, dy += channels, x += channels) {
+        for (c = 0; c < count - rest; c += FNN_LANES)
+            add_lanes(FNN_LANES, dy + c, x + c, mean + c, sum + c, product + c);
+        if (rest) add_lanes(rest, dy + c, x + c, mean + c, sum + c, product + c);
     }
-    for (ptrdiff_t r = 0; r < rows; r++)
-        for (int v = 0; v < vectors; v++) {
-            ptrdiff_t i = r * channels + v * FNN_LANES;
-            vec gradient = load_lanes(dy + i, n);
-            sum[v] = vec_add(sum[v], gradient);
-            product[v] = vec_fma(gradient, vec_sub(load_lanes(x + i, n), origin[v]), product[v]);
-        }
-    for (int v = 0; v < vectors; v++) {
-        ptrdiff_t c = v * FNN_LANES;
-        if (!first) {
-            sum[v] = vec_add(load_lanes(sums + c, n), sum[v]);
-            product[v] = vec_add(load_lanes(products + c, n), product[v]);
-        }
-        store_lanes(sums + c, sum[v], n);
-        store_lanes(products + c, product[v], n);
+    for (c = 0; c < count; c++) {
+        sums[c] = first ? sum[c] : sums[c] + sum[c];
+        products[c] = first ? product[c] : products[c] + product[c];
     }
 }
 
 static void block_products(const float *dy, const float *x, const float *mean, ptrdiff_t channels,
                            struct fnn_range block, ptrdiff_t chunk, float *sums, float *products) {
-    for (ptrdiff_t row = block.begin; row < block.end; row += chunk) {
-        ptrdiff_t rows = fnn_min(chunk, block.end - row), at = row * channels, c = 0;
-        bool first = row == block.begin;
-        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
-            add_products(FNN_CHANNEL_GROUP, FNN_LANES, dy + at + c, x + at + c, mean + c, rows, channels, first,
-                         sums + c, products + c);
-        for (; c < channels; c += FNN_LANES)
-            add_products(1, lanes_left(channels - c), dy + at + c, x + at + c, mean + c, rows, channels, first,
-                         sums + c, products + c);
-    }
+    for (ptrdiff_t row = block.begin; row < block.end; row += chunk)
+        for (ptrdiff_t c = 0; c < channels; c += TILE_CHANNELS) {
+            ptrdiff_t at = row * channels + c;
+            chunk_products(dy + at, x + at, mean + c, fnn_min(chunk, block.end - row), channels,
+                           fnn_min(TILE_CHANNELS, channels - c), row == block.begin, sums + c, products + c);
+        }
 }
 
 /* What the backward pass of one image needs of each channel: dx = dy * scale + (x - mean) * slope + offset. */
@@ -199,6 +195,28 @@ static void finish_gradients(const struct fnn_group_norm_backward_args *args, co
     }
 }
 
+/* dx of n channels of a row. */
+FNN_INLINE void gradient_lanes(bool stream, ptrdiff_t n, const float *dy, const float *x, float *dx, ptrdiff_t c,
+                               const struct coefficients *of) {
+    vec centred = vec_sub(load_lanes(x + c, n), load_lanes(of->mean + c, n));
+    vec rest = vec_fma(centred, load_lanes(of->slope + c, n), load_lanes(of->offset + c, n));
+    put_lanes(stream, dx + c, vec_fma(load_lanes(dy + c, n), load_lanes(of->scale + c, n), rest), n);
+}
+
+FNN_INLINE void gradient_rows(const bool stream, const float *dy, const float *x, float *dx, ptrdiff_t rows,
+                              ptrdiff_t channels, const struct coefficients of) {
+    ptrdiff_t rest = channels % FNN_LANES;
+    for (ptrdiff_t end = rows, begin; end > 0; end = begin) {
+        begin = fnn_max(end - STRIDE_ROWS, 0);
+        for (ptrdiff_t r = begin; r < end; r++) {
+            ptrdiff_t at = r * channels, c = 0;
+            for (; c < channels - rest; c += FNN_LANES)
+                gradient_lanes(stream, FNN_LANES, dy + at, x + at, dx + at, c, &of);
+            if (rest) gradient_lanes(stream, rest, dy + at, x + at, dx + at, c, &of);
+        }
+    }
+}
+
 static void image_gradient(const struct fnn_group_norm_backward_args *args, const struct row_blocks *blocks,
                            ptrdiff_t n, float *partial, float *parts, bool stream) {
     ptrdiff_t channels = args->channels, width = channels / args->groups, size = args->positions * channels;
@@ -212,13 +230,10 @@ static void image_gradient(const struct fnn_group_norm_backward_args *args, cons
     for (ptrdiff_t g = 0; g < args->groups; g++) finish_gradients(args, blocks, partial, n, g, &of, parts);
     if (!args->dx) return;
     float *dx = args->dx + n * size;
-    for (ptrdiff_t r = 0; r < args->positions; r++)
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t i = r * channels + c, lanes = lanes_left(channels - c);
-            vec centred = vec_sub(load_lanes(x + i, lanes), load_lanes(of.mean + c, lanes));
-            vec rest = vec_fma(centred, load_lanes(of.slope + c, lanes), load_lanes(of.offset + c, lanes));
-            put_lanes(stream, dx + i, vec_fma(load_lanes(dy + i, lanes), load_lanes(of.scale + c, lanes), rest), lanes);
-        }
+    if (stream)
+        gradient_rows(true, dy, x, dx, args->positions, channels, of);
+    else
+        gradient_rows(false, dy, x, dx, args->positions, channels, of);
 }
 
 void FNN_FUNCTION(group_norm_backward)(const struct fnn_group_norm_backward_args *args, const struct fnn_team *team) {

@@ -6,13 +6,19 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-enum { FNN_CHANNEL_GROUP = 4 }; /* vectors of channels that are summed at a time */
+/* Vectors of channels that are summed at a time: of moments as many as there are registers, since memory streams best row by row. */
+enum { FNN_CHANNEL_GROUP = 4, FNN_MOMENT_GROUP = 8, FNN_LINE_FLOATS = 16 };
+
+/* While a chunk in the cache is worked on, the same columns of one to come are fetched: memory is never left idle. */
+FNN_INLINE void fetch_columns(const float *ahead, const int vectors) {
+    for (int line = 0; line < vectors * FNN_LANES; line += FNN_LINE_FLOATS) __builtin_prefetch(ahead + line);
+}
 
 /* Moments of `rows` rows for `vectors` vectors of channels (the last one of `n` lanes), merged into mean, squares (C),
- * which already stand for `seen` rows. All relative to pivot (C). */
+ * which already stand for `seen` rows. All relative to pivot (C). Fetches as many rows from `ahead` on. */
 FNN_INLINE void merge_chunk(const int vectors, ptrdiff_t n, const float *x, ptrdiff_t channels, ptrdiff_t rows,
-                            const float *pivot, ptrdiff_t seen, float *mean, float *squares) {
-    vec origin[FNN_CHANNEL_GROUP], sum[FNN_CHANNEL_GROUP], centre[FNN_CHANNEL_GROUP];
+                            const float *ahead, const float *pivot, ptrdiff_t seen, float *mean, float *squares) {
+    vec origin[FNN_MOMENT_GROUP], sum[FNN_MOMENT_GROUP], centre[FNN_MOMENT_GROUP];
     for (int v = 0; v < vectors; v++) {
         origin[v] = load_lanes(pivot + v * FNN_LANES, n);
         sum[v] = vec_zero();
@@ -24,11 +30,13 @@ FNN_INLINE void merge_chunk(const int vectors, ptrdiff_t n, const float *x, ptrd
         centre[v] = vec_mul(sum[v], vec_set1(1.0f / (float)rows));
         sum[v] = vec_zero();
     }
-    for (ptrdiff_t r = 0; r < rows; r++)
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        fetch_columns(ahead + r * channels, vectors);
         for (int v = 0; v < vectors; v++) {
             vec d = vec_sub(vec_sub(load_lanes(x + r * channels + v * FNN_LANES, n), origin[v]), centre[v]);
             sum[v] = vec_fma(d, d, sum[v]);
         }
+    }
     vec share = vec_set1((float)rows / (float)(seen + rows)), weight = vec_set1((float)seen);
     for (int v = 0; v < vectors; v++) {
         ptrdiff_t c = v * FNN_LANES;
@@ -40,16 +48,33 @@ FNN_INLINE void merge_chunk(const int vectors, ptrdiff_t n, const float *x, ptrd
     }
 }
 
-/* Mean and sum of centred squares (channels), relative to the first row of x, of the rows of a block. */
+/* Where a chunk lies in x (whose first row is the pivot), and the one to come. */
+struct moment_chunk {
+    const float *x, *from, *ahead;
+    ptrdiff_t channels, rows, seen;
+};
+
+/* The groups of `vectors` whole vectors that there are from channel c on; returns the first channel behind them. */
+FNN_INLINE ptrdiff_t merge_groups(const int vectors, const struct moment_chunk *of, ptrdiff_t c, float *mean,
+                                  float *squares) {
+    for (; c + vectors * FNN_LANES <= of->channels; c += vectors * FNN_LANES)
+        merge_chunk(vectors, FNN_LANES, of->from + c, of->channels, of->rows, of->ahead + c, of->x + c, of->seen,
+                    mean + c, squares + c);
+    return c;
+}
+
+/* Mean and sum of centred squares (channels), relative to the first row of x, of the rows of a block. x has rows up to `end`. */
 static inline void block_moments(const float *x, ptrdiff_t channels, struct fnn_range block, ptrdiff_t chunk,
-                                 float *mean, float *squares) {
+                                 ptrdiff_t end, float *mean, float *squares) {
     for (ptrdiff_t row = block.begin; row < block.end; row += chunk) {
-        ptrdiff_t rows = fnn_min(chunk, block.end - row), seen = row - block.begin, c = 0;
-        const float *from = x + row * channels;
-        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
-            merge_chunk(FNN_CHANNEL_GROUP, FNN_LANES, from + c, channels, rows, x + c, seen, mean + c, squares + c);
-        for (; c < channels; c += FNN_LANES)
-            merge_chunk(1, lanes_left(channels - c), from + c, channels, rows, x + c, seen, mean + c, squares + c);
+        ptrdiff_t rows = fnn_min(chunk, block.end - row), c = 0;
+        const float *from = x + row * channels, *ahead = row + 2 * rows <= end ? from + rows * channels : from;
+        const struct moment_chunk of = {x, from, ahead, channels, rows, row - block.begin};
+        c = merge_groups(FNN_MOMENT_GROUP, &of, c, mean, squares);
+        c = merge_groups(FNN_MOMENT_GROUP / 2, &of, c, mean, squares);
+        c = merge_groups(1, &of, c, mean, squares);
+        if (c < channels)
+            merge_chunk(1, channels - c, from + c, channels, rows, ahead + c, x + c, of.seen, mean + c, squares + c);
     }
 }
 
