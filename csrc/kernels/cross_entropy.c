@@ -46,10 +46,10 @@ static float smooth_loss(const float *x, const float *class_weight, float log_su
 
 static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff_t row) {
     ptrdiff_t classes = args->classes;
-    const float *x = args->logits + row * classes;
+    const float *x = args->logits + row * classes, *ahead = row + 1 < args->rows ? x + classes : x;
     int64_t label = args->labels[row];
     float maximum = row_maximum(x, classes), smoothing = (float)args->label_smoothing;
-    float log_sum = scalar_log(row_exponential_sum(x, classes, maximum)), log_sum_exp = maximum + log_sum;
+    float log_sum = scalar_log(row_exponential_sum(x, classes, maximum, ahead)), log_sum_exp = maximum + log_sum;
     args->log_sum_exp[row] = log_sum_exp;
     if (!is_counted(label, classes, args->ignore_index)) return 0.0f;
     float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum + (maximum - x[label]));
@@ -92,7 +92,7 @@ static void row_gradient(const struct fnn_cross_entropy_backward_args *args, ptr
     const vec log_sum_exp = vec_set1(args->log_sum_exp[row]), g = vec_set1(gradient);
     for (ptrdiff_t c = 0; c < classes; c += FNN_LANES) {
         ptrdiff_t n = lanes_left(classes - c);
-        store_lanes(dx + c, vec_exp(vec_sub(load_lanes(x + c, n), log_sum_exp)), n);
+        store_lanes(dx + c, vec_exp_below_88(vec_sub(load_lanes(x + c, n), log_sum_exp)), n);
     }
     float at_label = dx[label];
     dx[label] = 0.0f;

@@ -9,25 +9,45 @@
  * |dy| + sum |dy| respectively. Parallel over rows. */
 #include "softmax.h"
 
+enum {
+    ROW_FLOATS = 2048
+}; /* of a row whose exponentials do not stand in y until they are divided: y may pass the caches */
+
+/* to = exp(x - maximum) of a row, in the cache; returns the sum. Meanwhile the row at `ahead` is fetched. */
+static float row_exponentials(const float *x, float *to, ptrdiff_t columns, float maximum, const float *ahead) {
+    vec sum = vec_zero();
+    ptrdiff_t rest = columns % FNN_LANES, c = 0;
+    for (; c < columns - rest; c += FNN_LANES) {
+        __builtin_prefetch(ahead + c);
+        vec e = shifted_exponential(x + c, FNN_LANES, maximum);
+        sum = vec_add(sum, e);
+        vec_store(to + c, e);
+    }
+    if (rest) {
+        vec e = shifted_exponential(x + c, rest, maximum);
+        sum = vec_add(sum, e);
+        vec_store_partial(to + c, e, rest);
+    }
+    return vec_sum(sum);
+}
+
 void FNN_FUNCTION(softmax_forward)(const struct fnn_softmax_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
+    float aside[ROW_FLOATS];
+    const bool stream =
+        columns % FNN_LANES == 0 && columns <= ROW_FLOATS && streams(args->x, args->y, args->rows * columns);
     struct fnn_range range = fnn_share(args->rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *x = args->x + r * columns;
-        float *y = args->y + r * columns, maximum = row_maximum(x, columns);
-        vec sum = vec_zero();
+        const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
+        float *y = args->y + r * columns, *exponentials = stream ? aside : y;
+        float sum = row_exponentials(x, exponentials, columns, row_maximum(x, columns), ahead);
+        const vec inverse = vec_set1(1.0f / sum);
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
-            vec e = vec_exp(vec_sub(load_or_minus_infinity(x + c, n), vec_set1(maximum)));
-            sum = vec_add(sum, e);
-            store_lanes(y + c, e, n);
-        }
-        vec inverse = vec_set1(1.0f / vec_sum(sum));
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            store_lanes(y + c, vec_mul(load_lanes(y + c, n), inverse), n);
+            put_lanes(stream, y + c, vec_mul(load_lanes(exponentials + c, n), inverse), n);
         }
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args, const struct fnn_team *team) {
@@ -55,32 +75,39 @@ void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args
 
 void FNN_FUNCTION(log_softmax_forward)(const struct fnn_log_softmax_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
+    const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, args->rows * columns);
     struct fnn_range range = fnn_share(args->rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *x = args->x + r * columns;
-        float maximum = row_maximum(x, columns);
-        vec log_sum = vec_log(vec_set1(row_exponential_sum(x, columns, maximum)));
+        const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
+        float *y = args->y + r * columns, maximum = row_maximum(x, columns);
+        const vec log_sum = vec_log(vec_set1(row_exponential_sum(x, columns, maximum, ahead)));
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
             vec shifted = vec_sub(load_lanes(x + c, n), vec_set1(maximum));
-            store_lanes(args->y + r * columns + c, vec_sub(shifted, log_sum), n);
+            put_lanes(stream, y + c, vec_sub(shifted, log_sum), n);
         }
     }
+    vec_fence();
 }
 
+/* y are logarithms of probabilities, not above 0 but for rounding. */
 void FNN_FUNCTION(log_softmax_backward)(const struct fnn_log_softmax_backward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
+    const bool stream =
+        columns % FNN_LANES == 0 && args->y != args->dx && streams(args->dy, args->dx, args->rows * columns);
     struct fnn_range range = fnn_share(args->rows, team);
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
         const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+        float *dx = args->dx + r * columns;
         vec sum = vec_zero();
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES)
             sum = vec_add(sum, load_lanes(dy + c, lanes_left(columns - c)));
-        vec total = vec_set1(vec_sum(sum));
+        const vec total = vec_set1(vec_sum(sum));
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
-            vec dx = vec_fnma(vec_exp(load_lanes(y + c, n)), total, load_lanes(dy + c, n));
-            store_lanes(args->dx + r * columns + c, dx, n);
+            put_lanes(stream, dx + c, vec_fnma(vec_exp_below_88(load_lanes(y + c, n)), total, load_lanes(dy + c, n)),
+                      n);
         }
     }
+    vec_fence();
 }

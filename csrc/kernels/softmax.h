@@ -23,11 +23,20 @@ static inline float row_maximum(const float *x, ptrdiff_t columns) {
     return mask_bits(bad) ? __builtin_nanf("") : vec_max_across(best);
 }
 
-/* sum of exp(x[c] - maximum): each term within 2 ulp, `columns` / FNN_LANES + 4 additions. */
-static inline float row_exponential_sum(const float *x, ptrdiff_t columns, float maximum) {
+/* exp(x[c] - maximum), for n values; arguments are 0 at most. */
+FNN_INLINE vec shifted_exponential(const float *x, ptrdiff_t n, float maximum) {
+    return vec_exp_below_88(vec_sub(load_or_minus_infinity(x, n), vec_set1(maximum)));
+}
+
+/* sum of exp(x[c] - maximum): each term within 2 ulp, `columns` / FNN_LANES + 4 additions. Meanwhile the row at `ahead` is fetched. */
+static inline float row_exponential_sum(const float *x, ptrdiff_t columns, float maximum, const float *ahead) {
     vec sum = vec_zero();
-    for (ptrdiff_t c = 0; c < columns; c += FNN_LANES)
-        sum = vec_add(sum, vec_exp(vec_sub(load_or_minus_infinity(x + c, lanes_left(columns - c)), vec_set1(maximum))));
+    ptrdiff_t rest = columns % FNN_LANES, c = 0;
+    for (; c < columns - rest; c += FNN_LANES) {
+        __builtin_prefetch(ahead + c);
+        sum = vec_add(sum, shifted_exponential(x + c, FNN_LANES, maximum));
+    }
+    if (rest) sum = vec_add(sum, shifted_exponential(x + c, rest, maximum));
     return vec_sum(sum);
 }
 
