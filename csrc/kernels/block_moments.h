@@ -14,21 +14,26 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-/* Adds `rows` rows, a constant, of one vector of channels to the moments of `seen` rows, which lie `channels` apart. */
-FNN_INLINE void add_moments(const vec *value, int rows, ptrdiff_t seen, float *moments, ptrdiff_t channels,
+/* Adds `rows` rows of one vector of channels to the moments of `seen` rows, which lie `channels` apart. value: one vector a row. */
+FNN_INLINE void add_moments(const vec *value, ptrdiff_t rows, ptrdiff_t seen, float *moments, ptrdiff_t channels,
                             ptrdiff_t lanes) {
-    vec distance[16], sum[2] = {vec_zero(), vec_zero()}, squares[2] = {vec_zero(), vec_zero()};
+    vec sum[2] = {vec_zero(), vec_zero()}, squares[2] = {vec_zero(), vec_zero()};
     const vec pivot = seen ? load_lanes(moments, lanes) : value[0];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        distance[i] = vec_sub(value[i], pivot);
-        sum[i % 2] = vec_add(sum[i % 2], distance[i]);
+    const ptrdiff_t even = rows - rows % 2; /* two chains of additions: even rows, odd rows */
+    for (ptrdiff_t i = 0; i < even; i += 2) {
+        sum[0] = vec_add(sum[0], vec_sub(value[i], pivot));
+        sum[1] = vec_add(sum[1], vec_sub(value[i + 1], pivot));
     }
+    if (even < rows) sum[0] = vec_add(sum[0], vec_sub(value[even], pivot));
     const vec mean = vec_mul(vec_add(sum[0], sum[1]), vec_set1(1.0f / (float)rows));
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        const vec centred = vec_sub(distance[i], mean);
-        squares[i % 2] = vec_fma(centred, centred, squares[i % 2]);
+    for (ptrdiff_t i = 0; i < even; i += 2) {
+        const vec first = vec_sub(vec_sub(value[i], pivot), mean), second = vec_sub(vec_sub(value[i + 1], pivot), mean);
+        squares[0] = vec_fma(first, first, squares[0]);
+        squares[1] = vec_fma(second, second, squares[1]);
+    }
+    if (even < rows) {
+        const vec last = vec_sub(vec_sub(value[even], pivot), mean);
+        squares[0] = vec_fma(last, last, squares[0]);
     }
     squares[0] = vec_add(squares[0], squares[1]);
     if (!seen) {

@@ -1,7 +1,6 @@
 /* The register tile of gemm_strip.h, and the cut of a strip's rows into tiles. */
 #include "gemm_strip.h"
-#include "block_moments.h"
-#include "gradient_sums.h"
+#include "gemm_strip_sums.h"
 
 /* Where six rows of a single vector would wait for their own sums, a tile may have twice as many. */
 enum { MOST_ROWS = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS, QUADS = (MOST_ROWS + 3) / 4 };
@@ -146,21 +145,16 @@ FNN_INLINE void store_sums(const struct gemm_strip *strip, float *y, vec sum[MOS
         store_as(STORE_PARTIAL, strip, y, sum, rows, vectors);
 }
 
-/* What is taken of a tile's sums besides y; seen: rows of the strip before it. */
-FNN_INLINE void take_sums(const struct gemm_strip *strip, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], ptrdiff_t seen,
+/* What is taken of the sums besides y, through memory: in each of the tiles it would be most of the code. */
+FNN_INLINE void pass_sums(const struct gemm_strip *strip, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], ptrdiff_t seen,
                           int rows, int vectors) {
+    vec value[FNN_GEMM_VECTORS * MOST_ROWS];
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
-        const ptrdiff_t at = v * FNN_LANES, lanes = lanes_of(strip, v, vectors);
-        vec value[MOST_ROWS];
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) value[i] = sum[i][v];
-        if (strip->moments)
-            add_moments(value, rows, strip->moment_rows_seen + seen, strip->moments + at, strip->y_step, lanes);
-        if (strip->gradient)
-            add_gradient_sums(strip->gradient, value, rows, strip->gradient_at + seen * strip->y_step + at,
-                              strip->y_step, strip->gradient_channel + at, lanes, strip->sums);
+        for (int i = 0; i < rows; i++) value[v * rows + i] = sum[i][v];
     }
+    FNN_FUNCTION(gemm_strip_sums)(strip, value, rows, seen);
 }
 
 /* All tiles of a strip whose row_count is a multiple of `rows`. */
@@ -178,7 +172,7 @@ FNN_INLINE void run_tiles(const struct gemm_strip *strip, int rows, int vectors)
             multiply_run(strip, x, false, sum, rows, vectors);
         finish_sums(strip, residual, sum, rows, vectors);
         store_sums(strip, y, sum, rows, vectors);
-        if (strip->moments || strip->gradient) take_sums(strip, sum, strip->row_count - left, rows, vectors);
+        if (strip->moments || strip->gradient) pass_sums(strip, sum, strip->row_count - left, rows, vectors);
         x += rows * strip->row_step;
         y += rows * strip->y_step;
         if (residual) residual += rows * strip->y_step;

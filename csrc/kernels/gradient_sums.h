@@ -22,7 +22,7 @@ static inline void clear_sums(float *sums, ptrdiff_t channels, struct fnn_range 
     for (ptrdiff_t c = range.begin; c < range.end; c++) sums[c] = sums[channels + c] = 0.0f;
 }
 
-/* Sets dy to g for `rows` rows, a constant, of the vector of channels that begins with c; x holds x - mean. */
+/* Sets dy to g for `rows` rows, at most 16, of the vector of channels that begins with c; x holds x - mean. */
 FNN_INLINE void close_gradients(const struct gradient_sums *s, vec *dy, const vec *x, int rows, ptrdiff_t c,
                                 ptrdiff_t lanes) {
     vec scale = load_lanes(s->statistics + 2 * s->channels + c, lanes);
@@ -31,10 +31,8 @@ FNN_INLINE void close_gradients(const struct gradient_sums *s, vec *dy, const ve
     const vec bias = s->bias ? load_lanes(s->bias + c, lanes) : vec_zero();
     const vec shift = vec_sub(bias, vec_mul(remainder, scale));
     if (s->activation == 2) {
-#pragma GCC unroll 16
         for (int i = 0; i < rows; i++) dy[i] = open_gradient_6(dy[i], vec_fma(x[i], scale, shift));
     } else {
-#pragma GCC unroll 16
         for (int i = 0; i < rows; i++) dy[i] = open_gradient(dy[i], vec_fma(x[i], scale, shift));
     }
 }
@@ -44,26 +42,22 @@ FNN_INLINE void fetch_ahead(const float *x, ptrdiff_t distance) {
     __builtin_prefetch((const void *)((uintptr_t)x + (size_t)distance * sizeof(float)), 0, 2);
 }
 
-/* Adds `rows` rows, a constant, of the vector of channels that begins with c, whose elements stand at `at`, `step` apart. */
+/* Adds `rows` rows, at most 16, of the vector of channels that begins with c, whose elements stand at `at`, `step` apart. */
 FNN_INLINE void add_gradient_sums(const struct gradient_sums *s, const vec *dy, int rows, ptrdiff_t at, ptrdiff_t step,
                                   ptrdiff_t c, ptrdiff_t lanes, float *sums) {
     const float *x = s->x + at;
     const vec mean = load_lanes(s->statistics + c, lanes);
     vec g[16], centred[16], sum = vec_zero(), product = vec_zero();
-#pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         g[i] = dy[i];
         fetch_ahead(x, (rows + i) * step);
     }
     if (lanes == FNN_LANES) {
-#pragma GCC unroll 16
         for (int i = 0; i < rows; i++) centred[i] = vec_sub(vec_load(x + i * step), mean);
     } else {
-#pragma GCC unroll 16
         for (int i = 0; i < rows; i++) centred[i] = vec_sub(vec_load_partial(x + i * step, lanes), mean);
     }
     if (s->activation) close_gradients(s, g, centred, rows, c, lanes);
-#pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
         sum = vec_add(sum, g[i]);
         product = vec_fma(g[i], centred[i], product);
