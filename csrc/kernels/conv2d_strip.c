@@ -12,7 +12,7 @@
  *
  * A piece, some pixels of some output rows, is made from one strip: the patch of each pixel lies in it at the same distances, which
  * are listed once, in the order r, s, c of the sum. So an image that lies in planes is read as it is: its strip has planes too.
- * A large y goes past the caches (lanes.h).
+ * The sum leaves out filter rows that lie outside of the image. A large y goes past the caches (lanes.h).
  *
  * Parallel over pieces, and over groups and panels where there are few; the sum of an element is the same in any tile, and in either
  * memory order of x. Error bound: gemm.h with D = R*S*C/G.
@@ -39,18 +39,26 @@ struct piece {
     ptrdiff_t n, p, q, rows, count;
 };
 
+/* The filter rows of an output row that meet the image; the others' taps are zeros. */
+static struct fnn_range rows_inside(const struct conv2d_geometry *g, ptrdiff_t p) {
+    const ptrdiff_t h = p * g->stride_h - g->pad_top;
+    const ptrdiff_t begin = fnn_min(fnn_ceil_div(fnn_max(-h, 0), g->dilation_h), g->kernel_height);
+    const ptrdiff_t end = fnn_min(fnn_ceil_div(fnn_max(g->height - h, 0), g->dilation_h), g->kernel_height);
+    return (struct fnn_range){begin, fnn_max(begin, end)};
+}
+
 /* One panel of output channels of one group, for all pixels of a piece. */
 static void run_panel(const struct strip_forward *f, const struct piece *piece, ptrdiff_t group, ptrdiff_t panel) {
     const struct fnn_conv2d_strip_forward_args *args = f->args;
     const struct conv2d_geometry *g = &f->geometry;
     const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, k = group * f->group_out_channels + first;
+    const ptrdiff_t columns = gemm_panel_columns(f->group_out_channels, panel);
+    const ptrdiff_t row_steps = g->kernel_width * f->group_channels; /* of a filter row */
+    const float *packed = args->packed + group * gemm_packed_size(f->group_out_channels, f->steps) + first * f->steps;
     struct gemm_strip tiles = {
         .row_step = g->stride_w * f->strip.pixel_stride,
-        .depth = f->steps,
-        .offsets = f->offsets,
-        .panel = args->packed + group * gemm_packed_size(f->group_out_channels, f->steps) + first * f->steps,
         .row_count = piece->count,
-        .columns = gemm_panel_columns(f->group_out_channels, panel),
+        .columns = columns,
         .y_step = g->out_channels,
         .stream = f->stream,
         .bias = args->bias ? args->bias + k : NULL,
@@ -59,6 +67,10 @@ static void run_panel(const struct strip_forward *f, const struct piece *piece, 
     for (ptrdiff_t row = 0; row < piece->rows; row++) {
         const ptrdiff_t pixel = (piece->n * g->out_height + piece->p + row) * g->out_width + piece->q;
         const ptrdiff_t offset = pixel * g->out_channels + k;
+        const struct fnn_range inside = rows_inside(g, piece->p + row);
+        tiles.depth = (inside.end - inside.begin) * row_steps;
+        tiles.offsets = f->offsets + inside.begin * row_steps;
+        tiles.panel = packed + inside.begin * row_steps * gemm_width(columns);
         tiles.x = f->floats + row * g->stride_h * f->strip.row_stride;
         tiles.y = args->y + offset;
         tiles.residual = args->residual ? args->residual + offset : NULL;
