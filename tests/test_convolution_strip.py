@@ -35,6 +35,9 @@ GEOMETRIES: dict[str, tuple[int, ...]] = {
     "padding wider than the image": (1, 2, 2, 1, 5, 7, 9, 1, 3, 3, 1, 1, 1, 1, 4, 5),
     "row of several pieces": (1, 3, 3, 231, 7, 3, 231, 1, 3, 3, 1, 1, 1, 1, 1, 1),
     "groups": (2, 6, 7, 9, 21, 7, 9, 3, 3, 3, 1, 1, 1, 1, 1, 1),
+    "groups of one, two rows beyond": (2, 3, 5, 9, 12, 9, 9, 3, 3, 3, 1, 1, 1, 1, 3, 1),
+    "groups of four": (1, 8, 7, 9, 10, 4, 5, 2, 3, 3, 2, 2, 1, 1, 1, 1),
+    "groups of eight, dilations": (1, 16, 5, 9, 6, 5, 9, 2, 3, 3, 1, 1, 4, 2, 4, 2),
     "panels for a team": (1, 3, 2, 9, 130, 2, 9, 1, 3, 3, 1, 1, 1, 1, 1, 1),
     "empty batch": (0, 3, 5, 5, 6, 5, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1),
 }

@@ -261,6 +261,13 @@ static void multiply_slices(const struct backward_weight *b, const struct unit *
     }
 }
 
+/* The output channels whose dbias a unit makes: in whole lines, those that begin with one of its own. Small groups share a vector. */
+static struct fnn_range bias_channels(const struct backward_weight *b, const struct unit *unit) {
+    enum { LINE = 16 }; /* floats */
+    const ptrdiff_t begin = fnn_ceil_div(unit->rows.begin, LINE), end = fnn_ceil_div(unit->rows.end, LINE);
+    return (struct fnn_range){begin * LINE, fnn_min(end * LINE, b->geometry.out_channels)};
+}
+
 /* Everything that the slices of a unit get from one block of pixels. */
 static void add_block(const struct backward_weight *b, const struct unit *unit, bool first, struct pixel_block *block) {
     const ptrdiff_t rows = unit->rows.end - unit->rows.begin, slices = unit->slices.end - unit->slices.begin;
@@ -270,7 +277,7 @@ static void add_block(const struct backward_weight *b, const struct unit *unit, 
     find_gradient(b, unit, block);
     if (unit->slices.begin == 0 && unit->dbias)
         sum_rows(b->args->dy + block->first * b->geometry.out_channels, b->geometry.out_channels, block->count,
-                 unit->rows, !first, unit->dbias);
+                 bias_channels(b, unit), !first, unit->dbias);
     for (ptrdiff_t c = 0; c < b->channel_blocks; c++) {
         const struct slicing slicing = slicing_of(b, c);
         const ptrdiff_t count = slices_in_block(b, c);

@@ -21,6 +21,7 @@
  * Error bound: gemm.h with D = R*K/G + S.
  */
 #include "conv2d_indirect.h"
+#include "conv2d_strip.h"
 #include "gemm_strip.h"
 #include "lanes.h"
 
@@ -137,6 +138,19 @@ static inline void finish(const struct spread *s, const float *row, const float 
     }
 }
 
+/* The same for the channels of one group, pixel by pixel. */
+static void finish_group(const struct spread *s, const float *row, ptrdiff_t group, ptrdiff_t at) {
+    const struct fnn_conv2d_spread_backward_data_args *args = s->args;
+    const struct conv2d_geometry *g = &s->geometry;
+    const ptrdiff_t channels = s->group_channels;
+    const bool plain = !args->bias && !args->residual && args->activation == FNN_ACTIVATION_NONE;
+    float *dx = args->dx + at + group * channels;
+    if (plain && conv2d_copied_small(dx, g->channels, row, channels, g->width, channels)) return;
+    const float *bias = args->bias ? args->bias + group * channels : NULL;
+    for (ptrdiff_t w = 0; w < g->width; w++)
+        finish(s, row + w * channels, bias, at + w * g->channels + group * channels, channels);
+}
+
 /* Row h of image n. */
 static void run_row(const struct spread *s, ptrdiff_t n, ptrdiff_t h) {
     const struct conv2d_geometry *g = &s->geometry;
@@ -150,13 +164,10 @@ static void run_row(const struct spread *s, ptrdiff_t n, ptrdiff_t h) {
             multiply(s, &m, n, group, q, count);
             spread_products(s, q, count);
         }
-        if (g->groups == 1) {
+        if (g->groups == 1)
             finish(s, first, s->args->bias ? s->bias : NULL, at, g->width * channels);
-        } else {
-            const float *bias = s->args->bias ? s->args->bias + group * channels : NULL;
-            for (ptrdiff_t w = 0; w < g->width; w++)
-                finish(s, first + w * channels, bias, at + w * g->channels + group * channels, channels);
-        }
+        else
+            finish_group(s, first, group, at);
     }
 }
 

@@ -11,6 +11,7 @@
 #define FASTNN_CONV2D_STRIP_H
 
 #include "conv2d.h"
+#include "lanes.h"
 
 struct conv2d_strip {
     const float *image; /* N,height,width,image_channels */
@@ -35,6 +36,29 @@ static inline void conv2d_copy_run(float *to, const float *from, ptrdiff_t count
     vec_store(to, vec_load_partial(from, count));
 }
 
+/* Copies pixels of `channels` floats, a constant. */
+FNN_INLINE void conv2d_copy_small(float *to, ptrdiff_t to_step, const float *from, ptrdiff_t from_step,
+                                  ptrdiff_t pixels, ptrdiff_t channels) {
+    const size_t size = (size_t)channels * sizeof *to;
+    for (ptrdiff_t i = 0; i < pixels; i++) memcpy(to + i * to_step, from + i * from_step, size);
+}
+
+/* The same for the sizes of small groups; says whether `channels` is one. */
+static inline bool conv2d_copied_small(float *to, ptrdiff_t to_step, const float *from, ptrdiff_t from_step,
+                                       ptrdiff_t pixels, ptrdiff_t channels) {
+    if (channels == 1)
+        conv2d_copy_small(to, to_step, from, from_step, pixels, 1);
+    else if (channels == 2)
+        conv2d_copy_small(to, to_step, from, from_step, pixels, 2);
+    else if (channels == 4)
+        conv2d_copy_small(to, to_step, from, from_step, pixels, 4);
+    else if (channels == 8)
+        conv2d_copy_small(to, to_step, from, from_step, pixels, 8);
+    else
+        return false;
+    return true;
+}
+
 static inline void conv2d_clear_run(float *to, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += FNN_LANES) vec_store(to + i, vec_zero());
 }
@@ -50,7 +74,7 @@ static inline void conv2d_fill_strip_row(const struct conv2d_strip *strip, const
         const float *from = row + (w + begin) * strip->image_channels;
         if (step == channels && channels == strip->image_channels) {
             conv2d_copy_run(to + begin * step, from, (end - begin) * step);
-        } else {
+        } else if (!conv2d_copied_small(to + begin * step, step, from, strip->image_channels, end - begin, channels)) {
             for (ptrdiff_t i = begin; i < end; i++, from += strip->image_channels)
                 conv2d_copy_run(to + i * step, from, channels);
         }
