@@ -5,8 +5,9 @@
  * a(i, d) = a[i*a_row + d*a_step]   b(d, j) = b[d*b_step + j*b_column]; one step of each is 1
  * y: element (i, j) at [i*y_step + j]   bias: columns, or null
  * workspace: for each thread of the team workspace_stride floats, at least
- *   min(depth, GEMM_DEPTH_BLOCK) * (left + right), left = min(ceil(rows / gemm_rows), GEMM_TILE_BLOCK) * up(gemm_rows, lanes),
- *   right = min(ceil(columns / gemm_columns), GEMM_PANEL_BLOCK) * gemm_columns; up: rounded up.
+ *   steps * (min(ceil(rows / gemm_rows), GEMM_TILE_STEPS / steps) * up(gemm_rows, lanes) +
+ *            min(ceil(columns / gemm_columns), GEMM_PANEL_STEPS / steps) * gemm_columns),
+ *   steps = min(depth, GEMM_DEPTH_BLOCK); up: rounded up.
  *
  * Each thread makes a rectangle of y, and packs what it needs of both operands: blocks of columns, the panels of gemm.h, just
  * before their first use, while the source of the panel after it is fetched; blocks of rows likewise. The reduction is cut into
@@ -26,10 +27,18 @@
 #include "gemm.h"
 
 enum {
-    GEMM_DEPTH_BLOCK = 256, /* a panel of this depth (AVX-512: 32 KB) fits the first-level cache */
-    GEMM_TILE_BLOCK = 32,   /* tiles of rows packed at a time (AVX-512: 448 rows, 512 KB) */
-    GEMM_PANEL_BLOCK = 32 /* panels packed at a time (AVX-512: 1024 columns, 1 MB): both fit the second-level cache */
+    GEMM_DEPTH_BLOCK = 256,       /* a panel of this depth (AVX-512: 32 KB) fits the first-level cache */
+    GEMM_TILE_STEPS = 32 * 256, /* steps of tiles of rows packed at a time (AVX-512: 448 rows of 256 steps, 512 KB) */
+    GEMM_PANEL_STEPS = 32 * 256 /* steps of panels packed at a time (AVX-512: 1 MB): both fit the second-level cache */
 };
+
+/* Most tiles and panels of a block. */
+static inline ptrdiff_t gemm_block_tiles(ptrdiff_t depth) {
+    return GEMM_TILE_STEPS / fnn_max(fnn_min(depth, GEMM_DEPTH_BLOCK), 1);
+}
+static inline ptrdiff_t gemm_block_panels(ptrdiff_t depth) {
+    return GEMM_PANEL_STEPS / fnn_max(fnn_min(depth, GEMM_DEPTH_BLOCK), 1);
+}
 
 struct gemm_product {
     const float *a;

@@ -14,7 +14,7 @@ from typing import Any
 from ..graph import Tensor
 from ..plan import Facts, Lowering
 
-DEPTH_BLOCK, TILE_BLOCK, PANEL_BLOCK = 256, 32, 32
+DEPTH_BLOCK, TILE_STEPS, PANEL_STEPS = 256, 32 * 256, 32 * 256
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
 
 TALL_BLOCK = 128
@@ -37,10 +37,11 @@ def _ceil_div(a: int, b: int) -> int:
 def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
     """Each thread packs a block of either operand."""
     facts = steps.facts
+    steps_packed = max(min(depth, DEPTH_BLOCK), 1)
     tile = _ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
-    left = min(_ceil_div(rows, facts.gemm_rows), TILE_BLOCK) * tile
-    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_BLOCK) * facts.gemm_columns
-    stride = min(depth, DEPTH_BLOCK) * (left + right)
+    left = min(_ceil_div(rows, facts.gemm_rows), TILE_STEPS // steps_packed) * tile
+    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_STEPS // steps_packed) * facts.gemm_columns
+    stride = steps_packed * (left + right)
     return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
 
