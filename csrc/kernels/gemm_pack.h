@@ -44,4 +44,18 @@ static inline void gemm_pack_rows(const float *source, ptrdiff_t stride, ptrdiff
     }
 }
 
+/* This thread's share of packing all panels of gemm.h, whole depth, of source[j*depth + d], j < columns, d < depth. */
+static inline void gemm_pack_by_team(const float *source, ptrdiff_t columns, ptrdiff_t depth, float *packed,
+                                     const struct fnn_team *team) {
+    enum { STEPS = 256 };
+    const ptrdiff_t blocks = fnn_ceil_div(depth, STEPS);
+    const struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        const ptrdiff_t j = i / blocks * FNN_GEMM_COLUMNS, d = i % blocks * STEPS;
+        const ptrdiff_t count = fnn_min(columns - j, FNN_GEMM_COLUMNS), width = gemm_width(count);
+        gemm_pack_transposed(source + j * depth + d, depth, count, fnn_min(STEPS, depth - d), width,
+                             packed + j * depth + d * width);
+    }
+}
+
 #endif

@@ -5,13 +5,13 @@
  *   linear_backward_weight:  dw[k,c]  = sum over n of dy[n,k] * x[n,c],  dbias[k] = sum over n of dy[n,k]
  *
  * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
- * workspace: as in gemm_blocked.h, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with chunks > 0 as in
- * linear_tall.c.
+ * workspace: as in gemm_blocked.h, linear_rows.c, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with
+ * chunks > 0 as in linear_tall.c.
  *
  * With few rows, each weight is used so rarely that the products are bound by reading w or writing dw (linear_stream.c). With some
- * more, packing w takes longer than it saves: linear_transposed.c for y, linear_backward_rows.c for dx. linear.h has the numbers. Else all
- * three are the blocked product of gemm_blocked.h, with its error bound, depth = C, K and N; but for a weight gradient with few
- * channels on either side (chunks > 0): linear_tall.c.
+ * more, packing w takes longer than it saves: linear_transposed.c for y, linear_backward_rows.c for dx; with many rows w is packed for y,
+ * unless it is large: linear_rows.c. linear.h has the numbers. Else all three are the blocked product of gemm_blocked.h, with its error
+ * bound, depth = C, K and N; but for a weight gradient with few channels on either side (chunks > 0): linear_tall.c.
  */
 #include "gemm_blocked.h"
 #include "linear.h"
@@ -24,6 +24,10 @@ void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, co
     }
     if (args->batch <= LINEAR_STREAM_ROWS_NARROW) {
         FNN_FUNCTION(linear_stream)(args, team);
+        return;
+    }
+    if (args->channels * args->out_channels <= LINEAR_PACKED_WEIGHTS) {
+        FNN_FUNCTION(linear_rows)(args, team);
         return;
     }
     const struct gemm_product product = {

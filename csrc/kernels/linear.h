@@ -11,6 +11,7 @@ enum {
     /* at most this many rows, but not more than outputs: weights are broadcast from where they stand */
     LINEAR_TRANSPOSED_ROWS = 128,
     LINEAR_TRANSPOSED_OUTPUTS = 64, /* at least */
+    LINEAR_PACKED_WEIGHTS = 1 << 21, /* with more rows: at most so many weights are packed at once */
     LINEAR_DEPTH_BLOCK = 256,     /* a panel of this depth (AVX-512: 32 KB) fits the first-level cache */
     LINEAR_DATA_ROWS = FNN_GEMM_ROWS >= 14 ? 16 : 8, /* likewise for the gradient of the input, from two rows on */
     LINEAR_DATA_SUMS = 4096, /* sums of a block of its columns: half of the first-level cache */
@@ -28,6 +29,7 @@ static inline bool linear_is_transposed(ptrdiff_t batch, ptrdiff_t out_channels)
 
 void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
+void FNN_FUNCTION(linear_rows)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_args *args,
                                           const struct fnn_team *team);
 void FNN_FUNCTION(linear_backward_rows)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team);

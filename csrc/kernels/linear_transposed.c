@@ -99,19 +99,6 @@ static void run_group(const struct product *p, ptrdiff_t k, ptrdiff_t outputs) {
                           fnn_min(outputs - i, FNN_LANES));
 }
 
-/* This thread's share of the panels' blocks. */
-static void pack_input(const struct fnn_linear_forward_args *args, float *packed, const struct fnn_team *team) {
-    const ptrdiff_t panels = gemm_panels(args->batch), channels = args->channels;
-    const ptrdiff_t blocks = fnn_ceil_div(channels, LINEAR_DEPTH_BLOCK);
-    const struct fnn_range range = fnn_share(panels * blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        const ptrdiff_t n = i / blocks * FNN_GEMM_COLUMNS, c = i % blocks * LINEAR_DEPTH_BLOCK;
-        const ptrdiff_t rows = fnn_min(args->batch - n, FNN_GEMM_COLUMNS), width = gemm_width(rows);
-        gemm_pack_transposed(args->x + n * channels + c, channels, rows, fnn_min(LINEAR_DEPTH_BLOCK, channels - c),
-                             width, packed + n * channels + c * width);
-    }
-}
-
 void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
     const ptrdiff_t width = gemm_width(args->batch);
     float *packed = args->workspace;
@@ -121,7 +108,7 @@ void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args,
         .packed = packed,
         .sums = packed + width * args->channels + team->rank * args->workspace_stride,
     };
-    pack_input(args, packed, team);
+    gemm_pack_by_team(args->x, args->batch, args->channels, packed, team);
     fnn_barrier(team);
     const struct fnn_range range = fnn_share_blocks(args->out_channels, LINE, team);
     for (ptrdiff_t k = range.begin; k < range.end; k += GROUP) run_group(&p, k, fnn_min(range.end - k, GROUP));

@@ -15,6 +15,9 @@ from .product_gradient import blocked_workspace, lower_product_gradient
 STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 64
 """Of csrc/kernels/linear.h: between how many rows, and from how many outputs on, the forward pass is the transposed product."""
 
+STREAM_ROWS_NARROW, PACKED_WEIGHTS = 16, 1 << 21
+"""Likewise: with so few outputs, how many rows are streamed by; and the most weights that are packed at once with more rows."""
+
 DATA_ROWS, DATA_ROWS_TALL, DATA_SUMS = 8, 16, 4096
 """Likewise, for the gradient of the input: rows up to which weights are read as they stand, and the sums of each thread."""
 
@@ -59,10 +62,15 @@ def _is_transposed(sizes: dict[str, int], facts: Facts) -> bool:
 
 
 def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
-    """With some rows x is packed, and each thread has sums for a group of outputs."""
-    batch, channels, facts = sizes["batch"], sizes["channels"], steps.facts
+    """With some rows x is packed, and each thread has sums for a group of outputs; with many, weights are."""
+    batch, channels, outputs, facts = sizes["batch"], sizes["channels"], sizes["out_channels"], steps.facts
     if not _is_transposed(sizes, facts):
-        return blocked_workspace(steps, batch, sizes["out_channels"], channels)
+        if batch <= STREAM_ROWS_NARROW:
+            return {"workspace": steps.workspace(4), "workspace_stride": 0}
+        if channels * outputs > PACKED_WEIGHTS:
+            return blocked_workspace(steps, batch, outputs, channels)
+        packed = 4 * channels * _ceil_div(outputs, facts.lanes) * facts.lanes
+        return {"workspace": steps.workspace(packed), "workspace_stride": 0}
     width = _ceil_div(batch, facts.lanes) * facts.lanes
     stride = TRANSPOSED_GROUP * facts.gemm_rows * width
     return {"workspace": steps.workspace(4 * (width * channels + stride * facts.threads)), "workspace_stride": stride}
