@@ -19,7 +19,7 @@ KERNELS = {"linear_forward", "linear_backward_data", "linear_backward_weight"}
 UNIT = 2.0**-24
 
 # rows, in, out: on both sides of where few rows stream the weights (4 or 6, 16 with few outputs), of where weights are read
-# as they stand (128; the gradient: 8 or 16), of tiles, panels, depth blocks; several blocks; a gradient made row by row; more
+# as they stand (128; the gradient: 16), of tiles, panels, depth blocks; several blocks; a gradient made row by row; more
 # weights than are packed at once; tall and wide matrices for the weight gradient, transposed and not, copied and not, one part
 # and several
 SIZES = [

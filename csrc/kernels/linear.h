@@ -13,7 +13,7 @@ enum {
     LINEAR_TRANSPOSED_OUTPUTS = 64, /* at least */
     LINEAR_PACKED_WEIGHTS = 1 << 21, /* with more rows: at most so many weights are packed at once */
     LINEAR_DEPTH_BLOCK = 256,     /* a panel of this depth (AVX-512: 32 KB) fits the first-level cache */
-    LINEAR_DATA_ROWS = FNN_GEMM_ROWS >= 14 ? 16 : 8, /* likewise for the gradient of the input, from two rows on */
+    LINEAR_DATA_ROWS = 16, /* likewise for the gradient of the input, from two rows on */
     LINEAR_DATA_SUMS = 4096, /* sums of a block of its columns: half of the first-level cache */
     /* at most this many rows: the gradient of the weights is not packed for. AVX2's sixteen registers are too few to use a row for
      * several outputs at once (NEON, which has more, and scalar follow it unmeasured) */

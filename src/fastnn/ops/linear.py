@@ -18,7 +18,7 @@ STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 
 STREAM_ROWS_NARROW, PACKED_WEIGHTS = 16, 1 << 21
 """Likewise: with so few outputs, how many rows are streamed by; and the most weights that are packed at once with more rows."""
 
-DATA_ROWS, DATA_ROWS_TALL, DATA_SUMS = 8, 16, 4096
+DATA_ROWS, DATA_SUMS = 16, 4096
 """Likewise, for the gradient of the input: rows up to which weights are read as they stand, and the sums of each thread."""
 
 TRANSPOSED_GROUP = 4
@@ -79,7 +79,7 @@ def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]
 def _backward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
     """With some rows dy is packed, and each thread has sums for a block of columns."""
     batch, outputs, facts = sizes["batch"], sizes["out_channels"], steps.facts
-    if not 1 < batch <= (DATA_ROWS_TALL if facts.gemm_rows >= TALL else DATA_ROWS):
+    if not 1 < batch <= DATA_ROWS:
         return blocked_workspace(steps, batch, sizes["channels"], outputs)
     packed = _ceil_div(batch * outputs, facts.lanes) * facts.lanes
     return {"workspace": steps.workspace(4 * (packed + DATA_SUMS * facts.threads)), "workspace_stride": DATA_SUMS}
