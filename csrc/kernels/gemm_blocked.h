@@ -16,8 +16,8 @@
  * D = min(depth, GEMM_DEPTH_BLOCK) + blocks (twice the first term on the scalar ISA), and one rounding for the bias; the bits are
  * the same for any team.
  *
- * A large y that is written in one go, its depth being one block, goes past the caches (lanes.h), tile by tile: pieces of rows as
- * long as a block of columns.
+ * A y that is written in one go, its depth being one block, is made tile by tile instead of panel by panel where it is large and sums are
+ * short: pieces of rows as long as a block of columns. A very large one goes past the caches (lanes.h) as well.
  *
  * Source: Goto & van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008); Van Zee & van de Geijn, "BLIS" (2015).
  */
