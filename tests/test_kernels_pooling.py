@@ -41,6 +41,17 @@ WINDOWS = [
     ((1, 2, 1, 1), (2, 2), (1, 1), (1, 1), (2, 2), False),  # taps that all miss the image
     ((0, 4, 6, 6), (2, 2), (2, 2), (0, 0), (1, 1), False),
     ((2, 19, 4, 4), (2, 2), (3, 3), (0, 0), (1, 1), False),  # elements in no window
+    # Rows long enough for windows that are worked on side by side, of less than a vector of channels and of a few vectors.
+    ((2, 6, 4, 58), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((1, 1, 4, 70), (2, 2), (2, 2), (0, 0), (1, 1), False),
+    ((1, 3, 5, 41), (3, 3), (2, 2), (1, 1), (1, 1), False),
+    ((1, 20, 7, 25), (3, 3), (2, 2), (1, 1), (1, 1), True),
+    ((1, 10, 6, 24), (2, 2), (2, 2), (1, 1), (1, 1), False),
+    ((1, 5, 9, 46), (3, 4), (3, 4), (1, 2), (1, 1), False),  # side by side, the first one cut off
+    ((1, 7, 9, 44), (2, 3), (2, 4), (0, 1), (1, 1), False),  # gaps between them
+    ((1, 13, 11, 33), (3, 2), (4, 5), (1, 1), (1, 3), False),  # and between taps
+    ((1, 6, 6, 50), (5, 4), (2, 1), (2, 1), (1, 1), False),
+    ((1, 6, 20, 60), (16, 17), (3, 2), (0, 0), (1, 1), False),  # more than 255 taps
 ]
 
 
@@ -69,8 +80,9 @@ def window_arguments(case: tuple[Any, ...], out: Pair) -> dict[str, int]:
 
 
 def special_values(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
-    """Small whole numbers, many of them equal, mixed with what `kind` names."""
+    """Small whole numbers, many of them equal, zeros of either sign, mixed with what `kind` names."""
     x = rng.integers(-5, 5, shape).astype(np.float32)
+    x *= rng.choice(np.array([-1, 1], np.float32), shape)
     if kind == "nan":
         x[rng.random(shape) < 0.1] = np.nan
     if kind == "infinite":
@@ -99,6 +111,9 @@ def test_max_pool2d(isa: str, same_bits: SameBits, rng: np.random.Generator, cas
     found = {"positions": (pooled_shape, "i8")}
     result = same_results(same_bits, lambda: run_kernel("max_pool2d_positions", found, index=index, **arguments))
     np.testing.assert_array_equal(channels_first(result["positions"]), positions)
+    n, c, *at = np.nonzero(positions >= 0)
+    winners = x[n, c, *np.divmod(positions[n, c, *at], image[3])]  # the first of +0 and -0, the last NaN itself
+    np.testing.assert_array_equal(channels_first(forward["y"])[n, c, *at].view(np.uint32), winners.view(np.uint32))
     gradient = {"dx": (memory.shape, "f4")}
     backward = same_results(
         same_bits,
@@ -137,7 +152,10 @@ def test_avg_pool2d(
 
 
 @pytest.mark.parametrize("out", [(1, 1), (2, 3), (7, 5), (6, 1), (13, 11)])
-@pytest.mark.parametrize("image", [(2, 17, 7, 5), (1, 64, 3, 8), (3, 1, 1, 1), (1, 131, 56, 56), (0, 3, 4, 4)])
+@pytest.mark.parametrize(
+    "image",
+    [(2, 17, 7, 5), (1, 64, 3, 8), (3, 1, 1, 1), (1, 131, 56, 56), (0, 3, 4, 4), (2, 6, 14, 60), (1, 20, 12, 33)],
+)
 def test_adaptive_avg_pool2d(
     isa: str, same_bits: SameBits, rng: np.random.Generator, image: tuple[int, ...], out: Pair
 ) -> None:

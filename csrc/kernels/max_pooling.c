@@ -29,7 +29,7 @@ FNN_INLINE void store_index(const bool wide, uint8_t *index, ptrdiff_t i, ivec t
         ivec_store_u8_partial(index + i, taps, n);
 }
 
-/* Vectors of channels that are worked on side by side: three registers each forward, one backward. */
+/* Vectors that are worked on side by side: three registers each forward, one backward. */
 enum { FORWARD_VECTORS = 4, BACKWARD_VECTORS = FNN_LANES == 8 ? 8 : 4 };
 
 /* The taps of one window that lie inside the image, as offsets from tap (0, 0), which may lie outside. */
@@ -38,115 +38,252 @@ struct taps_inside {
     ptrdiff_t row_step, column_step, kernel_width;
 };
 
-/* Largest tap and, if `numbered`, its number, for `vectors` vectors of channels, the last one of n lanes. `exact` minds NaN, the
- * other way costs half as much and gives the sum of all taps, which is NaN if one of them is (or of infinities). */
-FNN_INLINE void largest_taps(const bool exact, const bool numbered, const int vectors, ptrdiff_t n, const float *x,
+/* Positions of one row of the output that have the same taps inside, one or more; x at tap (0, 0) of the first of them. */
+struct run {
+    const float *x;
+    float *y;
+    uint8_t *index; /* null: not wanted */
+    ptrdiff_t count, channels, x_step; /* x_step: from one position's x to the next one's */
+    ptrdiff_t room;                    /* of the first `room` positions a vector may run over into the next ones */
+    struct taps_inside taps;
+};
+
+/* Vectors of n lanes: of one position's channels, or of some channels of positions side by side. x at tap (0, 0). */
+struct vectors {
+    const float *x;
+    float *y;
+    uint8_t *index;
+    ptrdiff_t x_step, y_step; /* from one vector to the next, in floats; index has y_step elements */
+};
+
+FNN_INLINE struct vectors vectors_at(const bool wide, const bool numbered, const struct run *run, ptrdiff_t position,
+                                     ptrdiff_t channel) {
+    ptrdiff_t out = position * run->channels + channel;
+    return (struct vectors){.x = run->x + position * run->x_step + channel,
+                            .y = run->y + out,
+                            .index = run->index + (!numbered ? 0
+                                                   : wide    ? 4
+                                                             : 1) *
+                                                      out,
+                            .x_step = run->x_step,
+                            .y_step = run->channels};
+}
+
+/* Sums that are kept: one a vector, but two in all where registers are short, for the vectors' numbers and the tap's. */
+FNN_INLINE int sums_of(const bool numbered, const int square) { return numbered && !square ? 2 : FORWARD_VECTORS; }
+
+/* Largest tap and, if `numbered`, its number, of `count` vectors, and sums of all taps: one of them is NaN if a tap is (or of
+ * infinities), and then the others are worth nothing. */
+FNN_INLINE void largest_taps(const bool numbered, const int count, const ptrdiff_t n, const struct vectors *of,
                              const struct taps_inside *taps, vec *best, ivec *where, vec *sum) {
-    const float *first = x + taps->rows.begin * taps->row_step + taps->columns.begin * taps->column_step;
+    const float *first = of->x + taps->rows.begin * taps->row_step + taps->columns.begin * taps->column_step;
+    const int sums = sums_of(numbered, 0);
     ptrdiff_t number = taps->rows.begin * taps->kernel_width + taps->columns.begin;
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        best[v] = load_lanes(first + v * FNN_LANES, n);
+    for (int v = 0; v < count; v++) {
+        best[v] = load_lanes(first + v * of->x_step, n);
         where[v] = ivec_set1((uint32_t)number); /* so that a window of -inf alone reports its first element */
-        sum[v] = vec_zero();
+        if (v < sums) sum[v] = vec_zero();
     }
     for (ptrdiff_t r = taps->rows.begin; r < taps->rows.end; r++) {
         ivec tap = ivec_set1((uint32_t)(r * taps->kernel_width + taps->columns.begin));
         for (ptrdiff_t s = taps->columns.begin; s < taps->columns.end; s++) {
-            const float *from = x + r * taps->row_step + s * taps->column_step;
+            const float *from = of->x + r * taps->row_step + s * taps->column_step;
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; v++) {
-                vec seen = load_lanes(from + v * FNN_LANES, n);
-                mask better = vec_less(best[v], seen);
-                if (exact) {
-                    better = mask_or(better, vec_is_nan(seen));
-                    best[v] = vec_select(better, seen, best[v]);
-                } else {
-                    best[v] = vec_max(seen, best[v]);
-                    sum[v] = vec_add(sum[v], seen);
-                }
-                if (numbered) where[v] = ivec_select(better, tap, where[v]);
+            for (int v = 0; v < count; v++) {
+                vec seen = load_lanes(from + v * of->x_step, n);
+                if (numbered) where[v] = ivec_select(vec_less(best[v], seen), tap, where[v]);
+                best[v] = vec_max(seen, best[v]);
+                sum[v % sums] = vec_add(sum[v % sums], seen);
             }
             tap = ivec_add(tap, ivec_set1(1));
         }
     }
 }
 
-/* Some channels of one output position, x at its tap (0, 0). */
-FNN_INLINE void pool_channels(const bool wide, const bool numbered, const int vectors, ptrdiff_t n, const float *x,
-                              const struct taps_inside *taps, float *y, uint8_t *index) {
-    vec best[FORWARD_VECTORS], sum[FORWARD_VECTORS], all = vec_zero();
-    ivec where[FORWARD_VECTORS];
-    largest_taps(false, numbered, vectors, n, x, taps, best, where, sum);
-    for (int v = 0; v < vectors; v++) all = vec_add(all, sum[v]);
-    if (mask_bits(vec_is_nan(all))) largest_taps(true, numbered, vectors, n, x, taps, best, where, sum);
+/* The same for windows of K x K taps, all of them inside. */
+FNN_INLINE void largest_of_square(const int K, const bool numbered, const int count, const ptrdiff_t n,
+                                  const struct vectors *of, const struct taps_inside *taps, vec *best, ivec *where,
+                                  vec *sum) {
+#pragma GCC unroll 9
+    for (int tap = 0; tap < K * K; tap++) {
+        const float *from = of->x + tap / K * taps->row_step + tap % K * taps->column_step;
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; v++) {
-        store_lanes(y + v * FNN_LANES, best[v], n);
-        if (numbered) store_index(wide, index, v * FNN_LANES, where[v], n);
+        for (int v = 0; v < count; v++) {
+            vec seen = load_lanes(from + v * of->x_step, n);
+            if (tap == 0) {
+                where[v] = ivec_set1(0);
+                best[v] = seen;
+            } else {
+                if (numbered) where[v] = ivec_select(vec_less(best[v], seen), ivec_set1((uint32_t)tap), where[v]);
+                best[v] = vec_max(seen, best[v]);
+            }
+            sum[v] = tap == 0 ? seen : vec_add(sum[v], seen);
+        }
     }
 }
 
-/* A window without a tap inside. */
-FNN_INLINE void pool_nothing(const bool wide, const bool numbered, ptrdiff_t channels, float *y, uint8_t *index) {
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        ptrdiff_t n = lanes_left(channels - c);
-        store_lanes(y + c, vec_set1(-__builtin_inff()), n);
-        if (numbered) store_index(wide, index, c, ivec_set1(NO_TAP), n);
+/* As pool_vectors, for any values. */
+static __attribute__((noinline)) void pool_exactly(bool wide, bool numbered, int count, ptrdiff_t n, struct vectors of,
+                                                   struct taps_inside taps) {
+    ptrdiff_t first = taps.rows.begin * taps.kernel_width + taps.columns.begin;
+    for (int v = 0; v < count; v++) {
+        vec best = vec_set1(-__builtin_inff());
+        ivec where = ivec_set1((uint32_t)first);
+        for (ptrdiff_t r = taps.rows.begin; r < taps.rows.end; r++)
+            for (ptrdiff_t s = taps.columns.begin; s < taps.columns.end; s++) {
+                vec seen = load_lanes(of.x + v * of.x_step + r * taps.row_step + s * taps.column_step, n);
+                mask better = mask_or(vec_less(best, seen), vec_is_nan(seen));
+                best = vec_select(better, seen, best);
+                where = ivec_select(better, ivec_set1((uint32_t)(r * taps.kernel_width + s)), where);
+            }
+        store_lanes(of.y + v * of.y_step, best, n);
+        if (numbered) store_index(wide, of.index, v * of.y_step, where, n);
     }
 }
 
-/* One output position. From it on, a row has `room` floats, of the input and of the output: the last vector may run over into
- * the positions that follow, which are written after this one. */
-FNN_INLINE void pool_position(const bool wide, const bool numbered, const float *x, ptrdiff_t channels, ptrdiff_t room,
-                              const struct taps_inside *taps, float *y, uint8_t *index) {
-    const ptrdiff_t group = FORWARD_VECTORS * FNN_LANES, index_bytes = !numbered ? 0 : wide ? 4 : 1;
-    if (taps->rows.begin == taps->rows.end || taps->columns.begin == taps->columns.end) {
-        pool_nothing(wide, numbered, channels, y, index);
-        return;
+/* Windows with one tap inside or more; square: 0, or all of them have square x square taps, all inside. Vectors are stored in
+ * their order: what one runs over is written again by the next. */
+FNN_INLINE void pool_vectors(const bool wide, const bool numbered, const int square, const int count, const ptrdiff_t n,
+                             const struct vectors *of, const struct taps_inside *taps) {
+    vec best[FORWARD_VECTORS], sum[FORWARD_VECTORS], all;
+    ivec where[FORWARD_VECTORS];
+    if (square)
+        largest_of_square(square, numbered, count, n, of, taps, best, where, sum);
+    else
+        largest_taps(numbered, count, n, of, taps, best, where, sum);
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) {
+        store_lanes(of->y + v * of->y_step, best[v], n);
+        if (numbered) store_index(wide, of->index, v * of->y_step, where[v], n);
     }
-    ptrdiff_t c = 0;
-    for (; c + group <= channels; c += group)
-        pool_channels(wide, numbered, FORWARD_VECTORS, FNN_LANES, x + c, taps, y + c, index + c * index_bytes);
-    for (; c < channels && c + FNN_LANES <= room; c += FNN_LANES)
-        pool_channels(wide, numbered, 1, FNN_LANES, x + c, taps, y + c, index + c * index_bytes);
-    if (c < channels) pool_channels(wide, numbered, 1, channels - c, x + c, taps, y + c, index + c * index_bytes);
+    all = count == 1 ? sum[0] : vec_add(sum[0], sum[1]);
+    if (count > 1 && sums_of(numbered, square) > 2) all = vec_add(all, vec_add(sum[2], sum[3]));
+    if (mask_bits(vec_is_nan(all))) pool_exactly(wide, numbered, count, n, *of, *taps);
 }
 
-FNN_INLINE void pool_rows(const bool wide, const bool numbered, const struct fnn_max_pool2d_forward_args *args,
-                          struct fnn_range range) {
+/* Groups of FORWARD_VECTORS vectors of one position's channels; returns the first channel that is left. Nine taps without numbers
+ * are faster as a loop. */
+FNN_INLINE ptrdiff_t pool_many_channels(const bool wide, const bool numbered, const int square, const struct run *run) {
+    const ptrdiff_t group = FORWARD_VECTORS * FNN_LANES, end = run->channels / group * group;
+    const int unrolled = numbered || square == 2 ? square : 0;
+    for (ptrdiff_t i = 0; i < run->count && end; i++)
+        for (ptrdiff_t c = 0; c < end; c += group) {
+            struct vectors of = vectors_at(wide, numbered, run, i, c);
+            of.x_step = of.y_step = FNN_LANES;
+            pool_vectors(wide, numbered, unrolled, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
+        }
+    return end;
+}
+
+/* Channels from `begin` on, in FORWARD_VECTORS positions at a time; the last vector ends with the last channel. */
+FNN_INLINE void pool_some_channels(const bool wide, const bool numbered, const int square, const struct run *run,
+                                   ptrdiff_t begin) {
+    for (ptrdiff_t c0 = begin; c0 < run->channels; c0 += FNN_LANES) {
+        ptrdiff_t i = 0, c = fnn_min(c0, run->channels - FNN_LANES);
+        for (; i + FORWARD_VECTORS <= run->count; i += FORWARD_VECTORS) {
+            const struct vectors of = vectors_at(wide, numbered, run, i, c);
+            pool_vectors(wide, numbered, square, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
+        }
+        for (; i < run->count; i++) {
+            const struct vectors of = vectors_at(wide, numbered, run, i, c);
+            pool_vectors(wide, numbered, square, 1, FNN_LANES, &of, &run->taps);
+        }
+    }
+}
+
+/* Less than a vector of channels: whole vectors where there is room. */
+FNN_INLINE void pool_few_channels(const bool wide, const bool numbered, const int square, const struct run *run) {
+    ptrdiff_t i = 0;
+    for (; i + FORWARD_VECTORS <= run->room; i += FORWARD_VECTORS) {
+        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
+        pool_vectors(wide, numbered, square, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
+    }
+    for (; i < run->room; i++) {
+        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
+        pool_vectors(wide, numbered, square, 1, FNN_LANES, &of, &run->taps);
+    }
+    for (; i < run->count; i++) {
+        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
+        pool_vectors(wide, numbered, square, 1, run->channels, &of, &run->taps);
+    }
+}
+
+/* A run whose windows have a tap inside. */
+FNN_INLINE void pool_run(const bool wide, const bool numbered, const int square, const struct run *restrict run) {
+    if (run->channels < FNN_LANES)
+        pool_few_channels(wide, numbered, square, run);
+    else
+        pool_some_channels(wide, numbered, square, run, pool_many_channels(wide, numbered, square, run));
+}
+
+/* Functions of their own, lest the loops of one take registers from another's. */
+typedef void pool_run_function(const struct run *restrict run);
+static __attribute__((noinline)) void pool_2x2(const struct run *restrict run) { pool_run(false, false, 2, run); }
+static __attribute__((noinline)) void pool_3x3(const struct run *restrict run) { pool_run(false, false, 3, run); }
+static __attribute__((noinline)) void pool_any(const struct run *restrict run) { pool_run(false, false, 0, run); }
+static __attribute__((noinline)) void pool_2x2_index(const struct run *restrict run) { pool_run(false, true, 2, run); }
+static __attribute__((noinline)) void pool_3x3_index(const struct run *restrict run) { pool_run(false, true, 3, run); }
+static __attribute__((noinline)) void pool_any_index(const struct run *restrict run) { pool_run(false, true, 0, run); }
+static __attribute__((noinline)) void pool_any_wide(const struct run *restrict run) { pool_run(true, true, 0, run); }
+
+/* Windows without a tap inside. */
+static void pool_nothing(const struct run *run, bool wide) {
+    const ptrdiff_t count = run->count * run->channels;
+    for (ptrdiff_t i = 0; i < count; i += FNN_LANES) {
+        ptrdiff_t n = lanes_left(count - i);
+        store_lanes(run->y + i, vec_set1(-__builtin_inff()), n);
+        if (run->index) store_index(wide, run->index, i, ivec_set1(NO_TAP), n);
+    }
+}
+
+static pool_run_function *function_for(const struct fnn_max_pool2d_forward_args *args, bool whole) {
+    const ptrdiff_t height = args->kernel_height, width = args->kernel_width;
+    const ptrdiff_t square = whole && height == width ? height : 0;
+    if (!args->index) return square == 2 ? pool_2x2 : square == 3 ? pool_3x3 : pool_any;
+    if (height * width > BYTE_TAPS) return pool_any_wide;
+    return square == 2 ? pool_2x2_index : square == 3 ? pool_3x3_index : pool_any_index;
+}
+
+static void pool_rows(const struct fnn_max_pool2d_forward_args *args, struct fnn_range range) {
     const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
                                          args->stride_h, args->dilation_h, args->pad_top};
     const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
                                            args->stride_w, args->dilation_w, args->pad_left};
-    ptrdiff_t channels = args->channels, index_bytes = !numbered ? 0 : wide ? 4 : 1;
-    struct taps_inside taps = {.row_step = args->dilation_h * args->width * channels,
+    const ptrdiff_t channels = args->channels, whole_end = window_whole_end(&horizontal);
+    const ptrdiff_t roomy =
+        channels < FNN_LANES && channels > 0 ? window_room_end(&horizontal, fnn_ceil_div(FNN_LANES, channels)) : 0;
+    const bool wide = args->kernel_height * args->kernel_width > BYTE_TAPS;
+    struct run run = {.channels = channels,
+                      .x_step = args->stride_w * channels,
+                      .taps = {.row_step = args->dilation_h * args->width * channels,
                                .column_step = args->dilation_w * channels,
-                               .kernel_width = args->kernel_width};
+                               .kernel_width = args->kernel_width}};
+    pool_run_function *const whole = function_for(args, true), *const part = function_for(args, false);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t image = i / args->out_height, p = i % args->out_height;
-        taps.rows = window_taps(&vertical, p);
+        struct fnn_range rows = run.taps.rows = window_taps(&vertical, p);
         const float *x = args->x + (image * args->height + p * args->stride_h - args->pad_top) * args->width * channels;
-        for (ptrdiff_t q = 0; q < args->out_width; q++) {
-            ptrdiff_t out = (i * args->out_width + q) * channels, left = q * args->stride_w - args->pad_left;
-            taps.columns = window_taps(&horizontal, q);
-            ptrdiff_t last = left + (taps.columns.end - 1) * args->dilation_w;
-            ptrdiff_t room = fnn_min(args->out_width - q, args->width - last) * channels;
-            pool_position(wide, numbered, x + left * channels, channels, room, &taps, args->y + out,
-                          args->index + out * index_bytes);
+        for (ptrdiff_t q = 0; q < args->out_width; q += run.count) {
+            ptrdiff_t out = (i * args->out_width + q) * channels;
+            struct fnn_range columns = run.taps.columns = window_taps(&horizontal, q);
+            bool whole_columns = columns.end - columns.begin == args->kernel_width;
+            run.count = whole_columns ? whole_end - q : 1;
+            run.room = fnn_min(roomy - q, run.count);
+            run.x = x + (q * args->stride_w - args->pad_left) * channels;
+            run.y = args->y + out;
+            run.index = args->index ? args->index + (wide ? 4 : 1) * out : NULL;
+            if (rows.begin == rows.end || columns.begin == columns.end)
+                pool_nothing(&run, wide);
+            else
+                (whole_columns && rows.end - rows.begin == args->kernel_height ? whole : part)(&run);
         }
     }
 }
 
 /* index may be null. */
 void FNN_FUNCTION(max_pool2d_forward)(const struct fnn_max_pool2d_forward_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share(args->batch * args->out_height, team);
-    if (!args->index)
-        pool_rows(false, false, args, range);
-    else if (args->kernel_height * args->kernel_width > BYTE_TAPS)
-        pool_rows(true, true, args, range);
-    else
-        pool_rows(false, true, args, range);
+    pool_rows(args, fnn_share(args->batch * args->out_height, team));
 }
 
 /* The windows of one image that hold one of its elements: p in rows, q in columns, those that dilation skips among them. */
@@ -181,7 +318,8 @@ FNN_INLINE void gather_channels(const bool wide, const int vectors, ptrdiff_t n,
     for (int v = 0; v < vectors; v++) put_lanes(stream, dx + v * FNN_LANES, sum[v], n);
 }
 
-/* One element of dx. From it on, rows have `room` floats, of dx and of dy (see pool_position). */
+/* One element of dx. From it on, rows have `room` floats, of dx and of dy: a vector may run over into the elements that follow,
+ * which are written after this one. */
 FNN_INLINE void gather_position(const bool wide, const struct holders *of, const float *dy, const uint8_t *index,
                                 ptrdiff_t channels, ptrdiff_t room, bool stream, float *dx) {
     const ptrdiff_t group = BACKWARD_VECTORS * FNN_LANES, index_bytes = wide ? 4 : 1;
@@ -189,10 +327,14 @@ FNN_INLINE void gather_position(const bool wide, const struct holders *of, const
     for (; c + group <= channels; c += group)
         gather_channels(wide, BACKWARD_VECTORS, FNN_LANES, of, dy + c, index + c * index_bytes, channels, stream,
                         dx + c);
-    for (; c < channels && c + FNN_LANES <= room; c += FNN_LANES)
-        gather_channels(wide, 1, FNN_LANES, of, dy + c, index + c * index_bytes, channels, stream, dx + c);
-    if (c < channels)
-        gather_channels(wide, 1, channels - c, of, dy + c, index + c * index_bytes, channels, false, dx + c);
+    for (; c < channels && channels >= FNN_LANES; c += FNN_LANES) {
+        ptrdiff_t at = fnn_min(c, channels - FNN_LANES); /* the last vector ends with the last channel */
+        gather_channels(wide, 1, FNN_LANES, of, dy + at, index + at * index_bytes, channels, stream, dx + at);
+    }
+    if (c < channels && room >= FNN_LANES)
+        gather_channels(wide, 1, FNN_LANES, of, dy, index, channels, false, dx);
+    else if (c < channels)
+        gather_channels(wide, 1, channels, of, dy, index, channels, false, dx);
 }
 
 /* Each element of dx gathers from the windows that hold it: threads never write the same one, and each is written once. */
@@ -224,11 +366,88 @@ FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backwar
     vec_fence();
 }
 
+/* Channels of one element that belongs to one window, as its tap; `roomy` as gather_position's room. */
+FNN_INLINE void scatter_position(const bool wide, const float *dy, const uint8_t *index, ptrdiff_t channels, bool roomy,
+                                 const ivec tap, bool stream, float *dx) {
+    for (ptrdiff_t c0 = 0; c0 < channels; c0 += FNN_LANES) {
+        ptrdiff_t c = channels < FNN_LANES ? 0 : fnn_min(c0, channels - FNN_LANES);
+        if (channels < FNN_LANES && !roomy) {
+            vec gradient = vec_add(vec_zero(), vec_load_partial(dy, channels));
+            mask won = ivec_equal(load_index(wide, index, 0, channels), tap);
+            vec_store_partial(dx, vec_select(won, gradient, vec_zero()), channels);
+        } else {
+            vec gradient = vec_add(vec_zero(), vec_load(dy + c)); /* a sum of one term: -0 becomes 0 */
+            mask won = ivec_equal(load_index(wide, index, c, FNN_LANES), tap);
+            put_lanes(stream, dx + c, vec_select(won, gradient, vec_zero()), FNN_LANES);
+        }
+    }
+}
+
+/* Windows side by side, less than a vector of channels and room for one; r: the row of the windows' taps. */
+FNN_INLINE void scatter_run(const bool wide, const float *dy, const uint8_t *index, ptrdiff_t channels, ptrdiff_t count,
+                            ptrdiff_t r, ptrdiff_t kernel_width, float *dx) {
+    for (ptrdiff_t q = 0; q < count; q++, dy += channels, index += channels * (wide ? 4 : 1)) {
+        const vec gradient = vec_add(vec_zero(), vec_load(dy));
+        const ivec winner = load_index(wide, index, 0, FNN_LANES);
+        ivec tap = ivec_set1((uint32_t)(r * kernel_width));
+        for (ptrdiff_t s = 0; s < kernel_width; s++, dx += channels) {
+            vec_store(dx, vec_select(ivec_equal(winner, tap), gradient, vec_zero()));
+            tap = ivec_add(tap, ivec_set1(1));
+        }
+    }
+}
+
+/* The same gradient where no two windows overlap: every element of dx is written as the tap of one window, or is 0. */
+FNN_INLINE void scatter_rows(const bool wide, const struct fnn_max_pool2d_backward_args *args, struct fnn_range range) {
+    const struct window_axis vertical = {args->height,   args->out_height, args->kernel_height,
+                                         args->stride_h, args->dilation_h, args->pad_top};
+    const struct window_axis horizontal = {args->width,    args->out_width,  args->kernel_width,
+                                           args->stride_w, args->dilation_w, args->pad_left};
+    const ptrdiff_t channels = args->channels, width = args->width, pixels = fnn_ceil_div(FNN_LANES, channels);
+    const struct fnn_range run = channels < FNN_LANES ? window_gapless(&horizontal, pixels) : (struct fnn_range){0, 0};
+    const bool stream =
+        channels % FNN_LANES == 0 && streams(args->dy, args->dx, args->batch * args->height * width * channels);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t image = i / args->height, h = i % args->height, p = (h + args->pad_top) / args->stride_h;
+        ptrdiff_t r = window_tap(&vertical, p, h), written = 0;
+        bool held = p < args->out_height && r >= 0 && r < args->kernel_height;
+        float *dx = args->dx + i * width * channels;
+        for (ptrdiff_t q = 0; held && q < args->out_width; q++) {
+            ptrdiff_t from = ((image * args->out_height + p) * args->out_width + q) * channels;
+            if (q == run.begin && run.begin < run.end) {
+                scatter_run(wide, args->dy + from, args->index + from * (wide ? 4 : 1), channels, run.end - q, r,
+                            args->kernel_width, dx + (q * args->stride_w - args->pad_left) * channels);
+                q = run.end - 1;
+                written = run.end * args->stride_w - args->pad_left;
+                continue;
+            }
+            struct fnn_range taps = window_taps(&horizontal, q);
+            for (ptrdiff_t s = taps.begin; s < taps.end; s++) {
+                ptrdiff_t w = q * args->stride_w - args->pad_left + s * args->dilation_w;
+                clear_to(dx, channels, written, w);
+                scatter_position(wide, args->dy + from, args->index + from * (wide ? 4 : 1), channels,
+                                 fnn_min(width - w, args->out_width - q) >= pixels,
+                                 ivec_set1((uint32_t)(r * args->kernel_width + s)), stream, dx + w * channels);
+                written = w + 1;
+            }
+        }
+        clear_to(dx, channels, written, width);
+    }
+    vec_fence();
+}
+
 /* dx = sum over the windows whose maximum the element was of dy. */
 void FNN_FUNCTION(max_pool2d_backward)(const struct fnn_max_pool2d_backward_args *args, const struct fnn_team *team) {
     struct fnn_range range = fnn_share(args->batch * args->height, team);
-    if (args->kernel_height * args->kernel_width > BYTE_TAPS)
+    const bool wide = args->kernel_height * args->kernel_width > BYTE_TAPS;
+    const bool apart = (args->kernel_height - 1) * args->dilation_h < args->stride_h &&
+                       (args->kernel_width - 1) * args->dilation_w < args->stride_w && args->channels > 0;
+    if (wide && apart)
+        scatter_rows(true, args, range);
+    else if (wide)
         gather_rows(true, args, range);
+    else if (apart)
+        scatter_rows(false, args, range);
     else
         gather_rows(false, args, range);
 }
