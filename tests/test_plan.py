@@ -301,7 +301,10 @@ def test_gradients_count_for_the_layer_that_they_are_of() -> None:
         ([20_000], "+"),
         ([1_999] * 20, "-" * 20),  # each less than a barrier
         ([2_000] * 9 + [1_999] * 9, "-" * 18),
-        ([2_000, 1_999] * 10, "+-" * 10),  # together worth a team, which the smallest leave alone
+        ([2_000, 399] * 10, "+-" * 10),  # together worth a team, which the smallest leave alone
+        ([2_000, 400] * 10, "+" * 19 + "-"),  # but for one between two that are shared: it has its barriers
+        ([2_000, 1_999, 1_999] * 10, "+--" * 10),
+        ([1_999, 20_000, 1_999], "-+-"),
         ([100.0, 5e6, 3e3], "-++"),
     ],
 )

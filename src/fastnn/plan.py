@@ -20,6 +20,9 @@ ten thousand."""
 SERIAL_PART = 0.1
 """Of SERIAL_WORK: what a single step must be worth to be shared by a team that is there; a barrier costs a thousand."""
 
+LONE_PART = 0.02
+"""The same of a single step between two that a team shares: the barriers before and after it are there in any case."""
+
 BRIEF_WORK = 20_000
 """Nanoseconds of a whole run below which it keeps the GIL: to give it up and to take it again costs as much as a
 small layer, and nobody waits longer than that for it."""
@@ -336,11 +339,14 @@ class Plan:
 
 
 def _share(steps: list[Step], facts: Facts) -> None:
-    """Decides which steps a team shares: those that outweigh a barrier, if together they outweigh the team."""
-    least = SERIAL_PART * facts.serial_work
+    """Decides which steps a team shares: those that outweigh a barrier, if together they outweigh the team, and between two of
+    them a step that needs no barrier more."""
+    least, least_alone = SERIAL_PART * facts.serial_work, LONE_PART * facts.serial_work
     worth = sum(step.work for step in steps if step.work >= least) >= facts.serial_work
     for step in steps:
         step.serial = not worth or step.work < least
+    for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
+        step.serial = step.serial and (before.serial or after.serial or step.work < least_alone)
 
 
 def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
