@@ -30,7 +30,7 @@ FNN_INLINE void store_index(const bool wide, uint8_t *index, ptrdiff_t i, ivec t
 }
 
 /* Vectors that are worked on side by side: three registers each forward, one backward. */
-enum { FORWARD_VECTORS = 4, BACKWARD_VECTORS = FNN_LANES == 8 ? 8 : 4 };
+enum { FORWARD_VECTORS = 4, BACKWARD_VECTORS = FNN_LANES == 8 ? 8 : 4, BESIDE = 4 };
 
 /* The taps of one window that lie inside the image, as offsets from tap (0, 0), which may lie outside. */
 struct taps_inside {
@@ -48,7 +48,7 @@ struct run {
     struct taps_inside taps;
 };
 
-/* Vectors of n lanes: of one position's channels, or of some channels of positions side by side. x at tap (0, 0). */
+/* Vectors of one position's channels, or of some channels of positions side by side. x at tap (0, 0). */
 struct vectors {
     const float *x;
     float *y;
@@ -293,9 +293,11 @@ struct holders {
     ptrdiff_t h, w;
 };
 
-/* Some channels of one element of dx, from dy and index of its image. */
-FNN_INLINE void gather_channels(const bool wide, const int vectors, ptrdiff_t n, const struct holders *of,
-                                const float *dy, const uint8_t *index, ptrdiff_t channels, bool stream, float *dx) {
+/* `vectors` vectors of dx, dx_step apart, from dy and index of its image, dy_step apart: of one element's channels, or of some
+ * channels of elements `stride_w` apart, which lie in the same taps of windows side by side. Reads n lanes, writes `kept`. */
+FNN_INLINE void gather_channels(const bool wide, const int vectors, ptrdiff_t n, ptrdiff_t kept,
+                                const struct holders *of, const float *dy, const uint8_t *index, ptrdiff_t dy_step,
+                                ptrdiff_t channels, bool stream, float *dx, ptrdiff_t dx_step) {
     vec sum[BACKWARD_VECTORS];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) sum[v] = vec_zero();
@@ -308,33 +310,68 @@ FNN_INLINE void gather_channels(const bool wide, const int vectors, ptrdiff_t n,
             const ivec tap = ivec_set1((uint32_t)(r * of->horizontal.kernel + s));
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++) {
-                ptrdiff_t i = at + v * FNN_LANES;
+                ptrdiff_t i = at + v * dy_step;
                 mask won = ivec_equal(load_index(wide, index, i, n), tap);
                 sum[v] = vec_add(sum[v], vec_select(won, load_lanes(dy + i, n), vec_zero()));
             }
         }
     }
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) put_lanes(stream, dx + v * FNN_LANES, sum[v], n);
+    for (int v = 0; v < vectors; v++) put_lanes(stream, dx + v * dx_step, sum[v], kept);
 }
 
-/* One element of dx. From it on, rows have `room` floats, of dx and of dy: a vector may run over into the elements that follow,
- * which are written after this one. */
+/* One element of dx. `roomy`: from its last window on, rows of dy have as many floats as a vector. */
 FNN_INLINE void gather_position(const bool wide, const struct holders *of, const float *dy, const uint8_t *index,
-                                ptrdiff_t channels, ptrdiff_t room, bool stream, float *dx) {
+                                ptrdiff_t channels, bool roomy, bool stream, float *dx) {
     const ptrdiff_t group = BACKWARD_VECTORS * FNN_LANES, index_bytes = wide ? 4 : 1;
     ptrdiff_t c = 0;
     for (; c + group <= channels; c += group)
-        gather_channels(wide, BACKWARD_VECTORS, FNN_LANES, of, dy + c, index + c * index_bytes, channels, stream,
-                        dx + c);
+        gather_channels(wide, BACKWARD_VECTORS, FNN_LANES, FNN_LANES, of, dy + c, index + c * index_bytes, FNN_LANES,
+                        channels, stream, dx + c, FNN_LANES);
     for (; c < channels && channels >= FNN_LANES; c += FNN_LANES) {
         ptrdiff_t at = fnn_min(c, channels - FNN_LANES); /* the last vector ends with the last channel */
-        gather_channels(wide, 1, FNN_LANES, of, dy + at, index + at * index_bytes, channels, stream, dx + at);
+        gather_channels(wide, 1, FNN_LANES, FNN_LANES, of, dy + at, index + at * index_bytes, 0, channels, stream,
+                        dx + at, 0);
     }
-    if (c < channels && room >= FNN_LANES)
-        gather_channels(wide, 1, FNN_LANES, of, dy, index, channels, false, dx);
-    else if (c < channels)
-        gather_channels(wide, 1, channels, of, dy, index, channels, false, dx);
+    if (c < channels)
+        gather_channels(wide, 1, roomy ? FNN_LANES : channels, channels, of, dy, index, 0, channels, false, dx, 0);
+}
+
+/* As gather_position, for BESIDE elements stride_w apart. */
+FNN_INLINE void gather_positions(const bool wide, const struct holders *of, const float *dy, const uint8_t *index,
+                                 ptrdiff_t channels, bool roomy, float *dx) {
+    const ptrdiff_t dx_step = of->horizontal.stride * channels;
+    for (ptrdiff_t c0 = 0; c0 < channels && channels >= FNN_LANES; c0 += FNN_LANES) {
+        ptrdiff_t c = fnn_min(c0, channels - FNN_LANES);
+        gather_channels(wide, BESIDE, FNN_LANES, FNN_LANES, of, dy + c, index + c * (wide ? 4 : 1), channels, channels,
+                        false, dx + c, dx_step);
+    }
+    if (channels < FNN_LANES)
+        gather_channels(wide, BESIDE, roomy ? FNN_LANES : channels, channels, of, dy, index, channels, channels, false,
+                        dx, dx_step);
+}
+
+/* One row of dx, of fewer channels than a group: elements stride_w apart share the loop over their windows. */
+FNN_INLINE void gather_row(const bool wide, struct holders *of, const float *dy, const uint8_t *index,
+                           ptrdiff_t channels, float *dx) {
+    const struct window_axis *axis = &of->horizontal;
+    const ptrdiff_t reach = (axis->kernel - 1) * axis->dilation, pixels = fnn_ceil_div(FNN_LANES, channels);
+    for (ptrdiff_t first = 0; first < fnn_min(axis->stride, axis->size); first++) {
+        /* the windows that hold element w: from ceil((w + pad - reach) / stride) on, up to floor((w + pad) / stride) */
+        ptrdiff_t begin = fnn_ceil_div(first + axis->pad + axis->stride * reach - reach, axis->stride) - reach;
+        ptrdiff_t end = (first + axis->pad) / axis->stride + 1, count;
+        for (of->w = first; of->w < axis->size; of->w += count * axis->stride, begin += count, end += count) {
+            bool beside =
+                begin >= 0 && end + BESIDE - 1 <= axis->out_size && of->w + (BESIDE - 1) * axis->stride < axis->size;
+            count = beside ? BESIDE : 1;
+            of->columns = (struct fnn_range){fnn_max(begin, 0), fnn_min(end, axis->out_size)};
+            bool roomy = of->columns.end - 1 + count - 1 + pixels <= axis->out_size;
+            if (beside)
+                gather_positions(wide, of, dy, index, channels, roomy, dx + of->w * channels);
+            else
+                gather_position(wide, of, dy, index, channels, roomy, false, dx + of->w * channels);
+        }
+    }
 }
 
 /* Each element of dx gathers from the windows that hold it: threads never write the same one, and each is written once. */
@@ -352,21 +389,25 @@ FNN_INLINE void gather_rows(const bool wide, const struct fnn_max_pool2d_backwar
         of.h = i % args->height;
         of.rows = window_positions(&of.vertical, of.h);
         of.columns = (struct fnn_range){0, 0};
+        if (!stream && channels > 0 && channels < BACKWARD_VECTORS * FNN_LANES) {
+            gather_row(wide, &of, args->dy + image * out_size, args->index + image * out_size * (wide ? 4 : 1),
+                       channels, args->dx + i * width * channels);
+            continue;
+        }
         for (of.w = 0; of.w < width; of.w++) { /* window_positions, without its divisions */
             while (of.columns.end < args->out_width && of.columns.end * args->stride_w - args->pad_left <= of.w)
                 of.columns.end++;
             while (of.columns.begin < of.columns.end &&
                    of.columns.begin * args->stride_w - args->pad_left + reach < of.w)
                 of.columns.begin++;
-            ptrdiff_t room = fnn_min(width - of.w, args->out_width - of.columns.end + 1) * channels;
             gather_position(wide, &of, args->dy + image * out_size, args->index + image * out_size * (wide ? 4 : 1),
-                            channels, room, stream, args->dx + (i * width + of.w) * channels);
+                            channels, false, stream, args->dx + (i * width + of.w) * channels);
         }
     }
     vec_fence();
 }
 
-/* Channels of one element that belongs to one window, as its tap; `roomy` as gather_position's room. */
+/* Channels of one element that belongs to one window, as its tap; `roomy`: from it on, rows have a vector of floats. */
 FNN_INLINE void scatter_position(const bool wide, const float *dy, const uint8_t *index, ptrdiff_t channels, bool roomy,
                                  const ivec tap, bool stream, float *dx) {
     for (ptrdiff_t c0 = 0; c0 < channels; c0 += FNN_LANES) {
