@@ -105,20 +105,20 @@ FNN_INLINE void largest_taps(const bool numbered, const int count, const ptrdiff
 FNN_INLINE void largest_of_square(const int K, const bool numbered, const int count, const ptrdiff_t n,
                                   const struct vectors *of, const struct taps_inside *taps, vec *best, ivec *where,
                                   vec *sum) {
-#pragma GCC unroll 9
-    for (int tap = 0; tap < K * K; tap++) {
+#pragma GCC unroll 4
+    for (int v = 0; v < count; v++) {
+        best[v] = sum[v] = load_lanes(of->x + v * of->x_step, n);
+        where[v] = ivec_set1(0);
+    }
+#pragma GCC unroll 8
+    for (int tap = 1; tap < K * K; tap++) {
         const float *from = of->x + tap / K * taps->row_step + tap % K * taps->column_step;
 #pragma GCC unroll 4
         for (int v = 0; v < count; v++) {
             vec seen = load_lanes(from + v * of->x_step, n);
-            if (tap == 0) {
-                where[v] = ivec_set1(0);
-                best[v] = seen;
-            } else {
-                if (numbered) where[v] = ivec_select(vec_less(best[v], seen), ivec_set1((uint32_t)tap), where[v]);
-                best[v] = vec_max(seen, best[v]);
-            }
-            sum[v] = tap == 0 ? seen : vec_add(sum[v], seen);
+            if (numbered) where[v] = ivec_select(vec_less(best[v], seen), ivec_set1((uint32_t)tap), where[v]);
+            best[v] = vec_max(seen, best[v]);
+            sum[v] = vec_add(sum[v], seen);
         }
     }
 }
