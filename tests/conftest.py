@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ran import built_kernels, partial_modules
 
 import fastnn as fnn
 from fastnn import _core
@@ -15,12 +16,6 @@ from fastnn.settings import serial_below
 
 BITWISE_THREADS = (1, 2, 3, 5, 8)
 """Team sizes between which no bit of a result may differ."""
-
-built_kernels: set[str] = set()
-"""Kernels of every program built in this session (see test_registry.py)."""
-
-partial_modules: set[str] = set()
-"""Test modules of which this session runs only some tests."""
 
 
 @pytest.fixture(autouse=True)

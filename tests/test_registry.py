@@ -8,8 +8,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import conftest
 import pytest
+from ran import built_kernels, partial_modules
 
 from fastnn import _core
 
@@ -38,9 +38,9 @@ def test_only_kernels_are_claimed() -> None:
 
 def test_claimed_kernels_ran(request: pytest.FixtureRequest) -> None:
     """Runs last: each kernel claimed by a module that ran in full was in a program built in this session."""
-    ran = {item.path.name for item in request.session.items} - conftest.partial_modules
+    ran = {item.path.name for item in request.session.items} - partial_modules
     claimed = set().union(*(claims for name, claims in CLAIMS.items() if name in ran))
-    assert claimed <= conftest.built_kernels, f"claimed but never run: {sorted(claimed - conftest.built_kernels)}"
+    assert claimed <= built_kernels, f"claimed but never run: {sorted(claimed - built_kernels)}"
 
 
 def test_fields_are_well_formed() -> None:
