@@ -94,7 +94,7 @@ static inline struct winograd_tile winograd_tile_at(const struct winograd_shape 
     return (struct winograd_tile){row / shape->tile_rows, row % shape->tile_rows, tile % shape->tile_columns};
 }
 
-/* The tile after it; the divisions of winograd_tile_at take as long as a tenth of a tile of 16 channels. */
+/* The tile after it, without the divisions of winograd_tile_at. */
 static inline void winograd_next_tile(const struct winograd_shape *shape, struct winograd_tile *tile) {
     if (++tile->column < shape->tile_columns) return;
     tile->column = 0;
