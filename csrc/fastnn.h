@@ -60,12 +60,18 @@ enum fnn_kernel_id {
 /* ---- thread team (team.c) -------------------------------------------------------------------------- */
 
 struct fnn_barrier;
+struct fnn_part;
 
 /* One thread's view of the team: it is number `rank` of `size`. */
 struct fnn_team {
     int rank;
     int size;
     struct fnn_barrier *barrier; /* unused when size is 1 */
+    struct fnn_part *parts;      /* one a thread; null when size is 1 or more than FNN_PARTS_LIMIT */
+};
+
+struct fnn_range {
+    ptrdiff_t begin, end;
 };
 
 typedef void fnn_team_body(void *context, const struct fnn_team *team);
@@ -83,6 +89,37 @@ void fnn_team_initialize(void);
 
 /* Name of the threading the team was built with: "openmp", "pthread" or "serial". */
 const char *fnn_team_backend(void);
+
+/* ---- works that threads take piece by piece (work.c) ------------------------------------------------- */
+
+/* A thread's part of the work that is being done. `left` holds the number of that work and the pieces [begin, end) that nobody
+ * has taken, in one word; while the number is that of an earlier work, nobody has come to this part. */
+struct fnn_part {
+    _Alignas(64) _Atomic uint64_t left;
+    uint32_t begun; /* works that this thread has begun; nobody else looks at it */
+};
+
+enum { FNN_PARTS_LIMIT = 64 }; /* threads of a team that take from each other */
+
+/* The parts of a new team, in memory for FNN_PARTS_LIMIT of them; null if it is larger. */
+struct fnn_part *fnn_parts_begin(struct fnn_part *memory, int size);
+
+/* `count` things of which any split is allowed, in whole blocks of `block` but for the last, taken piece by piece: a thread takes
+ * those of its own contiguous part in order (backwards: from the last block on), then what others have not come to. So a thread
+ * whose core is slow, or gone for a while, holds nobody up for longer than one piece takes. Which thread takes a piece must
+ * not change its bits. All threads of a team begin the same works in the same order. */
+struct fnn_work {
+    const struct fnn_team *team;
+    ptrdiff_t count, block;
+    bool backwards;
+    int passed;      /* parts in which nothing was left */
+    uint32_t number; /* of the works that this team has begun */
+};
+
+struct fnn_work fnn_work(ptrdiff_t count, ptrdiff_t block, const struct fnn_team *team);
+
+/* The next piece, or false: nothing is left to take, though others may still be at what they took. */
+bool fnn_take(struct fnn_work *work, struct fnn_range *piece);
 
 /* ---- number of threads (threads.c) ----------------------------------------------------------------- */
 
@@ -158,10 +195,16 @@ extern const struct fnn_kernel_info fnn_kernel_infos[FNN_KERNEL_COUNT];
 
 /* ---- plan runner (plan.c) -------------------------------------------------------------------------- */
 
+enum fnn_sharing {
+    FNN_PIECEWISE, /* threads help each other (fnn_take) */
+    FNN_EVENLY,    /* each keeps to its own part: of a short step, what helping costs is more than what it saves */
+    FNN_ALONE      /* too small to share: rank 0 runs it as a team of one */
+};
+
 struct fnn_step {
     fnn_kernel *run;
     const union fnn_slot *args;
-    bool serial; /* too small to share: rank 0 runs it as a team of one */
+    enum fnn_sharing sharing;
 };
 
 /* Runs the steps in order, a barrier between any two that run on different threads. */

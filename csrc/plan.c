@@ -18,23 +18,24 @@ static double now(void) {
 /* A serial step after a serial step needs no barrier: rank 0 runs both. */
 static void run_steps(void *context, const struct fnn_team *team) {
     const struct run *run = context;
-    const struct fnn_team alone = {.rank = 0, .size = 1, .barrier = NULL};
+    const struct fnn_team alone = {.rank = 0, .size = 1};
+    const struct fnn_team even = {.rank = team->rank, .size = team->size, .barrier = team->barrier};
     for (ptrdiff_t i = 0; i < run->count; ++i) {
         const struct fnn_step *step = &run->steps[i];
         double start = run->seconds ? now() : 0;
-        if (!step->serial)
-            step->run(step->args, team);
+        if (step->sharing != FNN_ALONE)
+            step->run(step->args, step->sharing == FNN_EVENLY ? &even : team);
         else if (team->rank == 0)
             step->run(step->args, &alone);
         bool last = i + 1 == run->count;
-        if (run->seconds || (!last && !(step->serial && step[1].serial))) fnn_barrier(team);
+        if (run->seconds || (!last && !(step->sharing == FNN_ALONE && step[1].sharing == FNN_ALONE))) fnn_barrier(team);
         if (run->seconds && team->rank == 0) run->seconds[i] = now() - start;
     }
 }
 
 static int threads_needed(const struct fnn_step *steps, ptrdiff_t count, int threads) {
     for (ptrdiff_t i = 0; i < count; ++i)
-        if (!steps[i].serial) return threads;
+        if (steps[i].sharing != FNN_ALONE) return threads;
     return 1;
 }
 

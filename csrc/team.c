@@ -146,7 +146,7 @@ void fnn_barrier(const struct fnn_team *team) {
 static atomic_bool in_forked_child;
 
 static void run_alone(fnn_team_body *body, void *context) {
-    struct fnn_team team = {.rank = 0, .size = 1, .barrier = NULL};
+    struct fnn_team team = {.rank = 0, .size = 1};
     float_mode saved = flush_denormals();
     body(context, &team);
     restore_float_mode(saved);
@@ -158,9 +158,10 @@ const char *fnn_team_backend(void) { return "openmp"; }
 
 static void run_together(int size, fnn_team_body *body, void *context) {
     struct fnn_barrier barrier = {.arrived = 0, .sleepers = 0, .generation = 0};
+    struct fnn_part memory[FNN_PARTS_LIMIT], *parts = fnn_parts_begin(memory, size);
 #pragma omp parallel num_threads(size)
     {
-        struct fnn_team team = {.rank = omp_get_thread_num(), .size = omp_get_num_threads(), .barrier = &barrier};
+        struct fnn_team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier, parts};
         float_mode saved = flush_denormals();
         body(context, &team);
         restore_float_mode(saved);
@@ -195,9 +196,10 @@ static void run_together(int size, fnn_team_body *body, void *context) {
     struct member members[PTHREAD_TEAM_LIMIT];
     pthread_t threads[PTHREAD_TEAM_LIMIT];
     if (size > PTHREAD_TEAM_LIMIT) size = PTHREAD_TEAM_LIMIT;
+    struct fnn_part memory[FNN_PARTS_LIMIT], *parts = fnn_parts_begin(memory, size);
     atomic_int settled_size = 0;
     for (int rank = 0; rank < size; ++rank)
-        members[rank] = (struct member){{rank, 0, &barrier}, &settled_size, body, context};
+        members[rank] = (struct member){{rank, 0, &barrier, parts}, &settled_size, body, context};
     int started = 1;
     while (started < size && !pthread_create(&threads[started], NULL, run_member, &members[started])) ++started;
     atomic_store(&settled_size, started);

@@ -72,7 +72,7 @@ def run_kernel(kernel: str, outputs: Outputs, updates: tuple[str, ...] = (), **a
         bound[field] = float(value) if kind == "real" else value
     assert not arguments, f"{kernel} has no {sorted(arguments)}"
     sizes = tuple(array.nbytes for array in externals)
-    _core.Program(fnn.current_isa(), [(kernel, bound, False)], (), sizes, 0).run(tuple(externals))
+    _core.Program(fnn.current_isa(), [(kernel, bound, _core.PIECEWISE)], (), sizes, 0).run(tuple(externals))
     for name, array in guarded.items():
         array.check(name)
     return {name: guarded[name].array for name in (*outputs, *updates)}

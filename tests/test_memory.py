@@ -79,7 +79,7 @@ COUNT = (4 << 20) + 37
 def run(isa: str, kernel: str, arrays: dict[str, np.ndarray], **values: float) -> None:
     pointers = {name: _core.Pointer(_core.EXTERNAL, i, 0, a.nbytes) for i, (name, a) in enumerate(arrays.items())}
     sizes = tuple(a.nbytes for a in arrays.values())
-    _core.Program(isa, [(kernel, {**pointers, **values}, False)], (), sizes, 0).run(tuple(arrays.values()))
+    _core.Program(isa, [(kernel, {**pointers, **values}, _core.PIECEWISE)], (), sizes, 0).run(tuple(arrays.values()))
 
 
 STREAM = {"seed": 5, "layer": 1, "step": 2}

@@ -305,15 +305,17 @@ def test_gradients_count_for_the_layer_that_they_are_of() -> None:
         ([2_000, 400] * 10, "+" * 19 + "-"),  # but for one between two that are shared: it has its barriers
         ([2_000, 1_999, 1_999] * 10, "+--" * 10),
         ([1_999, 20_000, 1_999], "-+-"),
-        ([100.0, 5e6, 3e3], "-++"),
+        ([99_999, 100_000], "+*"),
+        ([100.0, 5e6, 3e3], "-*+"),
     ],
 )
 def test_steps_are_shared_if_they_are_worth_a_team(works: list[float], shared: str) -> None:
     with serial_below(20_000):
         facts = current_facts()
-    steps = [Step("copy", {}, work, None, 0, False, True, 0.0) for work in works]  # type: ignore[arg-type]
+    steps = [Step("copy", {}, work, None, 0, False, True, True, 0.0) for work in works]  # type: ignore[arg-type]
     _share(steps, facts)
-    assert "".join("-" if step.serial else "+" for step in steps) == shared
+    signs = {_core.ALONE: "-", _core.EVENLY: "+", _core.PIECEWISE: "*"}
+    assert "".join(signs[step.sharing] for step in steps) == shared
 
 
 @pytest.mark.parametrize(("nanoseconds", "shared"), [(0, True), (1e15, False)])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastnn import _core
-from fastnn._core import ARENA, CONSTANT, EXTERNAL, STATIC, Pointer, Runtime
+from fastnn._core import ALONE, ARENA, CONSTANT, EXTERNAL, PIECEWISE, STATIC, Pointer, Runtime
 
 KERNELS = {"relu_forward", "copy", "fill"}
 
@@ -26,16 +26,16 @@ def _relu(**changes: Any) -> list[Any]:
             del arguments[name]
         else:
             arguments[name] = value
-    return [("relu_forward", arguments, False)]
+    return [("relu_forward", arguments, PIECEWISE)]
 
 
 REMOVED = object()
 
 
-def _relu_through_arena(serial_copy: bool) -> list[Any]:
+def _relu_through_arena(copy_sharing: int) -> list[Any]:
     """A relu from external 0 into the arena, then a copy to external 1."""
     copy = {"x": Pointer(ARENA, 0, 0, BYTES), "y": Pointer(EXTERNAL, 1, 0, BYTES), "count": COUNT}
-    return [*_relu(y=Pointer(ARENA, 0, 0, BYTES)), ("copy", copy, serial_copy)]
+    return [*_relu(y=Pointer(ARENA, 0, 0, BYTES)), ("copy", copy, copy_sharing)]
 
 
 def _program(steps: list[Any] | None = None, **changes: Any) -> _core.Program:
@@ -67,7 +67,7 @@ def test_spaces(rng: np.random.Generator) -> None:
         Pointer(EXTERNAL, 0, BYTES, BYTES),
     ]
     steps = [
-        ("relu_forward" if i == 0 else "copy", {"x": a, "y": b, "count": COUNT}, False)
+        ("relu_forward" if i == 0 else "copy", {"x": a, "y": b, "count": COUNT}, PIECEWISE)
         for i, (a, b) in enumerate(zip(places, places[1:], strict=False))
     ]
     program = _core.Program(ISA, steps, (weights,), (2 * BYTES,), 128 + BYTES, 64 + BYTES, 1)
@@ -85,7 +85,7 @@ def test_spaces(rng: np.random.Generator) -> None:
 
 def test_runtime_values() -> None:
     y = np.empty(COUNT, np.float32)
-    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(1)}, False)
+    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(1)}, PIECEWISE)
     program = _core.Program(ISA, [step], (), (BYTES,), 0, value_count=2)
     for value in (0.5, -3, np.float64(1.25), True):
         program.run((y,), (99.0, value))
@@ -94,7 +94,7 @@ def test_runtime_values() -> None:
 
 def test_parts_and_profile(rng: np.random.Generator) -> None:
     x, y = _arrays(rng)
-    program = _program(_relu_through_arena(serial_copy=True), arena_bytes=BYTES)
+    program = _program(_relu_through_arena(copy_sharing=ALONE), arena_bytes=BYTES)
     instance = program.begin()
     program.run_part(instance, 0, 1, (x, y))
     assert np.isnan(y).all()
@@ -118,7 +118,7 @@ def test_no_steps_and_no_bytes() -> None:
 
 def test_instances_are_independent(rng: np.random.Generator) -> None:
     """Many threads in one program: each has an arena of its own."""
-    program = _program(_relu_through_arena(serial_copy=False), arena_bytes=BYTES)
+    program = _program(_relu_through_arena(copy_sharing=PIECEWISE), arena_bytes=BYTES)
     inputs = [rng.standard_normal(COUNT).astype(np.float32) for _ in range(16)]
 
     def work(x: np.ndarray) -> bool:
@@ -172,13 +172,13 @@ def test_wrong_arguments(changes: dict[str, Any], error: Any) -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        [("no_such_kernel", {}, False)],
-        [("relu_forward", {}, False)],
+        [("no_such_kernel", {}, PIECEWISE)],
+        [("relu_forward", {}, PIECEWISE)],
         [("relu_forward", {}, False, 1)],
         [("relu_forward", {})],
-        [("relu_forward", None, False)],
-        [("relu_forward", [], False)],
-        [(None, {}, False)],
+        [("relu_forward", None, PIECEWISE)],
+        [("relu_forward", [], PIECEWISE)],
+        [(None, {}, PIECEWISE)],
         [None],
         ["relu_forward"],
     ],
@@ -228,7 +228,7 @@ def test_wrong_programs(changes: dict[str, Any]) -> None:
 
 
 def test_values_that_are_not_given() -> None:
-    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(2)}, False)
+    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(2)}, PIECEWISE)
     with pytest.raises(ValueError, match="run-time value 2 of 2"):
         _core.Program(ISA, [step], (), (BYTES,), 0, value_count=2)
     step[1]["value"] = Runtime(-1)
@@ -239,7 +239,7 @@ def test_values_that_are_not_given() -> None:
 def test_a_read_only_static_is_not_written() -> None:
     weights = np.zeros(COUNT, np.float32)
     weights.flags.writeable = False
-    step = ("fill", {"y": Pointer(STATIC, 0, 0, BYTES), "count": COUNT, "value": 1.0}, False)
+    step = ("fill", {"y": Pointer(STATIC, 0, 0, BYTES), "count": COUNT, "value": 1.0}, PIECEWISE)
     with pytest.raises(ValueError, match="read-only"):
         _core.Program(ISA, [step], (weights,), (), 0)
 
@@ -322,7 +322,7 @@ def test_wrong_number_of_arrays(count: int) -> None:
 
 @pytest.mark.parametrize("values", [(), (1.0, 2.0), ("one",), (None,), ([1.0],), (1j,), None])
 def test_wrong_values(values: Any) -> None:
-    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(0)}, False)
+    step = ("fill", {"y": Pointer(EXTERNAL, 0, 0, BYTES), "count": COUNT, "value": Runtime(0)}, PIECEWISE)
     program = _core.Program(ISA, [step], (), (BYTES,), 0, value_count=1)
     with pytest.raises((ValueError, TypeError)):
         program.run((np.zeros(COUNT, np.float32),), values)

@@ -355,12 +355,14 @@ void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weigh
     b.strips = args->workspace + parts + team->rank * args->workspace_stride;
     b.copy = b.strips + b.block_rows * g->kernel_height * b.strip.row_stride;
 
-    struct fnn_range range = fnn_share(g->groups * args->chunks * b.row_blocks * b.slices, team);
-    while (range.begin < range.end) {
-        ptrdiff_t unit = range.begin / b.slices, slice = range.begin % b.slices;
-        ptrdiff_t end = fnn_min(slice + range.end - range.begin, b.slices);
-        run_unit(&b, unit, (struct fnn_range){slice, end});
-        range.begin += end - slice;
-    }
+    const ptrdiff_t count = g->groups * args->chunks * b.row_blocks * b.slices;
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(count, fnn_whole_units(count, b.slices, team), team); fnn_take(&work, &range);)
+        while (range.begin < range.end) {
+            ptrdiff_t unit = range.begin / b.slices, slice = range.begin % b.slices;
+            ptrdiff_t end = fnn_min(slice + range.end - range.begin, b.slices);
+            run_unit(&b, unit, (struct fnn_range){slice, end});
+            range.begin += end - slice;
+        }
     combine(&b, team);
 }

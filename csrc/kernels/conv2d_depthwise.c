@@ -77,6 +77,24 @@ static struct fnn_range channel_block(ptrdiff_t block, ptrdiff_t blocks, ptrdiff
                               fnn_min((block + 1) * vectors / blocks * FNN_LANES, channels)};
 }
 
+/* One row of y. */
+static void run_forward_row(const struct fnn_conv2d_depthwise_forward_args *args, const struct conv2d_geometry *g,
+                            const struct conv2d_window *window, ptrdiff_t row, struct fnn_range channels,
+                            struct depthwise_row *r) {
+    const ptrdiff_t offset = row * g->out_width * g->channels;
+    float *const moments = r->moments;
+    r->step = g->stride_w;
+    r->outputs = g->out_width;
+    r->output_step = g->channels;
+    r->y = args->y + offset;
+    r->bias = args->bias;
+    r->residual = args->residual ? args->residual + offset : NULL;
+    r->activation = (enum fnn_activation)args->activation;
+    run_taps(window, args->packed, row / g->out_height, row % g->out_height * g->stride_h,
+             g->dilation_h == 1 ? g->stride_h : 0, channels, r);
+    r->moments = moments;
+}
+
 void FNN_FUNCTION(conv2d_depthwise_forward)(const struct fnn_conv2d_depthwise_forward_args *args,
                                             const struct fnn_team *team) {
     const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
@@ -93,25 +111,17 @@ void FNN_FUNCTION(conv2d_depthwise_forward)(const struct fnn_conv2d_depthwise_fo
     const ptrdiff_t parts = fnn_ceil_div(rows, part), blocks = channel_blocks(parts, g.channels, team);
     struct depthwise_row r = {.stream = g.channels % FNN_LANES == 0 &&
                                         streams(args->residual, args->y, rows * g.out_width * g.channels)};
-    const struct fnn_range range = fnn_share(parts * blocks, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
-        const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
-        for (ptrdiff_t row = first; row < end; row++) {
-            const ptrdiff_t offset = row * g.out_width * g.channels;
-            r.step = g.stride_w;
-            r.outputs = g.out_width;
-            r.output_step = g.channels;
-            r.y = args->y + offset;
-            r.bias = args->bias;
-            r.residual = args->residual ? args->residual + offset : NULL;
-            r.activation = (enum fnn_activation)args->activation;
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(parts * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
+            const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
+            const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
             r.moments = args->moments ? args->moments + unit / blocks * 3 * g.channels : NULL;
-            r.moment_rows_seen = (row - first) * g.out_width;
-            run_taps(&window, args->packed, row / g.out_height, row % g.out_height * g.stride_h,
-                     g.dilation_h == 1 ? g.stride_h : 0, some, &r);
+            for (ptrdiff_t row = first; row < end; row++) {
+                r.moment_rows_seen = (row - first) * g.out_width;
+                run_forward_row(args, &g, &window, row, some, &r);
+            }
         }
-    }
     if (r.stream) vec_fence();
 }
 
@@ -160,19 +170,20 @@ void FNN_FUNCTION(conv2d_depthwise_backward_data)(const struct fnn_conv2d_depthw
     const ptrdiff_t parts = fnn_ceil_div(rows, part), blocks = channel_blocks(parts, g.channels, team);
     struct depthwise_row r = {.stream = g.channels % FNN_LANES == 0 &&
                                         streams(args->residual, args->dx, rows * g.width * g.channels)};
-    const struct fnn_range range = fnn_share(parts * blocks, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
-        const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
-        if (args->sums) {
-            r.sums = args->sums + unit / blocks * 2 * g.channels;
-            clear_sums(r.sums, g.channels, some);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(parts * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
+            const struct fnn_range some = channel_block(unit % blocks, blocks, g.channels);
+            const ptrdiff_t first = unit / blocks * part, end = fnn_min(first + part, rows);
+            if (args->sums) {
+                r.sums = args->sums + unit / blocks * 2 * g.channels;
+                clear_sums(r.sums, g.channels, some);
+            }
+            for (ptrdiff_t row = first; row < end; row++) {
+                r.gradient = args->sums ? &gradient : NULL;
+                run_backward_row(args, &g, &window, row, some, &r);
+            }
         }
-        for (ptrdiff_t row = first; row < end; row++) {
-            r.gradient = args->sums ? &gradient : NULL;
-            run_backward_row(args, &g, &window, row, some, &r);
-        }
-    }
     if (r.stream) vec_fence();
 }
 

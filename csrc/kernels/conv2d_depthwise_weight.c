@@ -188,11 +188,12 @@ void FNN_FUNCTION(conv2d_depthwise_backward_weight)(const struct fnn_conv2d_dept
     const struct depthwise_weight b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const ptrdiff_t vectors = fnn_ceil_div(args->channels, FNN_LANES);
     const ptrdiff_t blocks = args->chunks >= 4 * team->size ? 1 : fnn_min(vectors, 8);
-    struct fnn_range range = fnn_share(args->chunks * blocks, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        ptrdiff_t block = unit % blocks, end = fnn_min((block + 1) * vectors / blocks * FNN_LANES, args->channels);
-        run_unit(&b, unit / blocks, (struct fnn_range){block * vectors / blocks * FNN_LANES, end});
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->chunks * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
+            ptrdiff_t block = unit % blocks, end = fnn_min((block + 1) * vectors / blocks * FNN_LANES, args->channels);
+            run_unit(&b, unit / blocks, (struct fnn_range){block * vectors / blocks * FNN_LANES, end});
+        }
     fnn_barrier(team);
     range = fnn_share(vectors, team);
     for (ptrdiff_t v = range.begin; v < range.end; v++) combine(&b, v * FNN_LANES);

@@ -149,33 +149,42 @@ static inline void conv2d_run_taps(const struct conv2d_window *window, const str
     } while (done < depth);
 }
 
-/* A convolution of `groups` groups, each `product->columns` channels of the result from product->depth of the image;
- * `product` is the first one. Parallel over tiles of pixels and panels of channels. Many panels are walked through for each tile, so
- * that its pointers are found once, but not more than stay in cache. */
-static inline void conv2d_run(const struct conv2d_window *window, const struct conv2d_pixels *pixels,
-                              const struct conv2d_product *product, ptrdiff_t groups, const struct fnn_team *team) {
-    const ptrdiff_t taps = window->vertical.count * window->horizontal.count, columns = product->columns;
-    const ptrdiff_t count = pixels->batch * pixels->height * pixels->width, panels = gemm_panels(columns);
-    const struct gemm_walk walk = gemm_walk(fnn_ceil_div(count, FNN_GEMM_ROWS), panels,
-                                            CONV2D_PANEL_BLOCK / fnn_max(taps * product->depth, 1) / FNN_GEMM_COLUMNS);
+/* Products [range.begin, range.end) of a convolution's walk, counted over its groups. */
+static inline void conv2d_run_range(const struct conv2d_window *window, const struct conv2d_pixels *pixels,
+                                    const struct conv2d_product *product, const struct gemm_walk *walk,
+                                    struct fnn_range range) {
+    const ptrdiff_t count = pixels->batch * pixels->height * pixels->width, columns = product->columns;
+    const ptrdiff_t size = walk->tiles * walk->panels; /* products of a group */
     struct gemm_tile tile;
     struct conv2d_origins origins;
-    struct fnn_range range = fnn_share(groups * walk.tiles * panels, team);
     while (range.begin < range.end) {
-        const ptrdiff_t group = range.begin / (walk.tiles * panels), before = group * walk.tiles * panels;
-        const struct gemm_piece piece =
-            gemm_piece_at(&walk, range.begin - before, fnn_min(range.end - before, walk.tiles * panels));
-        const ptrdiff_t pixel = piece.tile * count / walk.tiles, k = group * columns;
+        const ptrdiff_t group = range.begin / size, before = group * size;
+        const struct gemm_piece piece = gemm_piece_at(walk, range.begin - before, fnn_min(range.end - before, size));
+        const ptrdiff_t pixel = piece.tile * count / walk->tiles, k = group * columns;
         struct conv2d_product part = *product;
         part.packed += group * gemm_packed_size(columns, product->steps);
         part.y += k;
         if (part.bias) part.bias += k;
         if (part.residual) part.residual += k;
-        tile.row_count = (piece.tile + 1) * count / walk.tiles - pixel;
+        tile.row_count = (piece.tile + 1) * count / walk->tiles - pixel;
         conv2d_find_pixels(window, pixels, pixel, &tile, &origins);
         conv2d_run_taps(window, &part, &origins, group * product->depth, piece.panels, &tile);
         range.begin += piece.panels.end - piece.panels.begin;
     }
+}
+
+/* A convolution of `groups` groups, each `product->columns` channels of the result from product->depth of the image;
+ * `product` is the first one. Parallel over tiles of pixels and panels of channels. Many panels are walked through for each tile, so
+ * that its pointers are found once, but not more than stay in cache. */
+static inline void conv2d_run(const struct conv2d_window *window, const struct conv2d_pixels *pixels,
+                              const struct conv2d_product *product, ptrdiff_t groups, const struct fnn_team *team) {
+    const ptrdiff_t taps = window->vertical.count * window->horizontal.count;
+    const ptrdiff_t count = pixels->batch * pixels->height * pixels->width, panels = gemm_panels(product->columns);
+    const struct gemm_walk walk = gemm_walk(fnn_ceil_div(count, FNN_GEMM_ROWS), panels,
+                                            CONV2D_PANEL_BLOCK / fnn_max(taps * product->depth, 1) / FNN_GEMM_COLUMNS);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(groups * walk.tiles * panels, 1, team); fnn_take(&work, &range);)
+        conv2d_run_range(window, pixels, product, &walk, range);
 }
 
 #endif

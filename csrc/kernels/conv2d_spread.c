@@ -193,8 +193,9 @@ void FNN_FUNCTION(conv2d_spread_backward_data)(const struct fnn_conv2d_spread_ba
             (int32_t)(i % s.group_out_channels - i / s.group_out_channels * s.up * g->out_width * g->out_channels);
     if (g->groups == 1 && args->bias)
         for (ptrdiff_t i = 0; i < g->width * g->channels; i++) s.bias[i] = args->bias[i % g->channels];
-    const struct fnn_range range = fnn_share(g->batch * g->height, team);
-    for (ptrdiff_t row = range.begin; row < range.end; row++) run_row(&s, row / g->height, row % g->height);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(g->batch * g->height, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t row = range.begin; row < range.end; row++) run_row(&s, row / g->height, row % g->height);
 }
 
 /* packed[group][panel of (s, c)][row of the filter][k][width] in the panels of gemm.h; rows in the order of packed_row; rotated: k and c

@@ -103,6 +103,19 @@ static void run_piece(const struct strip_forward *f, const struct piece *piece, 
     }
 }
 
+static struct piece piece_at(const struct strip_forward *f, ptrdiff_t index) {
+    const struct conv2d_geometry *g = &f->geometry;
+    const ptrdiff_t column = index % f->pieces, rows = index / f->pieces, block = rows % f->blocks;
+    struct piece piece = {
+        .n = rows / f->blocks,
+        .p = block * g->out_height / f->blocks,
+        .q = column * g->out_width / f->pieces,
+    };
+    piece.rows = (block + 1) * g->out_height / f->blocks - piece.p;
+    piece.count = (column + 1) * g->out_width / f->pieces - piece.q;
+    return piece;
+}
+
 /* Where each step of a sum finds its factor, from the first of a patch on. */
 static void list_offsets(const struct strip_forward *f) {
     const struct conv2d_geometry *g = &f->geometry;
@@ -152,18 +165,12 @@ void FNN_FUNCTION(conv2d_strip_forward)(const struct fnn_conv2d_strip_forward_ar
     const ptrdiff_t count = g->batch * f.blocks * f.pieces, all_panels = g->groups * f.panels;
     const bool even = count >= 8 * team->size || count % team->size == 0;
     const ptrdiff_t parts = even ? 1 : all_panels; /* of the panels */
-    const struct fnn_range range = fnn_share(count * parts, team);
-    for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
-        const ptrdiff_t part = unit % parts, index = unit / parts % f.pieces, rows = unit / parts / f.pieces;
-        const ptrdiff_t block = rows % f.blocks;
-        struct piece piece = {
-            .n = rows / f.blocks,
-            .p = block * g->out_height / f.blocks,
-            .q = index * g->out_width / f.pieces,
-        };
-        piece.rows = (block + 1) * g->out_height / f.blocks - piece.p;
-        piece.count = (index + 1) * g->out_width / f.pieces - piece.q;
-        run_piece(&f, &piece, (struct fnn_range){part * all_panels / parts, (part + 1) * all_panels / parts});
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(count * parts, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t unit = range.begin; unit < range.end; unit++) {
+            const struct piece piece = piece_at(&f, unit / parts);
+            const ptrdiff_t part = unit % parts;
+            run_piece(&f, &piece, (struct fnn_range){part * all_panels / parts, (part + 1) * all_panels / parts});
+        }
     if (f.stream) vec_fence();
 }

@@ -59,14 +59,16 @@ void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *t
     const struct gemm_walk walk = gemm_walk(parts, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
     struct gemm_strip tile = {.row_step = p->depth, .y_step = p->columns};
     tile.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
-    struct fnn_range range = fnn_share(parts * panels, team);
-    while (range.begin < range.end) {
-        const struct gemm_piece piece = gemm_piece_at(&walk, range.begin, range.end);
-        struct fnn_range rows = {piece.tile * p->rows / parts, (piece.tile + 1) * p->rows / parts};
-        if (p->block_rows)
-            rows = (struct fnn_range){piece.tile * p->block_rows, fnn_min((piece.tile + 1) * p->block_rows, p->rows)};
-        run_rows(p, rows, piece.panels, &tile);
-        range.begin += piece.panels.end - piece.panels.begin;
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(parts * panels, 1, team); fnn_take(&work, &range);)
+        while (range.begin < range.end) {
+            const struct gemm_piece piece = gemm_piece_at(&walk, range.begin, range.end);
+            struct fnn_range rows = {piece.tile * p->rows / parts, (piece.tile + 1) * p->rows / parts};
+            if (p->block_rows)
+                rows =
+                    (struct fnn_range){piece.tile * p->block_rows, fnn_min((piece.tile + 1) * p->block_rows, p->rows)};
+            run_rows(p, rows, piece.panels, &tile);
+            range.begin += piece.panels.end - piece.panels.begin;
+        }
     if (tile.stream) vec_fence();
 }

@@ -118,11 +118,15 @@ void FNN_FUNCTION(inverted_residual_forward)(const struct fnn_inverted_residual_
     struct block block = {.args = args, .ring_rows = (args->band - 1) * args->stride_h + args->kernel_height};
     block.ring = args->workspace + team->rank * args->workspace_stride;
     block.band = block.ring + block.ring_rows * args->width * args->hidden_channels;
-    struct fnn_range rows = fnn_share(args->batch * args->out_height, team);
-    while (rows.begin < rows.end) {
-        const ptrdiff_t n = rows.begin / args->out_height, before = n * args->out_height;
-        const ptrdiff_t end = fnn_min(rows.end, before + args->out_height);
-        run_image(&block, n, (struct fnn_range){rows.begin - before, end - before});
-        rows.begin = end;
-    }
+    /* Every cut of an image repeats some of the expansion. */
+    const ptrdiff_t count = args->batch * args->out_height;
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(count, fnn_whole_units(count, args->out_height, team), team);
+         fnn_take(&work, &rows);)
+        while (rows.begin < rows.end) {
+            const ptrdiff_t n = rows.begin / args->out_height, before = n * args->out_height;
+            const ptrdiff_t end = fnn_min(rows.end, before + args->out_height);
+            run_image(&block, n, (struct fnn_range){rows.begin - before, end - before});
+            rows.begin = end;
+        }
 }

@@ -18,17 +18,13 @@
 #include "../kernels.def"
 #undef FNN_KERNEL
 
-struct fnn_range {
-    ptrdiff_t begin, end;
-};
-
 static inline ptrdiff_t fnn_min(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
 static inline ptrdiff_t fnn_max(ptrdiff_t a, ptrdiff_t b) { return a > b ? a : b; }
 static inline ptrdiff_t fnn_ceil_div(ptrdiff_t a, ptrdiff_t b) { return (a + b - 1) / b; }
 
-/* This thread's share of `count` things of which any split is allowed: a contiguous range. Which thread
- * does a thing must not change its bits, so a sum is never cut by a share: sums are cut into blocks by shape,
- * and the *blocks* are shared. */
+/* This thread's share of `count` things of which any split is allowed: a contiguous range, of small works or of those that the
+ * team cuts into few things; others are taken piece by piece (fnn_work). Which thread does a thing must not change its bits,
+ * so a sum is never cut by a share: sums are cut into blocks by shape, and the *blocks* are shared. */
 static inline struct fnn_range fnn_share(ptrdiff_t count, const struct fnn_team *team) {
     ptrdiff_t each = count / team->size, extra = count % team->size, rank = team->rank;
     ptrdiff_t begin = rank * each + fnn_min(rank, extra);
@@ -40,6 +36,13 @@ static inline struct fnn_range fnn_share(ptrdiff_t count, const struct fnn_team 
 static inline struct fnn_range fnn_share_blocks(ptrdiff_t count, ptrdiff_t block, const struct fnn_team *team) {
     struct fnn_range blocks = fnn_share(fnn_ceil_div(count, block), team);
     return (struct fnn_range){fnn_min(blocks.begin * block, count), fnn_min(blocks.end * block, count)};
+}
+
+/* The block of a work (fnn_work) whose things come in units of `unit` that are dear to cut: whole units where there are enough of
+ * them for threads to help each other, else one block a thread. */
+static inline ptrdiff_t fnn_whole_units(ptrdiff_t count, ptrdiff_t unit, const struct fnn_team *team) {
+    enum { ENOUGH = 4 }; /* a thread */
+    return count >= ENOUGH * unit * team->size ? unit : fnn_max(fnn_ceil_div(count, team->size), 1);
 }
 
 #endif

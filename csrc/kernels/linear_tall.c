@@ -224,13 +224,15 @@ void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_ar
     t.copies = t.rows >= COPY_ROWS || t.columns % FNN_LANES != 0;
     const ptrdiff_t parts = t.parts ? args->chunks * (t.rows * t.columns + args->out_channels) : 0;
     t.panel = args->workspace + parts + team->rank * args->workspace_stride;
-    struct fnn_range range = fnn_share(args->chunks * t.slices, team);
-    while (range.begin < range.end) {
-        const ptrdiff_t chunk = range.begin / t.slices, slice = range.begin % t.slices;
-        const ptrdiff_t end = fnn_min(slice + range.end - range.begin, t.slices);
-        run_chunk(&t, chunk, (struct fnn_range){slice, end});
-        range.begin += end - slice;
-    }
+    const ptrdiff_t count = args->chunks * t.slices;
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(count, fnn_whole_units(count, t.slices, team), team); fnn_take(&work, &range);)
+        while (range.begin < range.end) {
+            const ptrdiff_t chunk = range.begin / t.slices, slice = range.begin % t.slices;
+            const ptrdiff_t end = fnn_min(slice + range.end - range.begin, t.slices);
+            run_chunk(&t, chunk, (struct fnn_range){slice, end});
+            range.begin += end - slice;
+        }
     if (!t.parts) return;
     fnn_barrier(team);
     combine(&t, team);

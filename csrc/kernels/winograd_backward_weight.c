@@ -202,16 +202,17 @@ static void run_shared(const struct backward_weight *b, const struct fnn_team *t
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t first = i * tiles / blocks, size = (i + 1) * tiles / blocks - first;
         if (i > 0) fnn_barrier(team);
-        struct fnn_range range = fnn_share(chunks * size, team);
-        for (ptrdiff_t u = range.begin, end; u < range.end; u = end) {
-            const ptrdiff_t chunk = u / size;
-            end = fnn_min((chunk + 1) * size, range.end);
-            transform_tiles(b, first, (struct fnn_range){u - chunk * size, end - chunk * size}, chunk);
-        }
+        struct fnn_range range;
+        for (struct fnn_work work = fnn_work(chunks * size, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t u = range.begin, end; u < range.end; u = end) {
+                const ptrdiff_t chunk = u / size;
+                end = fnn_min((chunk + 1) * size, range.end);
+                transform_tiles(b, first, (struct fnn_range){u - chunk * size, end - chunk * size}, chunk);
+            }
         fnn_barrier(team);
-        range = fnn_share(b->shape.planes * out_chunks, team);
-        for (ptrdiff_t u = range.begin; u < range.end; u++)
-            multiply(b, u / out_chunks, u % out_chunks, size, i > 0, part);
+        for (struct fnn_work work = fnn_work(b->shape.planes * out_chunks, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t u = range.begin; u < range.end; u++)
+                multiply(b, u / out_chunks, u % out_chunks, size, i > 0, part);
         if (b->args->dbias && team->rank == team->size - 1) add_sums(b, size, i > 0, part);
     }
 }
@@ -272,14 +273,15 @@ void FNN_FUNCTION(winograd_backward_weight)(const struct fnn_winograd_backward_w
     b.patches = args->workspace + args->parts * b.part_size + (args->shared ? 0 : team->rank * each);
     b.errors = b.patches + b.in.size;
     b.sums = b.errors + b.out.size;
+    struct fnn_range range;
     if (args->shared) {
         run_shared(&b, team);
     } else {
-        struct fnn_range range = fnn_share(args->parts, team);
-        for (ptrdiff_t part = range.begin; part < range.end; part++) run_part(&b, part);
+        for (struct fnn_work work = fnn_work(args->parts, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t part = range.begin; part < range.end; part++) run_part(&b, part);
     }
     fnn_barrier(team);
-    struct fnn_range range = fnn_share(args->out_channels, team);
-    for (ptrdiff_t k = range.begin; k < range.end; k++) b.stages->transform_weight(&b, k);
+    for (struct fnn_work work = fnn_work(args->out_channels, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t k = range.begin; k < range.end; k++) b.stages->transform_weight(&b, k);
     if (args->dbias && team->rank == team->size - 1) finish_bias(&b);
 }

@@ -239,12 +239,13 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
         const ptrdiff_t count = fnn_min(f->shape.tiles - begin, block);
         ptrdiff_t tile_groups = fnn_ceil_div(count, WINOGRAD_GROUP_TILES);
         if (begin > 0) fnn_barrier(team);
-        struct fnn_range range = fnn_share(count * chunks, team);
-        for (ptrdiff_t i = range.begin, end; i < range.end; i = end) {
-            const ptrdiff_t chunk = i / count, first = begin - chunk * count;
-            end = fnn_min((chunk + 1) * count, range.end);
-            f->stages->transform_inputs(f, begin, (struct fnn_range){first + i, first + end}, chunk);
-        }
+        struct fnn_range range;
+        for (struct fnn_work work = fnn_work(count * chunks, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t i = range.begin, end; i < range.end; i = end) {
+                const ptrdiff_t chunk = i / count, first = begin - chunk * count;
+                end = fnn_min((chunk + 1) * count, range.end);
+                f->stages->transform_inputs(f, begin, (struct fnn_range){first + i, first + end}, chunk);
+            }
         fnn_barrier(team);
         /* Few units: smaller ones. No sum is cut. */
         const bool few = tile_groups * fnn_ceil_div(f->out_channels, WINOGRAD_GROUP_COLUMNS) < 4 * team->size;
@@ -253,26 +254,27 @@ static void run_shared(struct forward *f, const struct fnn_team *team) {
         if (few && column_groups < 2 * team->size)
             tile_groups = fnn_max(tile_groups, fnn_min(fnn_ceil_div(2 * team->size, column_groups),
                                                        fnn_ceil_div(count, 2 * FNN_GEMM_ROWS)));
-        range = fnn_share(tile_groups * column_groups, team);
-        for (ptrdiff_t i = range.begin; i < range.end; i++) {
-            const ptrdiff_t group = i % tile_groups, k = i / tile_groups * f->group_columns;
-            const struct fnn_range tiles = {begin + group * count / tile_groups,
-                                            begin + (group + 1) * count / tile_groups};
-            run_unit(f, begin, tiles, k);
-        }
+        for (struct fnn_work work = fnn_work(tile_groups * column_groups, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t i = range.begin; i < range.end; i++) {
+                const ptrdiff_t group = i % tile_groups, k = i / tile_groups * f->group_columns;
+                const struct fnn_range tiles = {begin + group * count / tile_groups,
+                                                begin + (group + 1) * count / tile_groups};
+                run_unit(f, begin, tiles, k);
+            }
     }
 }
 
 /* Each thread works on blocks of its own, cut evenly. */
 static void run_alone(const struct forward *f, const struct fnn_team *team) {
     const ptrdiff_t tiles = f->shape.tiles, blocks = fnn_ceil_div(tiles, f->args->block);
-    struct fnn_range range = fnn_share(blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        const struct fnn_range block = {i * tiles / blocks, (i + 1) * tiles / blocks};
-        for (ptrdiff_t chunk = 0; chunk * WINOGRAD_DEPTH < f->channels; chunk++)
-            f->stages->transform_inputs(f, block.begin, block, chunk);
-        for (ptrdiff_t k = 0; k < f->out_channels; k += f->group_columns) run_unit(f, block.begin, block, k);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            const struct fnn_range block = {i * tiles / blocks, (i + 1) * tiles / blocks};
+            for (ptrdiff_t chunk = 0; chunk * WINOGRAD_DEPTH < f->channels; chunk++)
+                f->stages->transform_inputs(f, block.begin, block, chunk);
+            for (ptrdiff_t k = 0; k < f->out_channels; k += f->group_columns) run_unit(f, block.begin, block, k);
+        }
 }
 
 static void transform_inputs_4_3(const struct forward *f, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {

@@ -10,6 +10,9 @@ ARENA: Final[int]
 CONSTANT: Final[int]
 STATIC: Final[int]
 EXTERNAL: Final[int]
+PIECEWISE: Final[int]
+EVENLY: Final[int]
+ALONE: Final[int]
 
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

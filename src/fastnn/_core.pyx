@@ -30,10 +30,14 @@ cdef extern from "fastnn.h" nogil:
     ctypedef struct fnn_team:
         pass
     ctypedef void fnn_kernel(const void *args, const fnn_team *team)
+    cdef enum fnn_sharing:
+        FNN_PIECEWISE
+        FNN_EVENLY
+        FNN_ALONE
     cdef struct fnn_step:
         fnn_kernel *run
         const fnn_slot *args
-        bint serial
+        fnn_sharing sharing
     cdef struct fnn_thread_limits:
         int affinity
         int cgroup

@@ -1,6 +1,7 @@
 # A part of _core.pyx, which includes it: kernel calls whose arguments were checked once, and their runs.
 
 ARENA, CONSTANT, STATIC, EXTERNAL = range(4)
+PIECEWISE, EVENLY, ALONE = FNN_PIECEWISE, FNN_EVENLY, FNN_ALONE  # how a team shares a step
 cdef enum:
     SPACE_ARENA = 0
     SPACE_CONSTANT = 1
@@ -59,7 +60,7 @@ cdef class Instance:
 cdef class Program:
     """Steps ready to run.
 
-    steps: [(kernel, {field: value}, serial)]; a value is an int, float, None, Pointer, Runtime, or for a
+    steps: [(kernel, {field: value}, one of PIECEWISE, EVENLY, ALONE: see fastnn.h)]; a value is an int, float, None, Pointer, Runtime, or for a
     table field a list of such values. statics: arrays that stay for the program's life. externals: for each array
     given at a run, its size in bytes. The first `prologue` steps fill the constants, and run again only after
     `refresh()`; the rest run every time. `team`: the most threads that the steps have room for, whatever is set
@@ -126,7 +127,7 @@ cdef class Program:
     cdef tuple _flatten(self, list steps):
         """All steps' arguments as one list of (kind, value), tables behind the fields of their step."""
         flat, begins = [], []
-        for name, arguments, _serial in steps:
+        for name, arguments, _sharing in steps:
             if name not in KERNELS:
                 raise ValueError(f"there is no kernel {name!r}")
             fields = KERNELS[name]
@@ -204,7 +205,7 @@ cdef class Program:
         self.runtimes = <RuntimeSlot *>_allocate(len(flat) * sizeof(RuntimeSlot))
         for i in range(len(steps)):
             self.steps[i].run = kernels[<int>order[steps[i][0]]]
-            self.steps[i].serial = steps[i][2]
+            self.steps[i].sharing = steps[i][2]
             self.args_begin[i] = begins[i]
         for i in range(len(flat)):
             self._fill_slot(i, flat[i][0], flat[i][1])

@@ -20,6 +20,9 @@ ten thousand."""
 SERIAL_PART = 0.1
 """Of SERIAL_WORK: what a single step must be worth to be shared by a team that is there; a barrier costs a thousand."""
 
+EVEN_PART = 5.0
+"""The same of a step in which threads that are done help others: below it, each keeps to its part."""
+
 LONE_PART = 0.02
 """The same of a single step between two that a team shares: the barriers before and after it are there in any case."""
 
@@ -39,9 +42,14 @@ class Step:
     position: int
     prologue: bool
     serial: bool
+    even: bool
 
     flops: float
     """Multiplications and additions, where arithmetic is what limits the step; else 0."""
+
+    @property
+    def sharing(self) -> int:
+        return _core.ALONE if self.serial else _core.EVENLY if self.even else _core.PIECEWISE
 
     @property
     def size(self) -> int:
@@ -138,7 +146,7 @@ class Lowering:
         """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
         team is worth its while, never a bit of the result."""
         flops = self._node.op.flops(self._node)
-        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, True, flops))
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, True, True, flops))
 
     def may_share(self, work: float) -> bool:
         """Whether a step of so much work can be one that a team shares."""
@@ -345,6 +353,7 @@ def _share(steps: list[Step], facts: Facts) -> None:
     worth = sum(step.work for step in steps if step.work >= least) >= facts.serial_work
     for step in steps:
         step.serial = not worth or step.work < least
+        step.even = step.work < EVEN_PART * facts.serial_work
     for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
         step.serial = step.serial and (before.serial or after.serial or step.work < least_alone)
 
@@ -375,7 +384,7 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     arena_bytes, constant_bytes = assign_offsets(arena), assign_offsets(constant)
     program = _core.Program(
         facts.isa,
-        [(s.kernel, {k: resolved(v) for k, v in s.arguments.items()}, s.serial) for s in steps],
+        [(s.kernel, {k: resolved(v) for k, v in s.arguments.items()}, s.sharing) for s in steps],
         tuple(lowering.statics),
         tuple(t.spec.size for t in [*graph.inputs, *graph.outputs]),
         arena_bytes,

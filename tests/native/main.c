@@ -150,6 +150,7 @@ int main(int argument_count, char **arguments) {
         if (fnn_isa((enum fnn_isa)isa)) printf(" %s", fnn_isa((enum fnn_isa)isa)->name);
     printf("\n");
     fflush(stdout);
+    if (!only) failures += check_works(&comparisons);
     for (int i = 0; i < count; i++) {
         const bool wanted = !only || strstr(tests[i].name, only);
         for (int run = 0; wanted && run < tests[i].run_count; run++) run_alternatives(&tests[i], run, kernels_run);

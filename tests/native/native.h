@@ -89,4 +89,9 @@ struct trial *run_trial(const struct test_case *test, const struct fnn_isa_info 
                         bool *kernels_run);
 void free_trial(struct trial *trial);
 
+/* ---- works.c */
+
+/* Returns how many checks of fnn_take failed, after a line for each; adds their number to comparisons. */
+int check_works(int *comparisons);
+
 #endif

@@ -43,7 +43,13 @@ def measure_machine(rounds: int = 7) -> Machine:
     result = np.zeros(threads, np.float32)
     fma = _core.Program(
         isa,
-        [("fma_peak", {"result": _core.Pointer(_core.EXTERNAL, 0, 0, result.nbytes), "iterations": iterations}, False)],
+        [
+            (
+                "fma_peak",
+                {"result": _core.Pointer(_core.EXTERNAL, 0, 0, result.nbytes), "iterations": iterations},
+                _core.EVENLY,
+            )
+        ],
         (),
         (result.nbytes,),
         0,
@@ -57,5 +63,5 @@ def measure_machine(rounds: int = 7) -> Machine:
         "y": _core.Pointer(_core.EXTERNAL, 1, 0, COPY_BYTES),
         "count": COPY_BYTES // 4,
     }
-    copy = _core.Program(isa, [("copy", arguments, False)], (), (COPY_BYTES, COPY_BYTES), 0)
+    copy = _core.Program(isa, [("copy", arguments, _core.PIECEWISE)], (), (COPY_BYTES, COPY_BYTES), 0)
     return Machine(isa, threads, gflops, 2 * COPY_BYTES / _best(copy, (x, y), rounds) * 1e-9)
