@@ -137,16 +137,18 @@ static struct fnn_range average_columns(const struct pool_axis *axis, ptrdiff_t 
 }
 
 /* Units of work are (image, p, group of channels): a global pool of one image still has work for several threads. */
-static void average_forward(const struct pool *pool, const float *x, float *y, const struct fnn_team *team) {
+static ptrdiff_t channel_groups(const struct pool *pool) { return fnn_ceil_div(pool->channels, CHANNEL_GROUP); }
+
+/* Groups of channels of rows of y. */
+static void average_rows(const struct pool *pool, const float *x, float *y, struct fnn_range range) {
     const struct pool_axis *vertical = &pool->vertical, *horizontal = &pool->horizontal;
     ptrdiff_t height = vertical->window.size, width = horizontal->window.size, channels = pool->channels;
     ptrdiff_t out_height = vertical->window.out_size, out_width = horizontal->window.out_size;
-    ptrdiff_t groups = fnn_ceil_div(channels, CHANNEL_GROUP);
+    const ptrdiff_t groups = channel_groups(pool);
     const ptrdiff_t whole_end = horizontal->window.kernel ? window_whole_end(&horizontal->window) : 0;
     const ptrdiff_t roomy = channels < FNN_LANES && horizontal->window.kernel && groups
                                 ? window_room_end(&horizontal->window, fnn_ceil_div(FNN_LANES, channels))
                                 : 0;
-    struct fnn_range range = fnn_share(pool->batch * out_height * groups, team);
     struct run run = {.channels = channels, .row_step = width * channels};
     run.x_step = horizontal->window.stride * channels;
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
@@ -171,6 +173,13 @@ static void average_forward(const struct pool *pool, const float *x, float *y, c
                 average_any(&run);
         }
     }
+}
+
+static void average_forward(const struct pool *pool, const float *x, float *y, const struct fnn_team *team) {
+    const ptrdiff_t rows = pool->batch * pool->vertical.window.out_size;
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(rows * channel_groups(pool), 1, team); fnn_take(&work, &range);)
+        average_rows(pool, x, y, range);
 }
 
 /* dx += share * dy for the elements of one window in one row of the image; those from `fresh` on are set instead. */
@@ -251,14 +260,9 @@ static void average_backward_once(const struct pool *pool, const float *dy, floa
 }
 
 /* Each row of the image gathers from the windows that hold it; its elements before `written` have their first term. */
-static void average_backward(const struct pool *pool, const float *dy, float *dx, const struct fnn_team *team) {
+static void average_backward_gathered(const struct pool *pool, const float *dy, float *dx, struct fnn_range range) {
     ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
     ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
-    struct fnn_range range = fnn_share(pool->batch * height, team);
-    if (written_once(&pool->vertical) && written_once(&pool->horizontal) && channels > 0) {
-        average_backward_once(pool, dy, dx, range);
-        return;
-    }
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t image = i / height, written = 0;
         struct fnn_range rows = pool_holders(&pool->vertical, i % height);
@@ -278,6 +282,16 @@ static void average_backward(const struct pool *pool, const float *dy, float *dx
         }
         clear_to(row, channels, written, width);
     }
+}
+
+static void average_backward(const struct pool *pool, const float *dy, float *dx, const struct fnn_team *team) {
+    const bool once = written_once(&pool->vertical) && written_once(&pool->horizontal) && pool->channels > 0;
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(pool->batch * pool->vertical.window.size, 1, team); fnn_take(&work, &rows);)
+        if (once)
+            average_backward_once(pool, dy, dx, rows);
+        else
+            average_backward_gathered(pool, dy, dx, rows);
 }
 
 /* Where the sizes divide, a sliding window. */

@@ -72,10 +72,9 @@ static void dot_rows(const float *x, const float *const w[OUTPUTS], ptrdiff_t de
     }
 }
 
-void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
+static void run_outputs(const struct fnn_linear_forward_args *args, struct fnn_range range) {
     const ptrdiff_t depth = args->channels, tiles = fnn_ceil_div(args->batch, DOT_ROWS);
     const enum fnn_activation activation = (enum fnn_activation)args->activation;
-    struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * OUTPUTS, team);
     for (ptrdiff_t k = range.begin; k < range.end; k += OUTPUTS) {
         ptrdiff_t outputs = fnn_min(range.end - k, OUTPUTS);
         const float *w[OUTPUTS]; /* an output that does not exist repeats the last one */
@@ -91,6 +90,12 @@ void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, con
             }
         }
     }
+}
+
+void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->out_channels, 4 * OUTPUTS, team); fnn_take(&work, &range);)
+        run_outputs(args, range);
 }
 
 enum { OUTPUTS_BACK = 8 };
@@ -167,14 +172,16 @@ void FNN_FUNCTION(linear_stream_weight)(const struct fnn_linear_backward_weight_
     const size_t vector = FNN_LANES * sizeof(float);
     const bool aligned = (uintptr_t)args->dw % vector == 0 && args->channels % FNN_LANES == 0;
     const bool streamed = aligned && args->channels * args->out_channels >= LINEAR_STREAM_STORES;
-    const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * OUTPUTS_WEIGHT, team);
-    ptrdiff_t k = range.begin;
-    for (; k + OUTPUTS_WEIGHT <= range.end; k += OUTPUTS_WEIGHT) {
-        if (streamed)
-            outer_rows(args, k, OUTPUTS_WEIGHT, true);
-        else
-            outer_rows(args, k, OUTPUTS_WEIGHT, false);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->out_channels, 4 * OUTPUTS_WEIGHT, team); fnn_take(&work, &range);) {
+        ptrdiff_t k = range.begin;
+        for (; k + OUTPUTS_WEIGHT <= range.end; k += OUTPUTS_WEIGHT) {
+            if (streamed)
+                outer_rows(args, k, OUTPUTS_WEIGHT, true);
+            else
+                outer_rows(args, k, OUTPUTS_WEIGHT, false);
+        }
+        for (; k < range.end; k++) outer_rows(args, k, 1, false);
     }
-    for (; k < range.end; k++) outer_rows(args, k, 1, false);
     if (streamed) vec_fence();
 }

@@ -110,6 +110,7 @@ void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args,
     };
     gemm_pack_by_team(args->x, args->batch, args->channels, packed, team);
     fnn_barrier(team);
-    const struct fnn_range range = fnn_share_blocks(args->out_channels, LINE, team);
-    for (ptrdiff_t k = range.begin; k < range.end; k += GROUP) run_group(&p, k, fnn_min(range.end - k, GROUP));
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->out_channels, LINE, team); fnn_take(&work, &range);)
+        for (ptrdiff_t k = range.begin; k < range.end; k += GROUP) run_group(&p, k, fnn_min(range.end - k, GROUP));
 }

@@ -25,13 +25,10 @@ static inline float *slot_array(const union fnn_slot *slot, ptrdiff_t offset) {
     return array ? array + offset : NULL;
 }
 
-/* Calls update for this thread's blocks. */
-FNN_INLINE void update_segments(const union fnn_slot *segments, ptrdiff_t segment_count, update_block *update,
-                                const void *settings, const struct fnn_team *team) {
-    ptrdiff_t total = 0, first = 0;
-    for (ptrdiff_t s = 0; s < segment_count; s++)
-        total += fnn_ceil_div(segments[s * SEGMENT_SLOTS + 5].size, OPTIMIZER_BLOCK);
-    struct fnn_range range = fnn_share(total, team);
+/* Calls update for blocks [range.begin, range.end), counted over all segments. */
+FNN_INLINE void update_blocks(const union fnn_slot *segments, ptrdiff_t segment_count, update_block *update,
+                              const void *settings, struct fnn_range range) {
+    ptrdiff_t first = 0;
     for (ptrdiff_t s = 0; s < segment_count && first < range.end; s++) {
         const union fnn_slot *segment = segments + s * SEGMENT_SLOTS;
         ptrdiff_t count = segment[5].size, blocks = fnn_ceil_div(count, OPTIMIZER_BLOCK);
@@ -45,6 +42,17 @@ FNN_INLINE void update_segments(const union fnn_slot *segments, ptrdiff_t segmen
         }
         first += blocks;
     }
+}
+
+/* Calls update for all blocks. */
+FNN_INLINE void update_segments(const union fnn_slot *segments, ptrdiff_t segment_count, update_block *update,
+                                const void *settings, const struct fnn_team *team) {
+    ptrdiff_t total = 0;
+    for (ptrdiff_t s = 0; s < segment_count; s++)
+        total += fnn_ceil_div(segments[s * SEGMENT_SLOTS + 5].size, OPTIMIZER_BLOCK);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(total, 1, team); fnn_take(&work, &range);)
+        update_blocks(segments, segment_count, update, settings, range);
 }
 
 /* The gradient with its sign turned for maximize and, unless the decay is 0, with weight_decay * parameter added. */
