@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from kernel_runner import run_kernel
 
 from fastnn import _core, nn
 from fastnn.benchmark import kernels, optimizers, ours
+from fastnn.benchmark.busy_core import busy_core
 from fastnn.benchmark.cases import MEMORY, OPTIMIZERS, QUICK, Case, linear, read_cases
 from fastnn.benchmark.machine import Machine, measure_machine
 from fastnn.benchmark.timing import Timing, alternate
@@ -30,6 +32,14 @@ def test_fma_peak_counts_every_thread(isa: str, threads: int) -> None:
 def test_machine_is_measured() -> None:
     machine = measure_machine(rounds=1)
     assert machine.gflops > 0.1 and machine.copy_gbs > 0.1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processes are not pinned here")
+def test_a_core_is_busy_while_the_block_runs() -> None:
+    with busy_core() as competitor:
+        assert os.sched_getaffinity(competitor) == {max(os.sched_getaffinity(0))}
+    with pytest.raises(ProcessLookupError):
+        os.sched_getaffinity(competitor)
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "benchmarks" / "shapes").glob("*.txt")), ids=str)
