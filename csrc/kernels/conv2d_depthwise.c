@@ -19,6 +19,7 @@
  * Error bound: gamma_D * sum |x||w|, D = R*S (2*D on the scalar ISA), and one rounding each for bias and residual.
  */
 #include "conv2d_depthwise_row.h"
+#include "conv2d_indirect.h"
 
 /* The part of a row that follows from the window, for the output row with its first tap at row h of image n; `ahead` rows of
  * the image more than this row looks at are fetched for the next. DEPTHWISE_ROWS filter rows at a time. */
@@ -61,7 +62,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
             bool fetch = end && k < ahead && newest + 1 + k < window->height;
             r->ahead[k] = fetch ? image + (newest + 1 + k) * row_floats : NULL;
         }
-        depthwise_row(r, channels);
+        FNN_FUNCTION(conv2d_depthwise_row)(r, channels);
         r->accumulate = true;
     } while (i < vertical->count);
 }

@@ -76,7 +76,7 @@ static void depthwise(const struct block *block, ptrdiff_t h, float *to) {
         r.row[t] = block->ring + (h + first + t) % block->ring_rows * a->width * channels;
         r.filter[t] = a->depthwise_weight + (first + t) * a->kernel_width * channels;
     }
-    depthwise_row(&r, (struct fnn_range){0, channels});
+    FNN_FUNCTION(conv2d_depthwise_row)(&r, (struct fnn_range){0, channels});
 }
 
 /* `count` rows of y, from row `row` of all images on. */
