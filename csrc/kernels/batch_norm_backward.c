@@ -13,53 +13,89 @@
  * found from x by the forward pass's own arithmetic, which saves reading and keeping y.
  * Error of dbias: eps * (chunk + 80) * sum |g|, of dweight likewise with |g * x_hat|, eps = 2^-24, chunk <= 256.
  *
- * dy and x are read twice, or once with sums, dx written once. Parallel over blocks of rows as in the forward pass.
+ * dy and x are read twice, or once with sums, dx written once; both times row by row, as the memory streams best. Parallel over
+ * blocks of rows as in the forward pass.
  * Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015. */
 #include "batch_norm.h"
 
 enum mask_source { OPEN_ALWAYS, OPEN_BY_OUTPUT, OPEN_BY_INPUT, OPEN_BY_OUTPUT_6, OPEN_BY_INPUT_6 };
 
-/* g at element i, channel c; `centred` is x - mean there. */
+/* Channels whose sums stand in the L1 cache; and rows that are summed side by side where they are narrow, since a chain of
+ * additions to an element in the cache is a long one. Wide rows follow each other: memory streams best so. */
+enum { TILE_CHANNELS = 1024, NARROW_CHANNELS = 64, NARROW_ROWS = 4 };
+
+/* Of a vector of channels: the mean, and the forward pass's coefficients where they say whether the ReLU was open. */
+struct normalization {
+    vec mean, scale, shift;
+};
+
+FNN_INLINE struct normalization normalization(const enum mask_source source,
+                                              const struct fnn_batch_norm_backward_args *args, ptrdiff_t c,
+                                              ptrdiff_t n) {
+    const float *scale = args->workspace + FNN_BATCH_NORM_SCALE * args->channels;
+    const float *shift = args->workspace + FNN_BATCH_NORM_SHIFT * args->channels;
+    const bool from_input = source == OPEN_BY_INPUT || source == OPEN_BY_INPUT_6;
+    return (struct normalization){load_lanes(args->statistics + c, n),
+                                  from_input ? load_lanes(scale + c, n) : vec_zero(),
+                                  from_input ? load_lanes(shift + c, n) : vec_zero()};
+}
+
+/* g at element i; `centred` is x - mean there. */
 FNN_INLINE vec masked_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
-                               ptrdiff_t i, ptrdiff_t c, ptrdiff_t n, vec centred) {
+                               ptrdiff_t i, ptrdiff_t n, vec centred, const struct normalization *of) {
     vec dy = load_lanes(args->dy + i, n);
     if (source == OPEN_ALWAYS) return dy;
-    vec y;
-    if (source == OPEN_BY_OUTPUT || source == OPEN_BY_OUTPUT_6) {
-        y = load_lanes(args->y + i, n);
-    } else {
-        const float *scale = args->workspace + FNN_BATCH_NORM_SCALE * args->channels;
-        const float *shift = args->workspace + FNN_BATCH_NORM_SHIFT * args->channels;
-        y = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
-    }
+    const bool from_output = source == OPEN_BY_OUTPUT || source == OPEN_BY_OUTPUT_6;
+    vec y = from_output ? load_lanes(args->y + i, n) : vec_fma(centred, of->scale, of->shift);
     return source == OPEN_BY_OUTPUT || source == OPEN_BY_INPUT ? open_gradient(dy, y) : open_gradient_6(dy, y);
 }
 
-/* Adds sum g and sum g * (x - mean - remainder) over a chunk of rows to sums, products (C). */
-FNN_INLINE void add_chunk(const int vectors, const enum mask_source source, ptrdiff_t n,
-                          const struct fnn_batch_norm_backward_args *args, struct fnn_range rows, ptrdiff_t c,
-                          bool first, float *sums, float *products) {
-    ptrdiff_t channels = args->channels;
-    vec mean[FNN_CHANNEL_GROUP], remainder[FNN_CHANNEL_GROUP], sum[FNN_CHANNEL_GROUP], product[FNN_CHANNEL_GROUP];
-    for (int v = 0; v < vectors; v++) {
-        mean[v] = load_lanes(args->statistics + c + v * FNN_LANES, n);
-        remainder[v] = load_lanes(args->statistics + channels + c + v * FNN_LANES, n);
-        sum[v] = product[v] = vec_zero();
+/* Adds g and g * (x - mean - remainder) of n channels of `rows` rows, the first at element i, to whole vectors of sums. */
+FNN_INLINE void add_lanes(const int rows, const enum mask_source source,
+                          const struct fnn_batch_norm_backward_args *args, ptrdiff_t i, ptrdiff_t c, ptrdiff_t n,
+                          float *sums, float *products) {
+    const struct normalization of = normalization(source, args, c, n);
+    const vec remainder = load_lanes(args->statistics + args->channels + c, n);
+    vec sum = vec_load(sums), product = vec_load(products);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++, i += args->channels) {
+        vec centred = vec_sub(load_lanes(args->x + i, n), of.mean);
+        vec g = masked_gradient(source, args, i, n, centred, &of);
+        sum = vec_add(sum, g);
+        product = vec_fma(g, vec_sub(centred, remainder), product);
     }
-    for (ptrdiff_t r = rows.begin; r < rows.end; r++)
-        for (int v = 0; v < vectors; v++) {
-            ptrdiff_t channel = c + v * FNN_LANES, i = r * channels + channel;
-            vec centred = vec_sub(load_lanes(args->x + i, n), mean[v]);
-            vec g = masked_gradient(source, args, i, channel, n, centred);
-            sum[v] = vec_add(sum[v], g);
-            product[v] = vec_fma(g, vec_sub(centred, remainder[v]), product[v]);
-        }
-    for (int v = 0; v < vectors; v++) {
-        ptrdiff_t channel = c + v * FNN_LANES;
-        vec old_sum = first ? vec_zero() : load_lanes(sums + channel, n);
-        vec old_product = first ? vec_zero() : load_lanes(products + channel, n);
-        store_lanes(sums + channel, vec_add(old_sum, sum[v]), n);
-        store_lanes(products + channel, vec_add(old_product, product[v]), n);
+    vec_store(sums, sum);
+    vec_store(products, product);
+}
+
+FNN_INLINE void add_rows(const int rows, const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+                         ptrdiff_t row, struct fnn_range tile, float *sums, float *products) {
+    ptrdiff_t first = row * args->channels, rest = (tile.end - tile.begin) % FNN_LANES, c = tile.begin;
+    for (; c < tile.end - rest; c += FNN_LANES)
+        add_lanes(rows, source, args, first + c, c, FNN_LANES, sums + c - tile.begin, products + c - tile.begin);
+    if (rest) add_lanes(rows, source, args, first + c, c, rest, sums + c - tile.begin, products + c - tile.begin);
+}
+
+/* Adds a chunk of rows, some channels of it, to sums, products (C), or sets them if it is the first of its block. */
+FNN_INLINE void add_chunk(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+                          struct fnn_range rows, struct fnn_range tile, bool first, float *sums, float *products) {
+    float sum[TILE_CHANNELS], product[TILE_CHANNELS];
+    ptrdiff_t count = tile.end - tile.begin, r = rows.begin;
+    for (ptrdiff_t c = 0; c < count; c += FNN_LANES) {
+        vec_store(sum + c, vec_zero());
+        vec_store(product + c, vec_zero());
+    }
+    for (; count <= NARROW_CHANNELS && r + NARROW_ROWS <= rows.end; r += NARROW_ROWS)
+        add_rows(NARROW_ROWS, source, args, r, tile, sum, product);
+    for (; r < rows.end; r++) add_rows(1, source, args, r, tile, sum, product);
+    sums += tile.begin;
+    products += tile.begin;
+    for (ptrdiff_t c = 0; c < count; c += FNN_LANES) {
+        ptrdiff_t n = lanes_left(count - c);
+        vec old_sum = first ? vec_zero() : load_lanes(sums + c, n);
+        vec old_product = first ? vec_zero() : load_lanes(products + c, n);
+        store_lanes(sums + c, vec_add(old_sum, vec_load(sum + c)), n);
+        store_lanes(products + c, vec_add(old_product, vec_load(product + c)), n);
     }
 }
 
@@ -68,26 +104,29 @@ FNN_INLINE void block_sums(const enum mask_source source, const struct fnn_batch
     ptrdiff_t channels = args->channels;
     for (ptrdiff_t row = block.begin; row < block.end; row += chunk) {
         struct fnn_range rows = {row, fnn_min(row + chunk, block.end)};
-        bool first = row == block.begin;
-        ptrdiff_t c = 0;
-        for (; c + FNN_CHANNEL_GROUP * FNN_LANES <= channels; c += FNN_CHANNEL_GROUP * FNN_LANES)
-            add_chunk(FNN_CHANNEL_GROUP, source, FNN_LANES, args, rows, c, first, sums, products);
-        for (; c < channels; c += FNN_LANES)
-            add_chunk(1, source, lanes_left(channels - c), args, rows, c, first, sums, products);
+        for (ptrdiff_t c = 0; c < channels; c += TILE_CHANNELS)
+            add_chunk(source, args, rows, (struct fnn_range){c, fnn_min(c + TILE_CHANNELS, channels)},
+                      row == block.begin, sums, products);
+    }
+}
+
+/* Sums over the blocks, in order, of `count` <= FNN_LANES channels from c on, side by side. */
+FNN_INLINE void merge_sums(const float *sums, ptrdiff_t blocks, ptrdiff_t channels, ptrdiff_t c, ptrdiff_t count,
+                           double *sum, double *product) {
+    for (ptrdiff_t i = 0; i < FNN_LANES; i++) sum[i] = product[i] = 0;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        const float *of = sums + 2 * b * channels + c;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            sum[i] += of[i];
+            product[i] += of[channels + i];
+        }
     }
 }
 
 /* dweight, dbias, and the coefficients of dx = scale * g + slope * (x - mean) + offset, for channel c. */
-static void finish_channel(const struct fnn_batch_norm_backward_args *args, const struct row_blocks *blocks,
-                           ptrdiff_t c) {
+static void finish_channel(const struct fnn_batch_norm_backward_args *args, ptrdiff_t c, double sum, double product) {
     ptrdiff_t channels = args->channels;
     float *workspace = args->workspace;
-    const float *sums = args->sums ? args->sums : workspace;
-    double sum = 0, product = 0;
-    for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        sum += sums[2 * b * channels + c];
-        product += sums[(2 * b + 1) * channels + c];
-    }
     double inverse_deviation = args->statistics[2 * channels + c];
     if (args->dbias) args->dbias[c] = (float)sum;
     if (args->dweight) args->dweight[c] = (float)(product * inverse_deviation);
@@ -101,25 +140,52 @@ static void finish_channel(const struct fnn_batch_norm_backward_args *args, cons
     workspace[FNN_BATCH_NORM_OFFSET * channels + c] = (float)offset;
 }
 
-FNN_INLINE void input_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+static void finish_channels(const struct fnn_batch_norm_backward_args *args, ptrdiff_t blocks, struct fnn_range some) {
+    const float *sums = args->sums ? args->sums : args->workspace;
+    for (ptrdiff_t c = some.begin; c < some.end; c += FNN_LANES) {
+        double sum[FNN_LANES], product[FNN_LANES];
+        ptrdiff_t count = lanes_left(some.end - c);
+        if (count == FNN_LANES)
+            merge_sums(sums, blocks, args->channels, c, FNN_LANES, sum, product);
+        else
+            merge_sums(sums, blocks, args->channels, c, count, sum, product);
+        for (ptrdiff_t i = 0; i < count; i++) finish_channel(args, c + i, sum[i], product[i]);
+    }
+}
+
+/* Which results there are, and whether they pass the caches. */
+struct gradient_targets {
+    float *dx, *dresidual;
+    bool stream, stream_residual;
+};
+
+/* n channels of dx and dresidual from element i, channel c, on. */
+FNN_INLINE void put_gradients(const enum mask_source source, const struct fnn_batch_norm_backward_args *args,
+                              const struct gradient_targets *to, ptrdiff_t i, ptrdiff_t c, ptrdiff_t n) {
+    const float *workspace = args->workspace + c;
+    const struct normalization of = normalization(source, args, c, n);
+    vec centred = vec_sub(load_lanes(args->x + i, n), of.mean);
+    vec g = masked_gradient(source, args, i, n, centred, &of);
+    vec dx = vec_fma(centred, load_lanes(workspace + FNN_BATCH_NORM_SLOPE * args->channels, n),
+                     load_lanes(workspace + FNN_BATCH_NORM_OFFSET * args->channels, n));
+    dx = vec_fma(g, load_lanes(workspace + FNN_BATCH_NORM_SCALE * args->channels, n), dx);
+    if (to->dx) put_lanes(to->stream, to->dx + i, dx, n);
+    if (to->dresidual) put_lanes(to->stream_residual, to->dresidual + i, g, n);
+}
+
+FNN_INLINE void input_gradient(const enum mask_source source, const struct fnn_batch_norm_backward_args *arguments,
                                struct fnn_range rows) {
-    ptrdiff_t channels = args->channels, count = args->rows * channels;
-    const bool whole = channels % FNN_LANES == 0; /* then rows keep the alignment of the first */
+    const struct fnn_batch_norm_backward_args own = *arguments, *args = &own; /* that no store seems to change */
+    ptrdiff_t channels = args->channels, count = args->rows * channels, rest = channels % FNN_LANES;
+    const bool whole = rest == 0; /* then rows keep the alignment of the first */
     const bool stream = whole && args->dx != args->x && args->dx != args->y && streams(args->dy, args->dx, count);
     const bool stream_residual = whole && args->dresidual != args->y && streams(args->dy, args->dresidual, count);
-    float *dx_array = args->dx, *dresidual = args->dresidual;
-    const float *scale = args->workspace + FNN_BATCH_NORM_SCALE * channels;
-    const float *slope = args->workspace + FNN_BATCH_NORM_SLOPE * channels;
-    const float *offset = args->workspace + FNN_BATCH_NORM_OFFSET * channels;
-    for (ptrdiff_t r = rows.begin; r < rows.end; r++)
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
-            vec centred = vec_sub(load_lanes(args->x + i, n), load_lanes(args->statistics + c, n));
-            vec g = masked_gradient(source, args, i, c, n, centred);
-            vec dx = vec_fma(centred, load_lanes(slope + c, n), load_lanes(offset + c, n));
-            if (dx_array) put_lanes(stream, dx_array + i, vec_fma(g, load_lanes(scale + c, n), dx), n);
-            if (dresidual) put_lanes(stream_residual, dresidual + i, g, n);
-        }
+    const struct gradient_targets to = {args->dx, args->dresidual, stream, stream_residual};
+    for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
+        ptrdiff_t c = 0;
+        for (; c < channels - rest; c += FNN_LANES) put_gradients(source, args, &to, r * channels + c, c, FNN_LANES);
+        if (rest) put_gradients(source, args, &to, r * channels + c, c, rest);
+    }
     vec_fence();
 }
 
@@ -141,7 +207,7 @@ FNN_INLINE void backward(const enum mask_source source, const struct fnn_batch_n
         block_sums(source, args, row_block(&blocks, b), blocks.chunk, workspace + 2 * b * channels,
                    workspace + (2 * b + 1) * channels);
     if (!args->sums) fnn_barrier(team);
-    for (ptrdiff_t c = some.begin; c < some.end; c++) finish_channel(args, &blocks, c);
+    finish_channels(args, blocks.count, some);
     fnn_barrier(team);
     if (!args->dx && !args->dresidual) return;
     for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) input_gradient(source, args, row_block(&blocks, b));
