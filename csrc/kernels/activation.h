@@ -58,7 +58,8 @@ static inline struct activation activation_of(double a, double b, double c) {
     return (struct activation){vec_set1((float)a), vec_set1((float)b), vec_set1((float)c)};
 }
 
-enum { ACTIVATION_BLOCK = 1024 };
+/* Elements that threads share, and vectors whose chains of operations run side by side. */
+enum { ACTIVATION_BLOCK = 1024, SIDE_BY_SIDE = 4 };
 
 /* exp(x) * (exp(x) + 2): with it tanh(log(1 + exp(x))) = m / (m + 2). At x = 20 that quotient is 1. */
 FNN_INLINE vec mish_term(vec e) { return vec_mul(e, vec_add(e, vec_set1(2.0f))); }

@@ -107,10 +107,20 @@ FNN_INLINE void map(gradient_function *function, const struct fnn_activation_bac
     const struct activation parameters = activation_of(args->a, args->b, args->c);
     struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
     const bool stream = args->saved != args->dx && streams(args->dy, args->dx, args->count);
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+    const float *dy = args->dy, *saved = args->saved;
+    float *dx = args->dx;
+    ptrdiff_t i = range.begin;
+    for (; i + SIDE_BY_SIDE * FNN_LANES <= range.end; i += SIDE_BY_SIDE * FNN_LANES) {
+        vec some[SIDE_BY_SIDE];
+#pragma GCC unroll 4
+        for (int v = 0; v < SIDE_BY_SIDE; v++)
+            some[v] = function(&parameters, vec_load(dy + i + v * FNN_LANES), vec_load(saved + i + v * FNN_LANES));
+#pragma GCC unroll 4
+        for (int v = 0; v < SIDE_BY_SIDE; v++) put_lanes(stream, dx + i + v * FNN_LANES, some[v], FNN_LANES);
+    }
+    for (; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);
-        vec dx = function(&parameters, load_lanes(args->dy + i, n), load_lanes(args->saved + i, n));
-        put_lanes(stream, args->dx + i, dx, n);
+        put_lanes(stream, dx + i, function(&parameters, load_lanes(dy + i, n), load_lanes(saved + i, n)), n);
     }
     vec_fence();
 }

@@ -89,9 +89,19 @@ FNN_INLINE void map(activation_function *function, const struct fnn_activation_f
     const struct activation parameters = activation_of(args->a, args->b, args->c);
     struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
     const bool stream = streams(args->x, args->y, args->count);
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+    const float *x = args->x;
+    float *y = args->y;
+    ptrdiff_t i = range.begin;
+    for (; i + SIDE_BY_SIDE * FNN_LANES <= range.end; i += SIDE_BY_SIDE * FNN_LANES) {
+        vec some[SIDE_BY_SIDE];
+#pragma GCC unroll 4
+        for (int v = 0; v < SIDE_BY_SIDE; v++) some[v] = function(&parameters, vec_load(x + i + v * FNN_LANES));
+#pragma GCC unroll 4
+        for (int v = 0; v < SIDE_BY_SIDE; v++) put_lanes(stream, y + i + v * FNN_LANES, some[v], FNN_LANES);
+    }
+    for (; i < range.end; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(range.end - i);
-        put_lanes(stream, args->y + i, function(&parameters, load_lanes(args->x + i, n)), n);
+        put_lanes(stream, y + i, function(&parameters, load_lanes(x + i, n)), n);
     }
     vec_fence();
 }

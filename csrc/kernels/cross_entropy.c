@@ -49,7 +49,7 @@ static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff
     const float *x = args->logits + row * classes, *ahead = row + 1 < args->rows ? x + classes : x;
     int64_t label = args->labels[row];
     float maximum = row_maximum(x, classes), smoothing = (float)args->label_smoothing;
-    float log_sum = scalar_log(row_exponential_sum(x, classes, maximum, ahead)), log_sum_exp = maximum + log_sum;
+    float log_sum = scalar_log(row_exponentials(x, NULL, classes, maximum, ahead)), log_sum_exp = maximum + log_sum;
     args->log_sum_exp[row] = log_sum_exp;
     if (!is_counted(label, classes, args->ignore_index)) return 0.0f;
     float loss = (1.0f - smoothing) * class_weight_of(args->class_weight, label) * (log_sum + (maximum - x[label]));

@@ -13,24 +13,6 @@ enum {
     ROW_FLOATS = 2048
 }; /* of a row whose exponentials do not stand in y until they are divided: y may pass the caches */
 
-/* to = exp(x - maximum) of a row, in the cache; returns the sum. Meanwhile the row at `ahead` is fetched. */
-static float row_exponentials(const float *x, float *to, ptrdiff_t columns, float maximum, const float *ahead) {
-    vec sum = vec_zero();
-    ptrdiff_t rest = columns % FNN_LANES, c = 0;
-    for (; c < columns - rest; c += FNN_LANES) {
-        __builtin_prefetch(ahead + c);
-        vec e = shifted_exponential(x + c, FNN_LANES, maximum);
-        sum = vec_add(sum, e);
-        vec_store(to + c, e);
-    }
-    if (rest) {
-        vec e = shifted_exponential(x + c, rest, maximum);
-        sum = vec_add(sum, e);
-        vec_store_partial(to + c, e, rest);
-    }
-    return vec_sum(sum);
-}
-
 void FNN_FUNCTION(softmax_forward)(const struct fnn_softmax_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
     float aside[ROW_FLOATS];
@@ -80,7 +62,7 @@ void FNN_FUNCTION(log_softmax_forward)(const struct fnn_log_softmax_forward_args
     for (ptrdiff_t r = range.begin; r < range.end; r++) {
         const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
         float *y = args->y + r * columns, maximum = row_maximum(x, columns);
-        const vec log_sum = vec_log(vec_set1(row_exponential_sum(x, columns, maximum, ahead)));
+        const vec log_sum = vec_log(vec_set1(row_exponentials(x, NULL, columns, maximum, ahead)));
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
             vec shifted = vec_sub(load_lanes(x + c, n), vec_set1(maximum));
