@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import nn, optim, threadpool  # noqa: F401  threadpool registers itself with threadpoolctl
+from . import nn, optim, profile, threadpool  # noqa: F401  the last two enter themselves: in plans, with threadpoolctl
 from .config import show_config
 from .graph import Tensor
 from .nn.functional import cat
@@ -17,11 +17,10 @@ from .settings import (
     use_isa,
 )
 from .transforms import value_and_grad, vjp
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .train import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Tensor",

@@ -11,6 +11,7 @@ import threadpoolctl
 
 from . import _core
 from .settings import available_isas, current_isa, get_num_threads
+from .version import __version__
 
 
 def _cpu_name() -> str:
@@ -61,8 +62,6 @@ def facts() -> dict[str, Any]:
     >>> facts()["isa"] in facts()["available_isas"]
     True
     """
-    from . import __version__
-
     isa, threads, limits = current_isa(), get_num_threads(), _core.thread_limits()
     return {
         "fastnn": __version__,

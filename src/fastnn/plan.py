@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -278,6 +279,8 @@ class Plan:
     split: int
     facts: Facts
     constants_time: int = field(default=0)
+    profiler: ClassVar[Callable[..., Any]]
+    """What `profile` calls; `fastnn.profile`, which reads plans and calls them with arrays, enters it."""
 
     def __post_init__(self) -> None:
         self.has_limits = any(t.limits for t in self.inputs)
@@ -322,9 +325,7 @@ class Plan:
         >>> [step.kernel for step in plan.profile(np.ones((2, 8))).steps]
         ['linear_forward']
         """
-        from .profile import profile
-
-        return profile(self, *arrays, machine=machine)
+        return self.profiler(self, *arrays, machine=machine)
 
     def allocate_outputs(self) -> tuple[Array, ...]:
         """Fresh arrays for the outputs, in memory order."""

@@ -16,6 +16,10 @@ from .plan import SERIAL_WORK, Facts, facts_of
 CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect", "spread")
 
 
+PASS_NAMES: list[str] = []
+"""The rewrites of graphs that can be left out; `fastnn.passes` enters them."""
+
+
 def available_isas() -> tuple[str, ...]:
     """The instruction sets that this CPU runs, the best one last.
 
@@ -131,13 +135,10 @@ def without_passes(*names: str) -> Iterator[None]:
     ...     [step.kernel for step in model.plan((1, 3)).steps]
     ['linear_forward', 'relu_forward']
     """
-    from .passes import PASSES
-
-    known = [rewrite.__name__ for rewrite in PASSES]
     for name in names:
-        if name not in known:
-            raise ValueError(f"without_passes: {name!r} is none of {', '.join(known)}")
-    with _chosen(without=_choice.get().without.union(names or known)):
+        if name not in PASS_NAMES:
+            raise ValueError(f"without_passes: {name!r} is none of {', '.join(PASS_NAMES)}")
+    with _chosen(without=_choice.get().without.union(names or PASS_NAMES)):
         yield
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threadpoolctl
 
+from .version import __version__
+
 
 class FastnnController(threadpoolctl.LibController):  # type: ignore[misc]  # threadpoolctl has no types
     """The compiled module as a library with a pool of threads of its own.
@@ -35,8 +37,6 @@ class FastnnController(threadpoolctl.LibController):  # type: ignore[misc]  # th
 
     def get_version(self) -> str:
         """The version of fastnn."""
-        from . import __version__
-
         return __version__
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .. import __version__
+from ..version import __version__
 
 COMMANDS = ("bench", "info", "selftest", "train")
 """The subcommands: modules of this package."""

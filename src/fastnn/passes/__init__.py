@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from ..graph import Graph
+from ..settings import PASS_NAMES
 from .batch_moments import take_gradient_sums, take_moments
 from .dead_code import remove_dead_code
 from .epilogue import fuse_activation_gradients, fuse_epilogues
@@ -26,6 +27,8 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     take_moments,
     take_gradient_sums,
 )
+
+PASS_NAMES.extend(rewrite.__name__ for rewrite in PASSES)
 
 
 def run_passes(graph: Graph, without: Collection[str] = ()) -> None:

@@ -5,17 +5,43 @@ from __future__ import annotations
 import csv
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from ..nn.module import Module
+from ..optim.average import ExponentialMovingAverage
+from ..optim.clipping import Clipping
+from ..optim.optimizer import Optimizer
+from ..variable import Array
 from .batches import checked_count
-
-if TYPE_CHECKING:
-    from ..variable import Array
-    from .trainer import Trainer
+from .metrics import Metric
 
 Logs = dict[str, float]
+
+
+class Training(Protocol):
+    """What a callback sees of the Trainer that calls it, which lies above this module."""
+
+    model: Module
+    loss: Callable[[Any, Any], Any]
+    optimizer: Optimizer
+    metrics: tuple[Metric, ...]
+    clipping: Clipping | None
+    average: ExponentialMovingAverage | None
+    gradient_norm: float | None
+    seed: int
+    steps: int
+    epochs: int
+    stop_training: bool
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 256) -> Logs: ...
+
+    def predict(self, x: Any, batch_size: int = 256) -> Array: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None: ...
 
 
 class Callback:
@@ -32,7 +58,7 @@ class Callback:
     1
     """
 
-    trainer: Trainer
+    trainer: Training
 
     def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch."""

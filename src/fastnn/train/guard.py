@@ -19,6 +19,7 @@ from ..variable import Array, Variable, logical_view
 from .batches import checked_count
 from .callbacks import Callback, Logs
 from .observation import noting_outputs
+from .tracing import model_output
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class FirstNonFinite(Callback):
         def build(graph: Graph, x: Tensor, y: Tensor) -> Sequence[Tensor]:
             noted: list[tuple[str, Tensor]] = []
             with noting_outputs(self.trainer.model, noted):
-                output = self.trainer._output(x, training=True)
+                output = model_output(self.trainer.model, x, training=True)
             layers.clear()
             for name, tensor in noted:
                 if tensor.dtype == "float32" and tensor.node is not None:

@@ -40,3 +40,12 @@ def traced_mode(model: Module, training: bool) -> Iterator[None]:
     finally:
         for module, mode in before:
             object.__setattr__(module, "training", mode)
+
+
+def model_output(model: Module, x: Tensor, training: bool) -> Tensor:
+    """Traces the model in the given mode; what it returns must be one tensor."""
+    with traced_mode(model, training):
+        output = model(x)
+    if not isinstance(output, Tensor):
+        raise TypeError(f"Trainer: the model must return one tensor, not {type(output).__name__}")
+    return output
