@@ -12,6 +12,7 @@ from layer_check import SameBits, normal
 import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, reference
+from fastnn.differentiation import differentiate
 from fastnn.trace import Compiled
 
 SHAPES = [(1,), (7, 13), (3, 5, 17), (2, 19, 5, 7), (3, 1, 9, 1), (2, 3, 2, 3, 5), (0, 4)]
@@ -111,7 +112,7 @@ def test_nothing_of_it_is_left_in_an_inference_plan(layer: nn.Module) -> None:
 def test_no_mask_is_stored(rng: np.random.Generator) -> None:
     def build(graph: Any, x: Any) -> Any:
         y = F.dropout(x * 2.0, 0.5)
-        gradients = fnn.graph.differentiate(graph, {y: y}, [x])
+        gradients = differentiate(graph, {y: y}, [x])
         return [gradients[x]]
 
     plan = Compiled(build).plan([((64, 1000), "f", "memory")])

@@ -19,7 +19,7 @@ ORDER = (
     ("_core", "locks", "naming", "version", "reference"),
     ("variable", "memory_plan", "random", "threadpool"),
     ("graph",),
-    ("plan",),
+    ("plan", "differentiation"),
     ("settings",),
     ("ops", "benchmark.machine", "config"),
     ("passes",),

@@ -201,5 +201,6 @@ cdef class Clock:
 # ---- memory, programs, repeated calls ------------------------------------------------------------------------
 
 include "_memory.pxi"
+include "_arguments.pxi"
 include "_program.pxi"
 include "_calls.pxi"

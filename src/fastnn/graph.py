@@ -1,8 +1,8 @@
-"""What tracing a model records: symbolic tensors, the nodes that make them, and gradients as more nodes."""
+"""What tracing a model records: symbolic tensors, and the nodes that make them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -268,6 +268,13 @@ class Tensor:
     __le__ = __gt__ = __ge__ = __lt__
 
 
+def viewed(tensor: Tensor) -> Tensor:
+    """The tensor whose memory it is: itself, or what it is a view of."""
+    while tensor.node is not None and tensor.node.op.is_view(tensor.node):
+        tensor = tensor.node.inputs[0]
+    return tensor
+
+
 def _axis(axis: int, ndim: int) -> int:
     if not -ndim <= axis < max(ndim, 1):
         raise ValueError(f"axis {axis} is out of range for a tensor of {ndim} axes")
@@ -367,6 +374,17 @@ class Graph:
             node.inputs = [new if tensor is old else tensor for tensor in node.inputs]
         self.outputs = [new if tensor is old else tensor for tensor in self.outputs]
 
+    def last_uses(self) -> dict[Tensor, int]:
+        """The position of the last node that reads each tensor, under its own name or through a view of it."""
+        last: dict[Tensor, int] = {}
+        for position, node in reversed(list(enumerate(self.nodes))):
+            for tensor in node.inputs:
+                last.setdefault(tensor, position)
+            if node.op.is_view(node):
+                source, view = node.inputs[0], node.outputs[0]
+                last[source] = max(last.get(source, position), last.get(view, position))
+        return last
+
     def forward_nodes(self) -> int:
         """How many nodes come before the first that belongs to the gradients."""
         return next((i for i, node in enumerate(self.nodes) if node.is_gradient), len(self.nodes))
@@ -382,37 +400,3 @@ class Graph:
             )
             names.update({id(t): (position, i) for i, t in enumerate(node.outputs)})
         return tuple(nodes), tuple(names[id(t)] for t in self.outputs), tuple(t.spec for t in self.inputs)
-
-
-def differentiate(graph: Graph, seeds: dict[Tensor, Tensor], wanted: Iterable[Tensor]) -> dict[Tensor, Tensor]:
-    """Records the gradients of sum(seed * tensor) with respect to the wanted tensors.
-
-    Only what leads to a wanted tensor is computed: the gradient of a first layer's input is never asked for.
-    A wanted tensor that nothing depends on is missing from the result.
-    """
-    graph.recording_gradients = True
-    forward = list(graph.nodes)
-    wanted = set(wanted)
-    leads = set(wanted)
-    for node in forward:
-        if any(tensor in leads for tensor in node.inputs):
-            leads.update(node.outputs)
-    gradients = {tensor: seed for tensor, seed in seeds.items() if tensor in leads}
-    for node in reversed(forward):
-        needed = [tensor in leads for tensor in node.inputs]
-        dys = [gradients.get(tensor) for tensor in node.outputs]
-        if not any(needed) or all(dy is None for dy in dys):
-            continue
-        graph.origin = node.origin
-        for tensor, gradient in zip(node.inputs, node.op.gradient(node, needed, *dys), strict=True):
-            if gradient is None or tensor not in leads:
-                continue
-            if gradient.shape != tensor.shape:
-                raise AssertionError(f"gradient of {node.op}: shape {gradient.shape} for a tensor of {tensor.shape}")
-            before = gradients.get(tensor)
-            gradients[tensor] = gradient if before is None else graph.record("add", before, gradient)
-    graph.origin = ""
-    return {tensor: gradients[tensor] for tensor in wanted if tensor in gradients}
-
-
-Pass = Callable[[Graph], None]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
-from .graph import Graph, Node, RuntimeValue, Tensor
+from .graph import Graph, Node, RuntimeValue, Tensor, viewed
 from .memory_plan import Reference as Reference  # ops find it here, beside Lowering
 from .memory_plan import Storage, assign_offsets, bytes_by_owner, checked_memory, readable, references, resolved
 from .variable import Array, Variable, memory_shape
@@ -79,13 +79,6 @@ class Facts:
 def facts_of(isa: str, threads: int, convolution: str = "auto", serial_work: float = SERIAL_WORK) -> Facts:
     facts = _core.ISAS[isa]
     return Facts(isa, threads, facts["lanes"], facts["gemm_rows"], facts["gemm_columns"], convolution, serial_work)
-
-
-def viewed(tensor: Tensor) -> Tensor:
-    """The tensor whose memory it is: itself, or what it is a view of."""
-    while tensor.node is not None and tensor.node.op.is_view(tensor.node):
-        tensor = tensor.node.inputs[0]
-    return tensor
 
 
 class Lowering:
@@ -195,7 +188,7 @@ class Lowering:
     def run(self) -> None:
         """Lowers every node."""
         outputs = self._place_externals()
-        last_use = self._last_uses()
+        last_use = self.graph.last_uses()
         for self._position, self._node in enumerate(self.graph.nodes):  # noqa: B020  attributes, not names
             node = self._node
             fixed = not node.op.has_effects and all(self.is_fixed(t) for t in node.inputs) and bool(node.inputs)
@@ -215,17 +208,6 @@ class Lowering:
             viewed(tensor): Storage(tensor.spec.size, _core.EXTERNAL, first + i)
             for i, tensor in enumerate(self.graph.outputs)
         }
-
-    def _last_uses(self) -> dict[Tensor, int]:
-        """The last node that reads each tensor, under its own name or through a view of it."""
-        last: dict[Tensor, int] = {}
-        for position, node in reversed(list(enumerate(self.graph.nodes))):
-            for tensor in node.inputs:
-                last.setdefault(tensor, position)
-            if node.op.is_view(node):
-                source, view = node.inputs[0], node.outputs[0]
-                last[source] = max(last.get(source, position), last.get(view, position))
-        return last
 
     def _place_output(
         self, node: Node, i: int, tensor: Tensor, outputs: dict[Tensor, Storage], last_use: dict[Tensor, int]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Graph, Tensor, differentiate
+from .differentiation import differentiate
+from .graph import Graph, Tensor
 from .naming import naming
 from .nn.module import Module
 from .trace import (

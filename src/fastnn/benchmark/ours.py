@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from ..graph import Graph, Tensor, differentiate
+from ..differentiation import differentiate
+from ..graph import Graph, Tensor
 from ..plan import Plan
 from ..trace import Compiled, argument, refresh_constants, runtime_values
 from ..variable import aligned_empty, logical_view, memory_shape

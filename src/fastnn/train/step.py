@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from ..benchmark.machine import Machine
-from ..graph import Graph, Tensor, differentiate
+from ..differentiation import differentiate
+from ..graph import Graph, Tensor
 from ..memory_plan import checked_memory
 from ..naming import FUNCTION, naming
 from ..nn.module import Module
