@@ -102,10 +102,9 @@ FNN_INLINE vec logarithm(const struct activation *p, vec dy, vec x) {
     return vec_div(dy, x);
 }
 
-FNN_INLINE void map(gradient_function *function, const struct fnn_activation_backward_args *args,
-                    const struct fnn_team *team) {
+FNN_INLINE void map_range(gradient_function *function, const struct fnn_activation_backward_args *args,
+                          struct fnn_range range) {
     const struct activation parameters = activation_of(args->a, args->b, args->c);
-    struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
     const bool stream = args->saved != args->dx && streams(args->dy, args->dx, args->count);
     const float *dy = args->dy, *saved = args->saved;
     float *dx = args->dx;
@@ -123,6 +122,13 @@ FNN_INLINE void map(gradient_function *function, const struct fnn_activation_bac
         put_lanes(stream, dx + i, function(&parameters, load_lanes(dy + i, n), load_lanes(saved + i, n)), n);
     }
     vec_fence();
+}
+
+FNN_INLINE void map(gradient_function *function, const struct fnn_activation_backward_args *args,
+                    const struct fnn_team *team) {
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, ACTIVATION_BLOCK, team); fnn_take(&work, &range);)
+        map_range(function, args, range);
 }
 
 void FNN_FUNCTION(activation_backward)(const struct fnn_activation_backward_args *args, const struct fnn_team *team) {

@@ -84,10 +84,9 @@ FNN_INLINE vec logarithm(const struct activation *p, vec x) {
     return vec_log(x);
 }
 
-FNN_INLINE void map(activation_function *function, const struct fnn_activation_forward_args *args,
-                    const struct fnn_team *team) {
+FNN_INLINE void map_range(activation_function *function, const struct fnn_activation_forward_args *args,
+                          struct fnn_range range) {
     const struct activation parameters = activation_of(args->a, args->b, args->c);
-    struct fnn_range range = fnn_share_blocks(args->count, ACTIVATION_BLOCK, team);
     const bool stream = streams(args->x, args->y, args->count);
     const float *x = args->x;
     float *y = args->y;
@@ -104,6 +103,13 @@ FNN_INLINE void map(activation_function *function, const struct fnn_activation_f
         put_lanes(stream, y + i, function(&parameters, load_lanes(x + i, n)), n);
     }
     vec_fence();
+}
+
+FNN_INLINE void map(activation_function *function, const struct fnn_activation_forward_args *args,
+                    const struct fnn_team *team) {
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, ACTIVATION_BLOCK, team); fnn_take(&work, &range);)
+        map_range(function, args, range);
 }
 
 void FNN_FUNCTION(activation_forward)(const struct fnn_activation_forward_args *args, const struct fnn_team *team) {

@@ -201,16 +201,22 @@ FNN_INLINE void backward(const enum mask_source source, const struct fnn_batch_n
             batch_norm_shift(args->bias, scale, args->statistics, channels, c);
     }
     struct row_blocks blocks = args->sums ? equal_blocks(args->rows, args->sum_rows) : row_blocks(args->rows, channels);
-    struct fnn_range mine = fnn_share(blocks.count, team);
-    if (!args->sums) fnn_barrier(team);
-    for (ptrdiff_t b = mine.begin; b < mine.end && !args->sums; b++)
-        block_sums(source, args, row_block(&blocks, b), blocks.chunk, workspace + 2 * b * channels,
-                   workspace + (2 * b + 1) * channels);
-    if (!args->sums) fnn_barrier(team);
+    struct fnn_range range;
+    if (!args->sums) {
+        fnn_barrier(team);
+        for (struct fnn_work work = fnn_work(blocks.count, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t b = range.begin; b < range.end; b++)
+                block_sums(source, args, row_block(&blocks, b), blocks.chunk, workspace + 2 * b * channels,
+                           workspace + (2 * b + 1) * channels);
+        fnn_barrier(team);
+    }
     finish_channels(args, blocks.count, some);
     fnn_barrier(team);
     if (!args->dx && !args->dresidual) return;
-    for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) input_gradient(source, args, row_block(&blocks, b));
+    struct fnn_work work = fnn_work(blocks.count, 1, team);
+    work.backwards = true; /* what was read last is still in the cache */
+    while (fnn_take(&work, &range))
+        for (ptrdiff_t b = range.end - 1; b >= range.begin; b--) input_gradient(source, args, row_block(&blocks, b));
 }
 
 void FNN_FUNCTION(batch_norm_backward)(const struct fnn_batch_norm_backward_args *args, const struct fnn_team *team) {

@@ -94,11 +94,14 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
     ptrdiff_t channels = args->channels;
     struct row_blocks blocks =
         args->moments ? equal_blocks(args->rows, args->moment_rows) : row_blocks(args->rows, channels);
-    struct fnn_range mine = fnn_share(blocks.count, team);
-    for (ptrdiff_t b = mine.begin; b < mine.end && !args->moments; b++)
-        block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->rows,
-                      args->workspace + 2 * b * channels, args->workspace + (2 * b + 1) * channels);
-    if (!args->moments) fnn_barrier(team);
+    struct fnn_range range;
+    if (!args->moments) {
+        for (struct fnn_work work = fnn_work(blocks.count, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t b = range.begin; b < range.end; b++)
+                block_moments(args->x, channels, row_block(&blocks, b), blocks.chunk, args->rows,
+                              args->workspace + 2 * b * channels, args->workspace + (2 * b + 1) * channels);
+        fnn_barrier(team);
+    }
     double momentum = args->momentum;
     if (momentum < 0) momentum = args->batches ? 1.0 / (double)(*args->batches + 1) : 1.0;
     struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);
@@ -106,9 +109,12 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
     fnn_barrier(team);
     if (team->rank == 0 && args->batches && args->rows) *args->batches += 1;
     const bool stream = streams_rows(args->x, args->residual, args->y, args->rows, channels);
-    for (ptrdiff_t b = mine.end - 1; b >= mine.begin; b--) /* backwards: what was read last is still in the cache */
-        normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels, row_block(&blocks, b),
-                  args->activation, stream);
+    struct fnn_work work = fnn_work(blocks.count, 1, team);
+    work.backwards = true; /* what was read last is still in the cache */
+    while (fnn_take(&work, &range))
+        for (ptrdiff_t b = range.end - 1; b >= range.begin; b--)
+            normalize(args->x, args->residual, args->y, args->statistics, args->workspace, channels,
+                      row_block(&blocks, b), args->activation, stream);
     vec_fence();
 }
 

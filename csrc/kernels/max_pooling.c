@@ -262,7 +262,9 @@ static void pool_rows(const struct fnn_max_pool2d_forward_args *args, struct fnn
 }
 
 void FNN_FUNCTION(max_pool2d_forward)(const struct fnn_max_pool2d_forward_args *args, const struct fnn_team *team) {
-    pool_rows(args, fnn_share(args->batch * args->out_height, team));
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(args->batch * args->out_height, 1, team); fnn_take(&work, &rows);)
+        pool_rows(args, rows);
 }
 
 /* positions (N,P,Q,C) = h*W + w of each maximum, from its window index; -1 for none. */

@@ -204,16 +204,17 @@ FNN_INLINE void scatter_rows(const bool wide, const struct fnn_max_pool2d_backwa
 }
 
 void FNN_FUNCTION(max_pool2d_backward)(const struct fnn_max_pool2d_backward_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share(args->batch * args->height, team);
     const bool wide = args->kernel_height * args->kernel_width > BYTE_TAPS;
     const bool apart = (args->kernel_height - 1) * args->dilation_h < args->stride_h &&
                        (args->kernel_width - 1) * args->dilation_w < args->stride_w && args->channels > 0;
-    if (wide && apart)
-        scatter_rows(true, args, range);
-    else if (wide)
-        gather_rows(true, args, range);
-    else if (apart)
-        scatter_rows(false, args, range);
-    else
-        gather_rows(false, args, range);
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(args->batch * args->height, 1, team); fnn_take(&work, &rows);)
+        if (wide && apart)
+            scatter_rows(true, args, rows);
+        else if (wide)
+            gather_rows(true, args, rows);
+        else if (apart)
+            scatter_rows(false, args, rows);
+        else
+            gather_rows(false, args, rows);
 }
