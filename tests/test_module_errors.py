@@ -175,7 +175,7 @@ def test_a_state_that_is_none() -> None:
         (lambda: nn.Conv1d(3, 4, 3, stride=2, padding="same"), ValueError, 'padding="same" needs stride 1'),
         (lambda: nn.Linear(2.5, 3), TypeError, "in_features must be an integer"),
         (lambda: nn.Linear(3, 0), ValueError, "out_features must be at least 1"),
-        (lambda: nn.Sequential(3), TypeError, "int is not a Module"),
+        (lambda: nn.Sequential(3), TypeError, "expected a Module, got int"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit(make: Any, error: type[Exception], message: str) -> None:

@@ -72,7 +72,7 @@ def test_wrong_parts_are_refused() -> None:
     model, loss, sgd = make_model(), nn.CrossEntropyLoss(), optim.SGD(lr=0.1)
     with pytest.raises(TypeError, match="model must be a Module"):
         fnn.Trainer(print, loss, sgd)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="loss must be callable"):
+    with pytest.raises(TypeError, match="loss must be a loss of fastnn.nn or a function, not str"):
         fnn.Trainer(model, "loss", sgd)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"optimizer must come from fastnn\.optim"):
         fnn.Trainer(model, loss, "sgd")  # type: ignore[arg-type]

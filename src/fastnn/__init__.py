@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from . import nn, optim, profile, threadpool  # noqa: F401  the last two enter themselves: in plans, with threadpoolctl
 from .config import show_config
 from .graph import Tensor
+from .habits import PACKAGE, no_attribute
 from .nn.functional import cat
 from .random import initial_seed, manual_seed
 from .settings import (
@@ -45,7 +46,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Training is imported when it is first asked for: it takes a third of the time of all the rest."""
     if name not in ("Trainer", "train"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise no_attribute(f"module {__name__!r}", name, PACKAGE)
     train = import_module(".train", __name__)
     return train if name == "train" else train.Trainer
 

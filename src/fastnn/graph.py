@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
+from .habits import TENSOR, no_attribute
 from .variable import Variable
 
 Shape = tuple[int, ...]
@@ -264,6 +265,14 @@ class Tensor:
 
     def __lt__(self, other: Any) -> Any:
         raise self._no_values("a comparison")
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute("a symbolic tensor", name, TENSOR)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any) -> Any:
+        """What PyTorch calls when one of its functions is given a symbolic tensor."""
+        raise TypeError(f"PyTorch's {function.__name__}() works on its own tensors; use fastnn.nn.functional")
 
     __le__ = __gt__ = __ge__ = __lt__
 

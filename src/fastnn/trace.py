@@ -47,6 +47,9 @@ def as_array(value: Any) -> Array:
             value = np.from_dlpack(given) if hasattr(given, "__dlpack__") else np.asarray(given)
         except ValueError as error:
             raise ValueError(f"cannot make an array of a {what}: {error}") from error
+        except (BufferError, RuntimeError) as error:
+            advice = "pass a tensor of PyTorch's as x.detach().float().cpu()"
+            raise TypeError(f"cannot make an array of a {what}: {error}; {advice}") from error
         if value.dtype == object:
             raise TypeError(f"a {what} is no array of real numbers; pass a NumPy array or nested lists of numbers")
     if value.dtype.kind not in "fiub":

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ..graph import Graph, Tensor
+from ..habits import MODULE, keys_advice, kind_of, no_attribute
 from ..naming import naming
 from ..plan import Plan
 from ..trace import Compiled, structure_clock
@@ -38,8 +39,9 @@ def _naming_constructor(cls: type[Module]) -> None:
 def _state_array(name: str, value: Any) -> Array:
     try:
         return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"load_state_dict: nothing was changed: {name}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # the last of a tensor of PyTorch's that requires gradients
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"load_state_dict: nothing was changed: {name}: {error}") from error
 
 
 class Module:
@@ -200,7 +202,7 @@ class Module:
             members = self.__dict__.get(registry, {})
             if name in members:
                 return members[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise no_attribute(type(self).__name__, name, MODULE)
 
     def __delattr__(self, name: str) -> None:
         if name not in self.__dict__ and not any(name in members for _, members in self._registries()):
@@ -222,7 +224,8 @@ class Module:
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a child under a name that need not be an identifier."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module")
+            hint = "; pass its modules one by one: *layers" if isinstance(module, (list, tuple)) else ""
+            raise TypeError(f"expected a Module, got {kind_of(module)}{hint}")
         self._register(self._modules, name, module)
 
     register_module = add_module
@@ -357,8 +360,8 @@ class Module:
         unexpected = [name for name in state_dict if name not in own]
         if strict and (missing or unexpected):
             raise ValueError(
-                f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; "
-                "nothing was changed (strict=False loads what fits)"
+                f"load_state_dict: missing keys {missing}, unexpected keys {unexpected}; nothing was changed "
+                f"(strict=False loads what fits){keys_advice(state_dict, missing)}"
             )
         arrays = {name: _state_array(name, state_dict[name]) for name in own if name in state_dict}
         wrong = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..habits import PARAMETER, no_attribute
 from ..trace import structure_clock
 from ..variable import Array, Variable
 
@@ -92,6 +93,17 @@ class Parameter:
 
     def __getitem__(self, key: Any) -> Any:
         return self.data[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("a Parameter is not changed element by element: assign to .data, or use copy_(values)")
+
+    def __iadd__(self, other: Any) -> Any:
+        raise TypeError("a Parameter is not changed in place: assign to .data, or use copy_(values)")
+
+    __isub__ = __imul__ = __itruediv__ = __iadd__
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self).__name__, name, PARAMETER)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..habits import OPTIMIZERS, no_attribute
 from .adam import Adam, AdamW
 from .average import ExponentialMovingAverage
 from .clipping import Clipping
@@ -35,7 +36,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Schedules are imported when one is first asked for: their records take a tenth of the time of `import fastnn`."""
     if name not in __all__ and name != "schedule":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise no_attribute(f"module {__name__!r}", name, OPTIMIZERS)
     schedule = import_module(".schedule", __name__)
     return schedule if name == "schedule" else getattr(schedule, name)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..graph import Graph, RuntimeValue, Tensor
+from ..habits import OPTIMIZER, kind_of, no_attribute
 from ..naming import FUNCTION, naming
 from ..nn.parameter import Buffer, Parameter
 from ..trace import structure_clock
@@ -53,6 +54,9 @@ class Optimizer:
             for settings in [{}] if params is None else _as_groups(params):
                 self.add_param_group(settings)
 
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self).__name__, name, OPTIMIZER)
+
     # -- groups
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
@@ -62,7 +66,8 @@ class Optimizer:
         known = {id(p) for group in self.param_groups for p in group["params"]}
         for parameter in parameters:
             if not isinstance(parameter, Parameter) or isinstance(parameter, Buffer):
-                raise TypeError(f"an optimizer works on Parameters, not on {type(parameter).__name__}")
+                hint = "; pass model.parameters()" if hasattr(parameter, "parameters") else ""
+                raise TypeError(f"an optimizer works on Parameters, not on {kind_of(parameter)}{hint}")
             if id(parameter) in known:
                 raise ValueError("a parameter is given to the optimizer twice")
             known.add(id(parameter))

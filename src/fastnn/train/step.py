@@ -10,6 +10,7 @@ from typing import Any
 from ..benchmark.machine import Machine
 from ..differentiation import differentiate
 from ..graph import Graph, Tensor
+from ..habits import kind_of
 from ..memory_plan import checked_memory
 from ..naming import FUNCTION, naming
 from ..nn.module import Module
@@ -52,11 +53,11 @@ class TrainingStep:
         average: ExponentialMovingAverage | None = None,
     ) -> None:
         if not isinstance(model, Module):
-            raise TypeError(f"Trainer: model must be a Module, not {type(model).__name__}")
-        if not callable(loss):
-            raise TypeError(f"Trainer: loss must be callable, not {type(loss).__name__}")
+            raise TypeError(f"Trainer: model must be a Module, not {kind_of(model)}")
+        if not callable(loss) or isinstance(loss, type) or kind_of(loss).startswith("torch."):
+            raise TypeError(f"Trainer: loss must be a loss of fastnn.nn or a function, not {kind_of(loss)}")
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"Trainer: optimizer must come from fastnn.optim, not {type(optimizer).__name__}")
+            raise TypeError(f"Trainer: optimizer must come from fastnn.optim, not {kind_of(optimizer)}")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer

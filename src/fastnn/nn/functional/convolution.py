@@ -73,7 +73,7 @@ def conv2d(
     >>> conv2d(np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))).ravel()
     array([4., 4., 4., 4.], dtype=float32)
     """
-    check_rank(input, (4,), "(N,C,H,W)")
+    check_rank(input, (4,), "(N,C,H,W)", weight.shape[1] if weight.ndim == 4 and groups == 1 else None)
     if weight.ndim != 4:
         raise ValueError(f"weight must have the shape (K,C/groups,R,S), got {weight.shape}")
     if bias is not None and bias.shape != weight.shape[:1]:
@@ -102,7 +102,7 @@ def conv1d(
     >>> conv1d(np.array([[[1.0, 2.0, 4.0]]]), np.array([[[1.0, 1.0]]]))
     array([[[3., 6.]]], dtype=float32)
     """
-    check_rank(input, (3,), "(N,C,L)")
+    check_rank(input, (3,), "(N,C,L)", weight.shape[1] if weight.ndim == 3 and groups == 1 else None)
     if weight.ndim != 3:
         raise ValueError(f"weight must have the shape (K,C/groups,S), got {weight.shape}")
     check_channels(input.shape, weight.shape[1] * positive_integer(groups, "groups"))

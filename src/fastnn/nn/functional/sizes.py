@@ -118,10 +118,13 @@ def convolution_padding(padding: Any, kernel: Sequence[int], stride: Sequence[in
     return height, height, width, width
 
 
-def check_rank(input: Tensor, ranks: Sequence[int], form: str) -> None:
-    """The tensor has one of the ranks; `form` says which, in letters."""
+def check_rank(input: Tensor, ranks: Sequence[int], form: str, channels: int | None = None) -> None:
+    """The tensor has one of the ranks; `form` says which, in letters. `channels`: how many it should have, if known."""
     if input.ndim not in ranks:
-        hint = "; pass x[None], a batch of one" if input.ndim + 1 == min(ranks) else ""
+        hint = ""
+        if input.ndim + 1 == min(ranks):
+            has_channels = channels != 1 or input.shape[0] == 1
+            hint = "; pass x[None], a batch of one" if has_channels else "; pass x[:, None], a batch of one channel"
         raise ValueError(f"the input must have the shape {form}, got {input.ndim} axes in {input.shape}{hint}")
 
 
