@@ -7,6 +7,13 @@ mkdir -p "$work"
 # Settings of the machine that change which kernels NumPy and we choose, or how many threads.
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OMP_NUM_THREADS FASTNN_NUM_THREADS FASTNN_ISA
 
+# Several parts compile the same sources with the same flags. Paths are relative, and pip and build work as deep as CMake does
+# below, so that it does not matter where.
+export SKBUILD_BUILD_DIR=build/ci/pip CC=gcc
+if command -v ccache > /dev/null; then
+    export CMAKE_C_COMPILER_LAUNCHER=ccache CCACHE_DIR=$work/ccache CCACHE_BASEDIR=/ CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content
+fi
+
 step() { printf '\n==== %s (%d s so far)\n' "$*" "$SECONDS"; }
 
 # The tools: linters pinned in pyproject.toml, build tools, and what tests need.
@@ -24,6 +31,13 @@ PYTHON
         touch "$work/tools/ready"
     fi
     PATH=$work/tools/bin:$PATH
+}
+
+# The ISAs for x86-64 that this CPU runs, as an argument for CMake: a sanitizer's build of others would never run.
+own_isas() {
+    local isas=avx2 feature
+    grep -qw avx512f /proc/cpuinfo && isas="avx2;avx512"
+    echo "-DFASTNN_X86_ISAS=$isas"
 }
 
 # build_c NAME [cmake arguments]: the C part and the driver of tests/native in build/ci/NAME.

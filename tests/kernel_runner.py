@@ -5,6 +5,7 @@ Arrays are copied to odd addresses, and what a kernel writes stands between guar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ UNIT = 2.0**-24
 GUARD = 37
 """Elements on either side of an array; odd, so that no array is aligned to a vector."""
 
+ENDS_ARE_WATCHED = "libasan" in os.environ.get("LD_PRELOAD", "")
+"""Whether AddressSanitizer sees who reads or writes past the end of an allocation: arrays then end where it does."""
+
 _DTYPES = {"float": "f4", "double": "f8", "int64_t": "i8", "uint8_t": "u1"}
 
 
@@ -33,12 +37,13 @@ class _Guarded:
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         size = int(np.prod(shape))
         self.guard = GUARD if np.dtype(dtype).itemsize > 1 else 4 * GUARD  # bytes may hold indices of four
-        self.memory = np.empty(size + 2 * self.guard, dtype)
+        behind = 0 if ENDS_ARE_WATCHED else self.guard
+        self.memory = np.empty(self.guard + size + behind, dtype)
         self.memory.view(np.uint8)[...] = 0xA5
         self.array = self.memory[self.guard : self.guard + size].reshape(shape)
 
     def check(self, name: str) -> None:
-        edges = np.concatenate([self.memory[: self.guard], self.memory[-self.guard :]])
+        edges = np.concatenate([self.memory[: self.guard], self.memory[self.guard + self.array.size :]])
         assert (edges.view(np.uint8) == 0xA5).all(), f"the kernel wrote outside of {name}"
 
 
