@@ -22,7 +22,6 @@ static inline mask mask_first(ptrdiff_t n) {
 }
 static inline mask mask_and(mask a, mask b) { return _mm256_and_si256(a, b); }
 static inline mask mask_or(mask a, mask b) { return _mm256_or_si256(a, b); }
-static inline mask mask_not(mask a) { return _mm256_xor_si256(a, _mm256_set1_epi32(-1)); }
 
 static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec vec_load_partial(const float *p, ptrdiff_t n) { return _mm256_maskload_ps(p, mask_first(n)); }
@@ -55,8 +54,6 @@ static inline vec vec_fnma(vec a, vec b, vec c) { return _mm256_fnmadd_ps(a, b, 
 static inline vec vec_min(vec a, vec b) { return _mm256_min_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm256_max_ps(a, b); }
 static inline vec vec_sqrt(vec a) { return _mm256_sqrt_ps(a); }
-static inline vec vec_round(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline vec vec_floor(vec a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 
 static inline mask vec_less(vec a, vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 static inline mask vec_less_equal(vec a, vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LE_OQ)); }

@@ -17,7 +17,6 @@ static inline uint32_t mask_bits(mask m) { return m; }
 static inline mask mask_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
 static inline mask mask_and(mask a, mask b) { return (mask)(a & b); }
 static inline mask mask_or(mask a, mask b) { return (mask)(a | b); }
-static inline mask mask_not(mask a) { return (mask)~a; }
 
 static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline vec vec_load_partial(const float *p, ptrdiff_t n) { return _mm512_maskz_loadu_ps(mask_first(n), p); }
@@ -32,8 +31,6 @@ static inline vec vec_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, 
 static inline vec vec_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec vec_max(vec a, vec b) { return _mm512_max_ps(a, b); }
 static inline vec vec_sqrt(vec a) { return _mm512_sqrt_ps(a); }
-static inline vec vec_round(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline vec vec_floor(vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 
 #define FNN_HAS_SCALE
 static inline vec vec_scale(vec a, vec n) { return _mm512_scalef_ps(a, n); }

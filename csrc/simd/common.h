@@ -18,7 +18,6 @@ static inline vec vec_from_bits(ivec a) { return (vec)a; }
 
 static inline ivec ivec_add(ivec a, ivec b) { return a + b; }
 static inline ivec ivec_sub(ivec a, ivec b) { return a - b; }
-static inline ivec ivec_mul_low(ivec a, ivec b) { return a * b; }
 static inline ivec ivec_xor(ivec a, ivec b) { return a ^ b; }
 static inline ivec ivec_and(ivec a, ivec b) { return a & b; }
 static inline ivec ivec_or(ivec a, ivec b) { return a | b; }

@@ -25,7 +25,6 @@ static inline uint32_t mask_bits(mask m) {
 static inline mask mask_first(ptrdiff_t n) { return vcltq_u32(ivec_iota(), vdupq_n_u32((uint32_t)n)); }
 static inline mask mask_and(mask a, mask b) { return vandq_u32(a, b); }
 static inline mask mask_or(mask a, mask b) { return vorrq_u32(a, b); }
-static inline mask mask_not(mask a) { return vmvnq_u32(a); }
 
 static inline vec vec_load(const float *p) { return vld1q_f32(p); }
 static inline vec vec_load_partial(const float *p, ptrdiff_t n) {
@@ -53,8 +52,6 @@ static inline vec vec_fnma(vec a, vec b, vec c) { return vfmsq_f32(c, a, b); }
 static inline vec vec_min(vec a, vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 static inline vec vec_max(vec a, vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vec vec_sqrt(vec a) { return vsqrtq_f32(a); }
-static inline vec vec_round(vec a) { return vrndnq_f32(a); }
-static inline vec vec_floor(vec a) { return vrndmq_f32(a); }
 
 static inline mask vec_less(vec a, vec b) { return vcltq_f32(a, b); }
 static inline mask vec_less_equal(vec a, vec b) { return vcleq_f32(a, b); }

@@ -24,7 +24,6 @@ static inline uint32_t mask_bits(mask m) { return (m[0] & 1) | (m[1] & 2) | (m[2
 static inline mask mask_first(ptrdiff_t n) { return (mask)(ivec_iota() < ivec_set1((uint32_t)n)); }
 static inline mask mask_and(mask a, mask b) { return a & b; }
 static inline mask mask_or(mask a, mask b) { return a | b; }
-static inline mask mask_not(mask a) { return ~a; }
 
 static inline vec vec_load(const float *p) {
     vec a;
@@ -58,17 +57,6 @@ static inline vec vec_max(vec a, vec b) { return vec_select(vec_less(b, a), a, b
 static inline vec vec_sqrt(vec a) {
     return (vec){__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
 }
-/* Adding 2^23 of the same sign leaves no room for a fraction; beyond it there is none. */
-static inline vec vec_round(vec a) {
-    const ivec sign = (ivec)a & ivec_set1(0x80000000u);
-    const vec magnitude = (vec)((ivec)a ^ sign), limit = vec_set1(8388608.0f);
-    vec rounded = (magnitude + limit) - limit;
-    return vec_select(vec_less(magnitude, limit), (vec)((ivec)rounded | sign), a);
-}
-static inline vec vec_floor(vec a) {
-    vec rounded = vec_round(a);
-    return vec_select(vec_less(a, rounded), rounded - vec_set1(1.0f), rounded);
-}
 
 /* Halves are added until one lane is left. */
 static inline float vec_sum(vec a) { return (a[0] + a[2]) + (a[1] + a[3]); }
@@ -99,9 +87,16 @@ static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {
     }
     return low;
 }
+/* Adding 2^23 of the same sign leaves no room for a fraction; beyond it there is none. */
+static inline vec scalar_round(vec a) {
+    const ivec sign = (ivec)a & ivec_set1(0x80000000u);
+    const vec magnitude = (vec)((ivec)a ^ sign), limit = vec_set1(8388608.0f);
+    vec rounded = (magnitude + limit) - limit;
+    return vec_select(vec_less(magnitude, limit), (vec)((ivec)rounded | sign), a);
+}
 static inline ivec ivec_from_vec(vec a) {
     typedef int32_t signed_lanes __attribute__((vector_size(16)));
-    return (ivec) __builtin_convertvector(vec_round(a), signed_lanes);
+    return (ivec) __builtin_convertvector(scalar_round(a), signed_lanes);
 }
 
 static inline ivec ivec_load_u8_partial(const uint8_t *p, ptrdiff_t n) {
