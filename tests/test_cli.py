@@ -35,6 +35,26 @@ def test_help_lists_the_commands(capsys: Capture) -> None:
     assert all(re.search(rf"^ +{name} ", shown, re.MULTILINE) for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage", "message"),
+    [
+        ("bench --nothing", "fastnn bench", "unrecognized arguments: --nothing"),
+        ("info here", "fastnn info", "unrecognized arguments: here"),
+        ("train digits --batch 8x", "fastnn train digits", "argument --batch-size: '8x' is not a whole number"),
+        ("train digits --epoch 1 --rate 2", "fastnn train digits", "unrecognized arguments: --rate 2"),
+        ("bench --threads 0", "fastnn bench", "argument --threads: 0 is not at least 1"),
+        ("train mnist", "fastnn train", "choose from '?digits'?"),
+        ("nothing", "fastnn", "choose from '?bench'?, '?info'?, '?selftest'?, '?train'?"),
+    ],
+)
+def test_wrong_options_show_the_command_s_own_usage(arguments: str, usage: str, message: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments.split())
+    shown = capsys.readouterr().err
+    assert end.value.code == 2
+    assert shown.startswith(f"usage: {usage} [-h]") and re.search(message, shown)
+
+
 # ---- info
 
 
@@ -116,7 +136,7 @@ def test_train_digits_prints_and_saves(tmp_path: Path, capsys: Capture) -> None:
         ("--batch-size 0", "0 is not at least 1"),
         ("--threads 0", "0 is not at least 1"),
         ("--seed -1", "does not lie in 0 to"),
-        ("--epochs many", "invalid"),
+        ("--epochs many", "not a whole number"),
     ],
 )
 def test_wrong_options_are_refused(options: str, message: str, capsys: Capture) -> None:

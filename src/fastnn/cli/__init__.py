@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
         module = import_module(f".{name}", __name__)
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser
 
 
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     {...}
     True
     """
-    arguments = make_parser().parse_args(argv)
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")  # beside the command's own options
     try:
         status = int(arguments.run(arguments))
         sys.stdout.flush()

@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fastnn train`."""
     data_sets = parser.add_subparsers(title="data sets", required=True, metavar="DATA", dest="data")
     digits = data_sets.add_parser("digits", help="the 8x8 digits of scikit-learn, 80 % to train and 20 % to test")
+    digits.set_defaults(parser=digits)
     digits.add_argument("--epochs", type=count, default=15, help="passes over the images (default: %(default)s)")
     digits.add_argument("--batch-size", type=count, default=64, help="images of a step (default: %(default)s)")
     digits.add_argument("--lr", type=_rate, default=5e-3, help="highest learning rate of AdamW (default: %(default)s)")
