@@ -4,7 +4,7 @@
  *       row[t][(j*step + position + s*position_step)*channels + c] * filter[t][s*filter_step + c]),   j < outputs
  *
  * start is y as it was with `accumulate`, else zero; a tap outside of the input row reads zero. The sum runs over t, then s.
- * What an output is does not depend on the channels that are made with it. */
+ * An output's bits do not depend on which channels are made with it. */
 #ifndef FASTNN_CONV2D_DEPTHWISE_ROW_H
 #define FASTNN_CONV2D_DEPTHWISE_ROW_H
 
