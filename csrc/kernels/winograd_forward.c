@@ -80,33 +80,40 @@ struct steps {
     ptrdiff_t first, runs, depth;
 };
 
-/* M += V U for one plane and one panel, whose channels begin with those of the steps; panel_stride: to that of the next plane. */
+/* M += V U for one plane and one panel, whose channels begin with those of the steps; panel_stride: to that of the next plane.
+ * Rows are cut evenly: some register tiles have one less. */
 static void multiply_panel(const struct forward *f, const struct unit *unit, const struct steps *steps, ptrdiff_t plane,
                            const float *panel, ptrdiff_t panel_stride, ptrdiff_t column) {
     const ptrdiff_t count = unit->tiles.end - unit->tiles.begin, parts = fnn_ceil_div(count, FNN_GEMM_ROWS);
+    const ptrdiff_t rows = fnn_ceil_div(count, parts), full = parts - (parts * rows - count);
     const struct winograd_patches *layout = &f->layout;
     struct winograd_gemm tile = {
+        .v = unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride,
         .u = panel,
+        .m = f->products + plane * unit->width + column,
         .row_stride = layout->width,
         .run_stride = layout->chunk_stride,
         .m_stride = unit->stride,
+        .tiles = full,
+        .rows = rows,
         .columns = fnn_min(unit->width - column, FNN_GEMM_COLUMNS),
         .runs = steps->runs,
         .depth = steps->depth,
         .accumulate = steps->first > 0,
     };
     tile.next_u_step = fnn_ceil_div(tile.columns, parts);
-    for (ptrdiff_t part = 0; part < parts; part++) {
-        const ptrdiff_t begin = part * count / parts;
-        tile.rows = (part + 1) * count / parts - begin;
-        tile.v =
-            unit->patches + steps->first * layout->chunk_stride + plane * layout->plane_stride + begin * layout->width;
-        tile.m = f->products + begin * unit->stride + plane * unit->width + column;
-        tile.next_v = (uintptr_t)tile.v + (size_t)layout->plane_stride * sizeof(float);
-        tile.next_u = (uintptr_t)panel +
-                      (size_t)(panel_stride + part * steps->runs * steps->depth * tile.next_u_step) * sizeof(float);
-        FNN_FUNCTION(winograd_gemm)(&tile);
-    }
+    tile.next_v = (uintptr_t)tile.v + (size_t)layout->plane_stride * sizeof(float);
+    tile.next_u = (uintptr_t)panel + (size_t)panel_stride * sizeof(float);
+    FNN_FUNCTION(winograd_gemm)(&tile);
+    if (full == parts) return;
+    const ptrdiff_t done = full * rows;
+    tile.v += done * layout->width;
+    tile.m += done * unit->stride;
+    tile.next_v += (size_t)(done * layout->width) * sizeof(float);
+    tile.next_u += (size_t)(full * tile.runs * tile.depth * tile.next_u_step) * sizeof(float);
+    tile.tiles = parts - full;
+    tile.rows--;
+    FNN_FUNCTION(winograd_gemm)(&tile);
 }
 
 /* U of one unit and one chunk. */
@@ -159,6 +166,24 @@ FNN_INLINE void store_outputs(const struct forward *f, int m, const vec *outputs
     }
 }
 
+/* Likewise a whole row of whole vectors: what is done to all of them is asked once. */
+FNN_INLINE void store_row(const struct forward *f, int m, const vec *outputs, ptrdiff_t at, vec bias) {
+    const struct fnn_winograd_forward_args *args = f->args;
+    vec y[WINOGRAD_PATCH];
+#pragma GCC unroll 4
+    for (int j = 0; j < m; j++) y[j] = args->bias ? vec_add(outputs[j], bias) : outputs[j];
+    if (args->residual) {
+#pragma GCC unroll 4
+        for (int j = 0; j < m; j++) y[j] = vec_add(y[j], vec_load(args->residual + at + j * f->out_channels));
+    }
+    if (args->activation != FNN_ACTIVATION_NONE) {
+#pragma GCC unroll 4
+        for (int j = 0; j < m; j++) y[j] = gemm_activate(y[j], (enum fnn_activation)args->activation);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < m; j++) vec_store(args->y + at + j * f->out_channels, y[j]);
+}
+
 /* The larger one; best if they are equal; NaN if one is. */
 FNN_INLINE vec larger(vec best, vec seen) { return vec_select(vec_is_nan(seen), seen, vec_max(seen, best)); }
 
@@ -182,7 +207,7 @@ FNN_INLINE void store_maxima(const struct forward *f, int m, const vec *upper, c
 /* A^T M of one tile and one vector of channels: half[row][column]. */
 FNN_INLINE void transform_columns(const float *from, ptrdiff_t width, int m, int r, vec half[][WINOGRAD_PATCH]) {
     const int patch = m + r - 1;
-#pragma GCC unroll 1
+#pragma GCC unroll 6
     for (int q = 0; q < patch; q++, from += width) {
         vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
 #pragma GCC unroll 6
@@ -209,11 +234,13 @@ FNN_INLINE void transform_outputs(const struct forward *f, int m, int r, int ste
             const vec bias = args->bias ? load_lanes(args->bias + unit->first + k, lanes) : vec_zero();
             transform_columns(f->products + (i - unit->tiles.begin) * unit->stride + k, unit->width, m, r, half);
             ptrdiff_t at = corner + k;
-#pragma GCC unroll 1
+#pragma GCC unroll 4
             for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
                 winograd_output(m, r, half[p], rows[0]);
                 if (step == 2) winograd_output(m, r, half[p + 1], rows[1]);
-                if (step == 2)
+                if (step == 1 && columns >= m && lanes == FNN_LANES)
+                    store_row(f, m, rows[0], at, bias);
+                else if (step == 2)
                     store_maxima(f, m, rows[0], rows[1], at, columns, lanes, bias);
                 else
                     store_outputs(f, m, rows[0], at, columns, lanes, bias);

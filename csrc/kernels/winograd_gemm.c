@@ -1,9 +1,12 @@
-/* The register tile of winograd_gemm.h. */
+/* The register tiles of winograd_gemm.h. */
 #include "winograd_gemm.h"
 
 enum { LINE = 16 }; /* floats of a cache line */
 
-static inline __attribute__((always_inline)) void run_tile(const struct winograd_gemm *tile, int rows, int vectors) {
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* The first of the tiles. */
+ALWAYS_INLINE void multiply(const struct winograd_gemm *tile, int rows, int vectors) {
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -40,7 +43,20 @@ static inline __attribute__((always_inline)) void run_tile(const struct winograd
     }
 }
 
-#define RUN_TILE run_tile
+/* All of them. */
+ALWAYS_INLINE void run_tiles(const struct winograd_gemm *given, int rows, int vectors) {
+    struct winograd_gemm tile = *given;
+    const size_t next_u_bytes = (size_t)(tile.runs * tile.depth * tile.next_u_step) * sizeof(float);
+    for (ptrdiff_t i = 0; i < given->tiles; i++) {
+        multiply(&tile, rows, vectors);
+        tile.v += rows * tile.row_stride;
+        tile.m += rows * tile.m_stride;
+        tile.next_v += (size_t)(rows * tile.row_stride) * sizeof(float);
+        tile.next_u += next_u_bytes;
+    }
+}
+
+#define RUN_TILE run_tiles
 #define TILE_STRUCT winograd_gemm
 #include "gemm_tiles.h"
 
