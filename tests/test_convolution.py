@@ -47,6 +47,7 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "three channels": ((2, 3, 23, 19), (18, 7, 7), (2, 2), (3, 3, 3, 3), (1, 1), 1),
     "few channels, dilated": ((2, 5, 13, 11), (7, 3, 2), (1, 2), (2, 1, 0, 3), (2, 3), 1),
     "strides": ((2, 9, 11, 13), (10, 3, 4), (2, 3), (1, 2, 0, 1), (1, 1), 1),
+    "strides, batch in parts": ((3, 8, 83, 90), (16, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),
     "stride without taps": ((1, 8, 9, 10), (4, 1, 2), (3, 4), (0, 0, 1, 0), (1, 1), 1),
     "stride and dilation": ((2, 8, 17, 15), (11, 3, 3), (4, 2), (3, 0, 2, 5), (2, 3), 1),
     "groups": ((2, 21, 7, 5), (12, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 3),
@@ -180,8 +181,8 @@ def test_error_bound(name: str, isa: str, rng: np.random.Generator) -> None:
         assert np.all(abs(actual - exact) <= bound)
 
 
-@pytest.mark.parametrize("name", ["3x3", "three channels", "several panels a tap", "strides", "groups", "many pixels",
-                                  "depthwise", "depthwise, strides"])  # fmt: skip
+@pytest.mark.parametrize("name", ["3x3", "three channels", "several panels a tap", "strides", "strides, batch in parts", "groups",
+                                  "many pixels", "depthwise", "depthwise, strides"])  # fmt: skip
 def test_same_bits_for_any_team(name: str, isa: str, rng: np.random.Generator, same_bits: Callable[..., Any]) -> None:
     geometry = GEOMETRIES[name]
     x, weight = shapes_of(geometry)
@@ -222,7 +223,16 @@ def test_epilogue(name: str, activation: str | None, has_bias: bool, isa: str, r
 @pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize(
     "name",
-    ["3x3", "strides", "1x1, strides", "stride without taps", "depthwise", "depthwise, strides", "more than 64 taps"],
+    [
+        "3x3",
+        "strides",
+        "strides, batch in parts",
+        "1x1, strides",
+        "stride without taps",
+        "depthwise",
+        "depthwise, strides",
+        "more than 64 taps",
+    ],
 )
 def test_gradient_added_to_another(name: str, kept: bool, isa: str, rng: np.random.Generator) -> None:
     """kept: the other one is needed afterwards, so that the sum must not overwrite it."""
@@ -244,20 +254,21 @@ def test_gradient_added_to_another(name: str, kept: bool, isa: str, rng: np.rand
 
 
 @pytest.mark.parametrize(
-    ("x", "outputs", "stride", "forward", "backward"),
+    ("x", "outputs", "size", "stride", "forward", "backward"),
     [
-        ((2, 3, 24, 24), 64, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a first layer
-        ((2, 32, 16, 16), 1, 1, "conv2d_spread_backward_data", "conv2d_strip_forward"),  # a last one
-        ((2, 64, 16, 16), 96, 2, "conv2d_forward", "conv2d_backward_data"),
+        ((2, 3, 24, 24), 64, 5, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a first layer
+        ((2, 32, 16, 16), 1, 5, 1, "conv2d_spread_backward_data", "conv2d_strip_forward"),  # a last one
+        ((2, 6, 24, 24), 32, 3, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a strided one
+        ((2, 64, 16, 16), 96, 5, 2, "conv2d_forward", "conv2d_backward_data"),
     ],
 )
 @pytest.mark.parametrize("direct_on_the_team", ["direct"], indirect=True)
 def test_few_channels_are_spread(
-    x: tuple[int, ...], outputs: int, stride: int, forward: str, backward: str, isa: str
+    x: tuple[int, ...], outputs: int, size: int, stride: int, forward: str, backward: str, isa: str
 ) -> None:
     graph = Graph()
-    image, weight = graph.input(x), graph.input((outputs, x[1], 5, 5))
-    geometry = {"stride": (stride, stride), "padding": (2, 2, 2, 2), "dilation": (1, 1), "groups": 1}
+    image, weight = graph.input(x), graph.input((outputs, x[1], size, size))
+    geometry = {"stride": (stride, stride), "padding": (size // 2,) * 4, "dilation": (1, 1), "groups": 1}
     y = graph.record("conv2d", image, weight, **geometry)
     graph.outputs = [y, graph.record("conv2d_backward_data", graph.input(y.shape), weight, shape=x, **geometry)]
     kernels = {step.kernel for step in compile_graph(graph, current_facts()).steps}

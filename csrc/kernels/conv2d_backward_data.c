@@ -10,6 +10,8 @@
  * stride one over dy with its share of the taps, so that nothing is multiplied by the zeros between strides. The sum of
  * a phase that meets no tap is zero.
  *
+ * All phases of some images are made before those of the next ones: they read the same dy, and write lines of dx side by side.
+ *
  * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*K/G.
  */
@@ -17,6 +19,8 @@
 
 #include "conv2d_indirect.h"
 #include "gemm_rows.h"
+
+enum { PHASE_FLOATS = 128 * 1024 }; /* for each thread, of dx and dy between phases: a part of its second-level cache */
 
 /* Filters of one pixel. */
 static void run_product(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
@@ -35,11 +39,12 @@ static void run_product(const struct fnn_conv2d_backward_data_args *args, const 
     FNN_FUNCTION(gemm_rows)(&product, team);
 }
 
-/* The pixels of one phase: first_h, first_h + stride_h, ... */
+/* The pixels of one phase of some images: first_h, first_h + stride_h, ... */
 static void run_phase(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
-                      ptrdiff_t first_h, ptrdiff_t first_w, const struct fnn_team *team) {
+                      struct fnn_range images, ptrdiff_t first_h, ptrdiff_t first_w, const struct fnn_team *team) {
+    const ptrdiff_t at = images.begin * g->height * g->width * g->channels;
     const struct conv2d_window window = {
-        .image = args->dy,
+        .image = args->dy + images.begin * g->out_height * g->out_width * g->out_channels,
         .height = g->out_height,
         .width = g->out_width,
         .channels = g->out_channels,
@@ -48,7 +53,7 @@ static void run_phase(const struct fnn_conv2d_backward_data_args *args, const st
         .kernel_width = g->kernel_width,
     };
     const struct conv2d_pixels pixels = {
-        .batch = g->batch,
+        .batch = images.end - images.begin,
         .height = (g->height - first_h + g->stride_h - 1) / g->stride_h,
         .width = (g->width - first_w + g->stride_w - 1) / g->stride_w,
         .stride_h = 1,
@@ -66,9 +71,9 @@ static void run_phase(const struct fnn_conv2d_backward_data_args *args, const st
         .columns = g->channels / g->groups,
         .steps = g->kernel_height * g->kernel_width * (g->out_channels / g->groups),
         .depth = g->out_channels / g->groups,
-        .y = args->dx,
+        .y = args->dx + at,
         .bias = args->bias,
-        .residual = args->residual,
+        .residual = args->residual ? args->residual + at : NULL,
         .activation = (enum fnn_activation)args->activation,
     };
     conv2d_run(&window, &pixels, &product, g->groups, team);
@@ -80,6 +85,28 @@ static bool row_meets_taps(const struct conv2d_geometry *g, ptrdiff_t first_h) {
 
 static bool column_meets_taps(const struct conv2d_geometry *g, ptrdiff_t first_w) {
     return conv2d_phase_axis(first_w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w).count > 0;
+}
+
+/* All phases of some images; with `fill` those that meet no tap are left out. Says whether there are none. */
+static bool run_phases(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
+                       struct fnn_range images, bool fill, const struct fnn_team *team) {
+    bool complete = true;
+    for (ptrdiff_t h = 0; h < fnn_min(g->stride_h, g->height); h++)
+        for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) {
+            const bool taps = row_meets_taps(g, h) && column_meets_taps(g, w);
+            if (taps || !fill) run_phase(args, g, images, h, w, team);
+            complete = complete && taps;
+        }
+    return complete;
+}
+
+/* Into how many parts the batch is cut: each walks through the weights once, so they are no smaller than those. One phase needs
+ * one part. */
+static ptrdiff_t image_blocks(const struct conv2d_geometry *g, const struct fnn_team *team) {
+    if (g->stride_h == 1 && g->stride_w == 1) return 1;
+    const ptrdiff_t weights = g->kernel_height * g->kernel_width * g->channels / g->groups * g->out_channels;
+    const ptrdiff_t image = g->height * g->width * g->channels + g->out_height * g->out_width * g->out_channels;
+    return fnn_ceil_div(g->batch, fnn_max(fnn_max(PHASE_FLOATS * team->size, weights) / image, 1));
 }
 
 /* Neighbouring pixels that meet no tap: dx is the residual or zero there. */
@@ -113,12 +140,11 @@ void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_ar
         return;
     }
     const bool fill = !args->bias && args->activation == FNN_ACTIVATION_NONE;
+    const ptrdiff_t blocks = image_blocks(&g, team);
     bool complete = true;
-    for (ptrdiff_t h = 0; h < fnn_min(g.stride_h, g.height); h++)
-        for (ptrdiff_t w = 0; w < fnn_min(g.stride_w, g.width); w++) {
-            const bool taps = row_meets_taps(&g, h) && column_meets_taps(&g, w);
-            if (taps || !fill) run_phase(args, &g, h, w, team);
-            complete = complete && taps;
-        }
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        const struct fnn_range images = {i * g.batch / blocks, (i + 1) * g.batch / blocks};
+        complete = run_phases(args, &g, images, fill, team);
+    }
     if (fill && !complete) fill_phases(args, &g, team);
 }

@@ -15,6 +15,10 @@ PIXELS = 128
 PRODUCT_STEPS = 8.0
 """What spreading a vector of products costs, in steps of the sum that made it."""
 
+STRIDED_PRODUCT_STEPS, STRIDED_PIXEL_STEPS = 30.0, 150.0
+"""With strides, measured: what spreading a vector of products costs, and what a pixel costs the other way, which finds its taps
+one by one and writes lines that lie apart."""
+
 LONE_VECTOR, LONE_VECTOR_TALL = 1.6, 1.1
 """Time of a register tile of one vector of columns, which waits for its loads and sums, in vectors of a wider one; less so where
 tiles have many rows."""
@@ -47,8 +51,12 @@ def spreads(arguments: Mapping[str, int], facts: Facts) -> bool:
     channels, depth = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
     if a["dilation_w"] > 1 or a["kernel_width"] == 1:
         return False
-    steps = depth * _ceil_div(a["kernel_height"], a["stride_h"])
-    products = _time(a["kernel_width"] * channels, facts) * (1 + PRODUCT_STEPS / steps)
+    rows = depth * a["kernel_height"] / a["stride_h"]
+    if max(a["stride_h"], a["stride_w"]) > 1:
+        products = _time(a["kernel_width"] * channels, facts) * (rows + STRIDED_PRODUCT_STEPS)
+        others = a["kernel_width"] * _time(channels, facts) * rows + a["stride_w"] * STRIDED_PIXEL_STEPS
+        return GAIN * products < others
+    products = _time(a["kernel_width"] * channels, facts) * (1 + PRODUCT_STEPS / rows)
     return GAIN * products < a["kernel_width"] * _time(channels, facts)
 
 
