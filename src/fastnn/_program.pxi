@@ -1,6 +1,6 @@
 # A part of _core.pyx, which includes it: kernel calls whose arguments were checked once, and their runs.
 
-PIECEWISE, EVENLY, ALONE = FNN_PIECEWISE, FNN_EVENLY, FNN_ALONE  # how a team shares a step
+PIECEWISE, EVENLY, ALONE = FNN_PIECEWISE, FNN_EVENLY, FNN_ALONE  # how a team shares a step: see fastnn.h
 
 _numbers = itertools.count(1)
 
@@ -33,11 +33,11 @@ cdef class Instance:
 cdef class Program:
     """Steps ready to run.
 
-    steps: [(kernel, {field: value}, one of PIECEWISE, EVENLY, ALONE: see fastnn.h)]; a value is an int, float, None, Pointer, Runtime, or for a
-    table field a list of such values. statics: arrays that stay for the program's life. externals: for each array
-    given at a run, its size in bytes. The first `prologue` steps fill the constants, and run again only after
-    `refresh()`; the rest run every time. `team`: the most threads that the steps have room for, whatever is set
-    when they run; 0: any number.
+    steps: [(kernel, {field: value}, sharing)]; a value is an int, float, None, Pointer, Runtime, or for a table field a
+    list of such values; sharing is PIECEWISE, EVENLY or ALONE. statics: arrays that stay for the program's life.
+    externals: for each array given at a run, its size in bytes. The first `prologue` steps fill the constants, and run
+    again only after `refresh()`; the rest run every time. `team`: the most threads that the steps have room for,
+    whatever is set when they run; 0: any number.
     """
     cdef list fields                 # per step, for messages
     cdef tuple statics

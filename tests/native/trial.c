@@ -132,7 +132,8 @@ static void add_step(struct trial *trial, char *line, bool *kernels_run) {
     }
     if (used != count - 1) give_up("%s: a field that %s does not have, or one twice", trial->test->name, info->name);
     if (trial->step_count == STEP_LIMIT) give_up("%s: too many steps", trial->test->name);
-    trial->steps[trial->step_count] = (struct fnn_step){.run = trial->isa->kernels[id], .args = slots, .sharing = FNN_PIECEWISE};
+    trial->steps[trial->step_count] =
+        (struct fnn_step){.run = trial->isa->kernels[id], .args = slots, .sharing = FNN_PIECEWISE};
     trial->slots[trial->step_count++] = slots;
     kernels_run[id] = true;
 }
