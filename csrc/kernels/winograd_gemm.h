@@ -1,5 +1,5 @@
 /* The register tile of Winograd's products, as that of gemm.h but for rows at one distance, whole vectors of columns and no
- * epilogue. A call makes `tiles` of them, one below the other: with few channels a call for each takes a tenth of the time.
+ * epilogue. A call makes `tiles` of them, one below the other: with 16 channels a call for each takes 8 % of the time.
  *
  *   m[i*m_stride + j] (+)= sum over runs t, steps d of v[t*run_stride + i*row_stride + d] * u[(t*depth + d)*columns + j]
  *
