@@ -41,6 +41,9 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "1x1, many pixels": ((3, 24, 21, 27), (40, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1, many channels": ((1, 195, 5, 7), (203, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1, strides": ((2, 19, 9, 8), (37, 1, 1), (2, 3), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, strides, long rows": ((2, 19, 6, 90), (37, 1, 1), (2, 3), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, strides, long rows of groups": ((3, 12, 5, 61), (18, 1, 1), (3, 2), (0, 0, 0, 0), (1, 1), 2),
+    "1x1, strides, long rows, padded": ((1, 10, 4, 57), (17, 1, 1), (2, 2), (0, 1, 0, 3), (1, 1), 1),
     "1x1, padded": ((2, 10, 5, 6), (17, 1, 1), (1, 1), (1, 0, 0, 2), (1, 1), 1),
     "1x1, groups": ((2, 20, 5, 6), (16, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 4),
     "one channel": ((5, 1, 11, 13), (6, 5, 5), (1, 1), (2, 2, 2, 2), (1, 1), 1),
@@ -197,8 +200,8 @@ def test_same_bits_when_large_enough_to_share(rng: np.random.Generator, same_bit
     same_bits(lambda: all_results(geometry, dy, *arrays))
 
 
-@pytest.mark.parametrize("name", ["3x3", "three channels", "more than 64 taps", "more than 1024 channels", "depthwise",
-                                  "depthwise, more than 64 taps"])  # fmt: skip
+@pytest.mark.parametrize("name", ["3x3", "1x1, strides, long rows", "three channels", "more than 64 taps",
+                                  "more than 1024 channels", "depthwise", "depthwise, more than 64 taps"])  # fmt: skip
 @pytest.mark.parametrize("activation", [None, "relu", "relu6"])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_epilogue(name: str, activation: str | None, has_bias: bool, isa: str, rng: np.random.Generator) -> None:
@@ -228,6 +231,7 @@ def test_epilogue(name: str, activation: str | None, has_bias: bool, isa: str, r
         "strides",
         "strides, batch in parts",
         "1x1, strides",
+        "1x1, strides, long rows",
         "stride without taps",
         "depthwise",
         "depthwise, strides",

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "conv2d_indirect.h"
+#include "conv2d_pixel_row.h"
 #include "gemm_rows.h"
 
 enum { PHASE_FLOATS = 128 * 1024 }; /* for each thread, of dx and dy between phases: a part of its second-level cache */
@@ -133,6 +134,33 @@ static void fill_phases(const struct fnn_conv2d_backward_data_args *args, const 
     }
 }
 
+/* Filters of one pixel with strides, without bias and activation: each row of dx is filled, then written where it meets dy. */
+static void run_pixel_rows(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
+                           const struct fnn_team *team) {
+    struct conv2d_pixel_row row = {
+        .packed = args->packed,
+        .pixels = g->out_width,
+        .x_step = g->out_channels,
+        .y_step = g->stride_w * g->channels,
+        .groups = g->groups,
+        .depth = g->out_channels / g->groups,
+        .columns = g->channels / g->groups,
+        .activation = FNN_ACTIVATION_NONE,
+    };
+    const bool covered = g->stride_w == 1 && g->out_width == g->width;
+    const struct fnn_range rows = fnn_share(g->batch * g->height, team);
+    for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
+        const ptrdiff_t n = i / g->height, h = i % g->height, p = h / g->stride_h, at = i * g->width * g->channels;
+        const bool meets = h % g->stride_h == 0 && p < g->out_height;
+        if (!meets || !covered) fill_pixels(args, at, g->width * g->channels);
+        if (!meets) continue;
+        row.x = args->dy + (n * g->out_height + p) * g->out_width * g->out_channels;
+        row.y = args->dx + at;
+        row.residual = args->residual ? args->residual + at : NULL;
+        conv2d_run_pixel_row(&row);
+    }
+}
+
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {
     const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
     if (conv2d_is_product(&g)) {
@@ -140,6 +168,10 @@ void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_ar
         return;
     }
     const bool fill = !args->bias && args->activation == FNN_ACTIVATION_NONE;
+    if (fill && conv2d_has_pixel_rows(&g)) {
+        run_pixel_rows(args, &g, team);
+        return;
+    }
     const ptrdiff_t blocks = image_blocks(&g, team);
     bool complete = true;
     for (ptrdiff_t i = 0; i < blocks; i++) {

@@ -6,12 +6,14 @@
  *
  * A matrix product of patches (rows: output pixels) by packed weights (columns: output channels) that never builds
  * the patches: the rows of the register tile point into the image. A run of the sum is one tap (r, s), C/G long. Where images
- * are wide or channels few, conv2d_strip.c is faster. Filters of one pixel are a plain product, gemm_rows.h.
+ * are wide or channels few, conv2d_strip.c is faster. Filters of one pixel are a plain product, gemm_rows.h,
+ * or with strides a product for each row of y, conv2d_pixel_row.h.
  *
  * Parallel over tiles of output pixels and panels of output channels; the sum of an element is the same in any tile.
  * Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_indirect.h"
+#include "conv2d_pixel_row.h"
 #include "gemm_rows.h"
 
 /* Filters of one pixel. */
@@ -31,10 +33,39 @@ static void run_product(const struct fnn_conv2d_forward_args *args, const struct
     FNN_FUNCTION(gemm_rows)(&product, team);
 }
 
+/* Filters of one pixel with strides. */
+static void run_pixel_rows(const struct fnn_conv2d_forward_args *args, const struct conv2d_geometry *g,
+                           const struct fnn_team *team) {
+    struct conv2d_pixel_row row = {
+        .packed = args->packed,
+        .bias = args->bias,
+        .pixels = g->out_width,
+        .x_step = g->stride_w * g->channels,
+        .y_step = g->out_channels,
+        .groups = g->groups,
+        .depth = g->channels / g->groups,
+        .columns = g->out_channels / g->groups,
+        .activation = (enum fnn_activation)args->activation,
+    };
+    const struct fnn_range rows = fnn_share(g->batch * g->out_height, team);
+    for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
+        const ptrdiff_t n = i / g->out_height, h = i % g->out_height * g->stride_h;
+        const ptrdiff_t at = i * g->out_width * g->out_channels;
+        row.x = args->x + (n * g->height + h) * g->width * g->channels;
+        row.y = args->y + at;
+        row.residual = args->residual ? args->residual + at : NULL;
+        conv2d_run_pixel_row(&row);
+    }
+}
+
 void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, const struct fnn_team *team) {
     const struct conv2d_geometry g = CONV2D_GEOMETRY(args);
     if (conv2d_is_product(&g)) {
         run_product(args, &g, team);
+        return;
+    }
+    if (conv2d_has_pixel_rows(&g)) {
+        run_pixel_rows(args, &g, team);
         return;
     }
     const struct conv2d_window window = {
