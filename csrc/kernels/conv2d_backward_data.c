@@ -148,17 +148,18 @@ static void run_pixel_rows(const struct fnn_conv2d_backward_data_args *args, con
         .activation = FNN_ACTIVATION_NONE,
     };
     const bool covered = g->stride_w == 1 && g->out_width == g->width;
-    const struct fnn_range rows = fnn_share(g->batch * g->height, team);
-    for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
-        const ptrdiff_t n = i / g->height, h = i % g->height, p = h / g->stride_h, at = i * g->width * g->channels;
-        const bool meets = h % g->stride_h == 0 && p < g->out_height;
-        if (!meets || !covered) fill_pixels(args, at, g->width * g->channels);
-        if (!meets) continue;
-        row.x = args->dy + (n * g->out_height + p) * g->out_width * g->out_channels;
-        row.y = args->dx + at;
-        row.residual = args->residual ? args->residual + at : NULL;
-        conv2d_run_pixel_row(&row);
-    }
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(g->batch * g->height, 1, team); fnn_take(&work, &rows);)
+        for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
+            const ptrdiff_t n = i / g->height, h = i % g->height, p = h / g->stride_h, at = i * g->width * g->channels;
+            const bool meets = h % g->stride_h == 0 && p < g->out_height;
+            if (!meets || !covered) fill_pixels(args, at, g->width * g->channels);
+            if (!meets) continue;
+            row.x = args->dy + (n * g->out_height + p) * g->out_width * g->out_channels;
+            row.y = args->dx + at;
+            row.residual = args->residual ? args->residual + at : NULL;
+            conv2d_run_pixel_row(&row);
+        }
 }
 
 void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_args *args, const struct fnn_team *team) {

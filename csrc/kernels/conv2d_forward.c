@@ -47,15 +47,16 @@ static void run_pixel_rows(const struct fnn_conv2d_forward_args *args, const str
         .columns = g->out_channels / g->groups,
         .activation = (enum fnn_activation)args->activation,
     };
-    const struct fnn_range rows = fnn_share(g->batch * g->out_height, team);
-    for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
-        const ptrdiff_t n = i / g->out_height, h = i % g->out_height * g->stride_h;
-        const ptrdiff_t at = i * g->out_width * g->out_channels;
-        row.x = args->x + (n * g->height + h) * g->width * g->channels;
-        row.y = args->y + at;
-        row.residual = args->residual ? args->residual + at : NULL;
-        conv2d_run_pixel_row(&row);
-    }
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(g->batch * g->out_height, 1, team); fnn_take(&work, &rows);)
+        for (ptrdiff_t i = rows.begin; i < rows.end; i++) {
+            const ptrdiff_t n = i / g->out_height, h = i % g->out_height * g->stride_h;
+            const ptrdiff_t at = i * g->out_width * g->out_channels;
+            row.x = args->x + (n * g->height + h) * g->width * g->channels;
+            row.y = args->y + at;
+            row.residual = args->residual ? args->residual + at : NULL;
+            conv2d_run_pixel_row(&row);
+        }
 }
 
 void FNN_FUNCTION(conv2d_forward)(const struct fnn_conv2d_forward_args *args, const struct fnn_team *team) {
