@@ -35,9 +35,6 @@ ORDER = (
 
 LEVELS = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 
-FOR_TYPES = {("ops.convolution_winograd", "ops.convolution"), ("ops.convolution_moments", "ops.convolution")}
-"""Named for the type of an argument by what the other one calls."""
-
 
 def _name(file: Path) -> str:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
@@ -100,13 +97,11 @@ def test_imports_go_down(module: str) -> None:
 
 
 def test_no_circles() -> None:
-    imports = {module: {name for name in _imports(module) if (module, name) not in FOR_TYPES} for module in MODULES}
-    assert _circles(imports) == []
+    assert _circles({module: _imports(module) for module in MODULES}) == []
 
 
 def test_what_the_order_names_is_there() -> None:
     assert [room for room in LEVELS if room not in MODULES and room != "_core"] == []
-    assert [pair for pair in FOR_TYPES if pair[1] not in _imports(pair[0])] == []
 
 
 def test_imports_are_found() -> None:

@@ -10,7 +10,7 @@ import pytest
 from kernel_runner import UNIT, Array, Results, assert_within, run_kernel, same_results
 
 from fastnn import _core
-from fastnn.ops.convolution import Geometry
+from fastnn.ops.convolution_geometry import Geometry
 
 KERNELS = {
     "conv2d_pointwise_moments", "conv2d_depthwise_forward", "conv2d_pointwise_sums", "conv2d_depthwise_backward_data",

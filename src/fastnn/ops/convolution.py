@@ -8,137 +8,29 @@ every geometry, "depthwise" where each channel has one filter of its own, "winog
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from .. import _core
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
+from .convolution_geometry import Geometry, check_shapes, geometry_of
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
 from .product_gradient import lower_product_gradient
+from .rounding import round_up
 from .shape import channels_last
 from .weight_gradient import WeightGradient
 
 ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
 """enum fnn_activation of csrc/kernels/gemm.h."""
 
-Pair = tuple[int, int]
-Sides = tuple[int, int, int, int]
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _round_up(a: int, b: int) -> int:
-    return _ceil_div(a, b) * b
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """All sizes of one convolution; `arguments` is FNN_CONV2D_GEOMETRY of csrc/kernels.def."""
-
-    x: Shape
-    weight: Shape
-    stride: Pair
-    padding: Sides
-    dilation: Pair
-    groups: int
-    positions: Pair | None = None
-    """(P, Q), if fewer than fit: the outputs that a transposed convolution was given."""
-
-    @property
-    def output(self) -> Pair:
-        """(P, Q); not positive where the kernel does not fit."""
-        if self.positions is not None:
-            return self.positions
-        top, bottom, left, right = self.padding
-        (_, _, height, width), (_, _, rows, columns) = self.x, self.weight
-        return (
-            _core.window_positions(height, rows, self.stride[0], self.dilation[0], top, bottom),
-            _core.window_positions(width, columns, self.stride[1], self.dilation[1], left, right),
-        )
-
-    @property
-    def y(self) -> Shape:
-        return (self.x[0], self.weight[0], *self.output)
-
-    @property
-    def is_depthwise(self) -> bool:
-        return self.groups == self.x[1] == self.weight[0]
-
-    @property
-    def is_pointwise(self) -> bool:
-        """Whether each output pixel is a product of the weights and the input pixel at its place."""
-        plain = self.weight[2:] == self.stride == (1, 1) and self.padding == (0,) * 4 and self.groups == 1
-        return plain and self.output == self.x[2:]
-
-    @property
-    def arguments(self) -> dict[str, int]:
-        (batch, channels, height, width), (out_channels, _, rows, columns) = self.x, self.weight
-        out_height, out_width = self.output
-        return {
-            "batch": batch, "height": height, "width": width, "channels": channels,
-            "out_height": out_height, "out_width": out_width, "out_channels": out_channels,
-            "kernel_height": rows, "kernel_width": columns, "stride_h": self.stride[0], "stride_w": self.stride[1],
-            "dilation_h": self.dilation[0], "dilation_w": self.dilation[1],
-            "pad_top": self.padding[0], "pad_left": self.padding[2], "groups": self.groups,
-        }  # fmt: skip
-
-    @property
-    def flops(self) -> float:
-        """Of the direct algorithm: what the result is worth, whatever algorithm makes it."""
-        n, k, p, q = self.y
-        return 2.0 * n * k * p * q * self.weight[1] * self.weight[2] * self.weight[3]
-
-    def work(self, facts: Facts) -> float:
-        """About the nanoseconds that one thread takes: half of the vectors' multiply-adds in two a nanosecond."""
-        n, k, p, q = self.y
-        _, channels, rows, columns = self.weight
-        return n * k * p * q * channels * rows * columns / (2.0 * facts.lanes) + 500.0
-
-
-def geometry_of(x: Shape, weight: Shape, attributes: dict[str, Any]) -> Geometry:
-    stride, padding, dilation, groups = (attributes[name] for name in ("stride", "padding", "dilation", "groups"))
-    return Geometry(x, weight, stride, padding, dilation, groups, attributes.get("positions"))
-
-
-def check_shapes(x: Shape, weight: Shape, bias: Shape | None, g: Geometry) -> None:
-    if len(x) != 4 or len(weight) != 4:
-        raise ValueError(f"conv2d: input (N, C, H, W) and weight (K, C/groups, R, S) have 4 axes, not {x} and {weight}")
-    if min(g.stride) < 1 or min(g.dilation) < 1 or min(g.padding) < 0:
-        raise ValueError(
-            f"conv2d: stride {g.stride} and dilation {g.dilation} must be at least 1, padding {g.padding} at least 0"
-        )
-    if g.groups < 1 or weight[0] % g.groups:
-        raise ValueError(f"conv2d: groups={g.groups} must be positive and divide the {weight[0]} output channels")
-    if weight[0] < 1 or min(weight[1:]) < 1:
-        raise ValueError(f"conv2d: weight {weight} has no elements")
-    channels = weight[1] * g.groups
-    if x[1] != channels:
-        hint = " It looks like N,H,W,C; pass x.transpose(0, 3, 1, 2)." if x[3] == channels else ""
-        raise ValueError(
-            f"conv2d: input {x} has {x[1]} channels, weight {weight} with groups={g.groups} takes {channels}.{hint}"
-        )
-    if bias is not None and bias != (weight[0],):
-        raise ValueError(f"conv2d: bias has shape {bias}, the weight {weight} needs ({weight[0]},)")
-    if min(g.output) < 1:
-        top, bottom, left, right = g.padding
-        rows, columns = (g.dilation[i] * (weight[2 + i] - 1) + 1 for i in (0, 1))
-        raise ValueError(
-            f"conv2d: kernel {weight[2:]} with dilation {g.dilation} spans {rows} x {columns} pixels, more than the padded "
-            f"image {x[2] + top + bottom} x {x[3] + left + right}; use a smaller kernel or more padding"
-        )
-
 
 def packed_weight(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
     """The weight in the panels that the forward, or the backward data, kernel reads (csrc/kernels/conv2d_pack.c)."""
     columns, depth = (g.weight[1], g.weight[0] // g.groups) if backward else (g.weight[0] // g.groups, g.weight[1])
     taps = g.weight[2] * g.weight[3]
-    size = 4 * g.groups * _round_up(columns, steps.facts.lanes) * taps * depth
+    size = 4 * g.groups * round_up(columns, steps.facts.lanes) * taps * depth
     name = "conv2d_pack_weight_backward" if backward else "conv2d_pack_weight"
     arguments = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
     if backward:

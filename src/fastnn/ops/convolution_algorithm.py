@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ..plan import Facts
+from .rounding import ceil_div, round_up
 
 TILES = {3: (4, 2), 5: (2,)}
 """The sides of the tiles that there are, by the filter's side."""
@@ -75,14 +76,6 @@ PART_BYTES = 5 << 18
 """Larger transformed weight gradients are summed by the whole team at once, instead of in a part for each thread."""
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _round_up(a: int, b: int) -> int:
-    return _ceil_div(a, b) * b
-
-
 def planes_of(tile: int, kernel_size: int) -> int:
     """Products of one tile."""
     return (tile + kernel_size - 1) ** 2
@@ -104,7 +97,7 @@ class Product:
     """Whether the weights do not change, so that their transform costs nothing."""
 
     def tiles(self, tile: int) -> int:
-        return self.batch * _ceil_div(self.height, tile) * _ceil_div(self.width, tile)
+        return self.batch * ceil_div(self.height, tile) * ceil_div(self.width, tile)
 
     def products(self, tile: int) -> int:
         """For each pair of channels."""
@@ -186,18 +179,18 @@ class Schedule:
 
 def patches_size(channels: int, planes: int, block: int, facts: Facts) -> int:
     """Floats of the transformed patches of a block of tiles (struct winograd_patches)."""
-    width = min(DEPTH, _round_up(channels, facts.lanes))
-    return planes * _ceil_div(channels, DEPTH) * (block * width + LINE)
+    width = min(DEPTH, round_up(channels, facts.lanes))
+    return planes * ceil_div(channels, DEPTH) * (block * width + LINE)
 
 
 def packed_size(columns: int, depth: int, planes: int, facts: Facts) -> int:
     """Floats of packed filters, at most."""
-    return planes * _ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
+    return planes * ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
 
 
 def _even(tiles: int, most: int) -> int:
     """The block of at most so many tiles that cuts them evenly."""
-    return max(_ceil_div(tiles, max(_ceil_div(tiles, most), 1)), 1)
+    return max(ceil_div(tiles, max(ceil_div(tiles, most), 1)), 1)
 
 
 def _form(product: Product, backward: bool, lanes: int) -> Form:
@@ -232,7 +225,7 @@ class WeightSchedule:
 
     def workspace(self, product: Product, facts: Facts) -> int:
         """Floats."""
-        columns, rows = _round_up(product.channels, facts.lanes), _round_up(product.out_channels, facts.lanes)
+        columns, rows = round_up(product.channels, facts.lanes), round_up(product.out_channels, facts.lanes)
         planes = planes_of(self.tile, product.kernel_size)
         part = planes * product.out_channels * columns + rows
         patches = (patches_size(n, planes, self.block, facts) for n in (product.channels, product.out_channels))

@@ -8,12 +8,9 @@ normalisations could save is 1 % of a step. The blocks depend on the shape alone
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..graph import Shape
-
-if TYPE_CHECKING:
-    from .convolution import Geometry
+from .convolution_geometry import Geometry
+from .rounding import ceil_div
 
 BLOCKS = 128
 """Blocks that many threads can share, as long as they have a size worth it."""
@@ -26,10 +23,6 @@ LEAST_BYTES = 8 << 20
 (measured on pointwise and depthwise convolutions of 2 to 77 MB)."""
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def block_rows(g: Geometry, shape: Shape) -> int:
     """Pixels of a block of the convolution's result, or of its gradient of the input, of this shape: whole rows of the image.
 
@@ -38,10 +31,10 @@ def block_rows(g: Geometry, shape: Shape) -> int:
     n, channels, height, width = shape
     if not (g.is_pointwise or g.is_depthwise) or 4 * n * channels * height * width < LEAST_BYTES or n == 0:
         return 0
-    rows = min(_ceil_div(n * height, BLOCKS), MOST_ROWS // width)
-    return width * max(rows, _ceil_div(LEAST_ROWS, width))
+    rows = min(ceil_div(n * height, BLOCKS), MOST_ROWS // width)
+    return width * max(rows, ceil_div(LEAST_ROWS, width))
 
 
 def block_count(shape: Shape, rows: int) -> int:
     n, _, height, width = shape
-    return _ceil_div(n * height * width, rows)
+    return ceil_div(n * height * width, rows)

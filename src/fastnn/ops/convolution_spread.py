@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..plan import Facts
+from .rounding import ceil_div, round_up
 
 PIXELS = 128
 """SPREAD_PIXELS: pixels that are multiplied at a time."""
@@ -33,14 +34,6 @@ GAIN = 1.15
 """How much less time the products must take to be worth another way through memory."""
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _round_up(a: int, b: int) -> int:
-    return _ceil_div(a, b) * b
-
-
 def spreads(arguments: Mapping[str, int], facts: Facts) -> bool:
     """The caller's wish, or whether that many fewer empty lanes are multiplied."""
     a = arguments
@@ -62,7 +55,7 @@ def spreads(arguments: Mapping[str, int], facts: Facts) -> bool:
 
 def _time(columns: int, facts: Facts) -> float:
     """Of a step of a product with so many columns, in vectors."""
-    vectors = _ceil_div(columns, facts.lanes)
+    vectors = ceil_div(columns, facts.lanes)
     if vectors % (facts.gemm_columns // facts.lanes) != 1:
         return vectors
     return vectors - 1 + (LONE_VECTOR_TALL if facts.gemm_rows >= TALL else LONE_VECTOR)
@@ -72,10 +65,10 @@ def spread_stride(arguments: Mapping[str, int], facts: Facts) -> int:
     """Floats of workspace for each thread."""
     a, lanes = arguments, facts.lanes
     channels = a["channels"] // a["groups"]
-    products = min(a["out_width"], PIXELS) * _round_up(a["kernel_width"] * channels, lanes)
+    products = min(a["out_width"], PIXELS) * round_up(a["kernel_width"] * channels, lanes)
     span = (a["out_width"] - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
     pixels = max(-a["pad_left"], 0) + max(span, a["width"] + a["pad_left"])
-    rows = _round_up(pixels * channels, lanes) + _round_up(a["width"] * a["channels"], lanes)
+    rows = round_up(pixels * channels, lanes) + round_up(a["width"] * a["channels"], lanes)
     return products + rows + a["kernel_height"] * (a["out_channels"] // a["groups"])
 
 
@@ -83,4 +76,4 @@ def packed_floats(arguments: Mapping[str, int], facts: Facts) -> int:
     """Floats of the packed filters."""
     a = arguments
     channels, depth = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
-    return a["groups"] * _round_up(a["kernel_width"] * channels, facts.lanes) * a["kernel_height"] * depth
+    return a["groups"] * round_up(a["kernel_width"] * channels, facts.lanes) * a["kernel_height"] * depth

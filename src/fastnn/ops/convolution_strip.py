@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..plan import Facts
+from .rounding import ceil_div
 
 PIECE = 112
 """CONV2D_PIECE: output pixels of one row of a strip."""
@@ -28,10 +29,6 @@ MIN_WIDTH_FEW, MIN_WIDTH = 7, 28
 """Tiles do not go beyond an output row: narrower images leave too much of a tile empty, with few channels and with more."""
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
     """The caller's wish, or measurement; no bit of a result depends on it."""
     if max(strip_floats(arguments, facts, 1, planar) for planar in (False, True)) >= OFFSETS:
@@ -47,10 +44,10 @@ def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
 def _row_floats(arguments: Mapping[str, int], facts: Facts, planar: bool) -> int:
     """Of one row of a strip, all channels of a group; a plane's rows end with a vector each."""
     a = arguments
-    longest = _ceil_div(a["out_width"], _ceil_div(a["out_width"], PIECE))
+    longest = ceil_div(a["out_width"], ceil_div(a["out_width"], PIECE))
     span = (longest - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
     channels, planes = (1, a["channels"] // a["groups"]) if planar else (a["channels"] // a["groups"], 1)
-    return planes * (_ceil_div(span * channels, facts.lanes) + 1) * facts.lanes
+    return planes * (ceil_div(span * channels, facts.lanes) + 1) * facts.lanes
 
 
 def strip_floats(arguments: Mapping[str, int], facts: Facts, rows: int, planar: bool) -> int:
@@ -68,10 +65,10 @@ def strip_rows(arguments: Mapping[str, int], facts: Facts, planar: bool, shared:
     if a["dilation_h"] > 1:
         return 1
     room = STRIP_FLOATS // _row_floats(a, facts, planar) - a["kernel_height"]
-    blocks = _ceil_div(a["out_height"], max(1, room // a["stride_h"] + 1))
-    if shared and blocks * a["batch"] * _ceil_div(a["out_width"], PIECE) < PIECES * facts.threads:
-        blocks = min(a["out_height"], _ceil_div(blocks, facts.threads) * facts.threads)
-    return _ceil_div(a["out_height"], blocks)
+    blocks = ceil_div(a["out_height"], max(1, room // a["stride_h"] + 1))
+    if shared and blocks * a["batch"] * ceil_div(a["out_width"], PIECE) < PIECES * facts.threads:
+        blocks = min(a["out_height"], ceil_div(blocks, facts.threads) * facts.threads)
+    return ceil_div(a["out_height"], blocks)
 
 
 def rotated(arguments: Mapping[str, int]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..graph import Tensor
 from ..plan import Facts, Lowering, Reference
@@ -19,9 +19,7 @@ from .convolution_algorithm import (
     uses_winograd,
     weight_schedule,
 )
-
-if TYPE_CHECKING:
-    from .convolution import Geometry
+from .convolution_geometry import Geometry
 
 SHARE = 0.4
 """Of the direct algorithm's time, about."""

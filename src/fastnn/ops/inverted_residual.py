@@ -12,7 +12,8 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
-from .convolution import ACTIVATIONS, Geometry, Pair, Sides, check_shapes, packed_depthwise, packed_weight
+from .convolution import ACTIVATIONS, packed_depthwise, packed_weight
+from .convolution_geometry import Geometry, Pair, Sides, check_shapes
 
 LARGE_BYTES = 1 << 20
 """Expanded images of fewer bytes stay in a second-level cache between two steps as well."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..graph import Tensor
 from ..plan import Facts, Lowering
+from .rounding import ceil_div
 
 DEPTH_BLOCK, TILE_STEPS, PANEL_STEPS = 256, 32 * 256, 32 * 256
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
@@ -30,17 +31,13 @@ UNITS = 32
 """Units of work that a tall product is cut into at least, so that small teams share them evenly."""
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
 def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
     """Each thread packs a block of either operand."""
     facts = steps.facts
     steps_packed = max(min(depth, DEPTH_BLOCK), 1)
-    tile = _ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
-    left = min(_ceil_div(rows, facts.gemm_rows), TILE_STEPS // steps_packed) * tile
-    right = min(_ceil_div(columns, facts.gemm_columns), PANEL_STEPS // steps_packed) * facts.gemm_columns
+    tile = ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
+    left = min(ceil_div(rows, facts.gemm_rows), TILE_STEPS // steps_packed) * tile
+    right = min(ceil_div(columns, facts.gemm_columns), PANEL_STEPS // steps_packed) * facts.gemm_columns
     stride = steps_packed * (left + right)
     return {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride}
 
@@ -62,8 +59,8 @@ class TallProduct:
     @property
     def chunks(self) -> int:
         """Parts that the sum over the rows is cut into."""
-        slices = _ceil_div(max(self.channels, self.out_channels), self.facts.gemm_columns)
-        return max(1, min(_ceil_div(UNITS, slices), _ceil_div(self.batch, CHUNK_ROWS)))
+        slices = ceil_div(max(self.channels, self.out_channels), self.facts.gemm_columns)
+        return max(1, min(ceil_div(UNITS, slices), ceil_div(self.batch, CHUNK_ROWS)))
 
     @property
     def stride(self) -> int:

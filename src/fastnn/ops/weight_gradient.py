@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..plan import Facts
+from .rounding import ceil_div, round_up
 
 PIXEL_BLOCK = 192
 """CONV2D_PIXEL_BLOCK: output pixels that are summed at a time."""
@@ -24,14 +25,6 @@ STRIP_BLOCK = 96 * 1024
 
 UNITS = 32
 """Units of work that a weight gradient is cut into at least, so that small teams share them evenly."""
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-def _round_up(a: int, b: int) -> int:
-    return _ceil_div(a, b) * b
 
 
 @dataclass(frozen=True)
@@ -64,30 +57,30 @@ class WeightGradient:
     def transposed(self) -> bool:
         """Whether vectors along the output channels waste fewer lanes than vectors along a run."""
         lanes, (channels, outputs), (_, columns) = self.facts.lanes, self.group_sizes, self.runs
-        return channels <= CHANNEL_BLOCK and _round_up(outputs, lanes) * columns < _round_up(columns, lanes) * outputs
+        return channels <= CHANNEL_BLOCK and round_up(outputs, lanes) * columns < round_up(columns, lanes) * outputs
 
     @property
     def chunks(self) -> int:
         """Parts that the sum over pixels is cut into."""
         a, (runs, columns) = self.arguments, self.runs
         width = self.facts.gemm_rows if self.transposed else self.facts.gemm_columns
-        units = a["groups"] * runs * _ceil_div(columns, width) * _ceil_div(self.group_sizes[1], ROW_BLOCK)
+        units = a["groups"] * runs * ceil_div(columns, width) * ceil_div(self.group_sizes[1], ROW_BLOCK)
         pixels = a["batch"] * a["out_height"] * a["out_width"]
-        return max(1, min(_ceil_div(UNITS, units), _ceil_div(pixels, 4 * PIXEL_BLOCK)))
+        return max(1, min(ceil_div(UNITS, units), ceil_div(pixels, 4 * PIXEL_BLOCK)))
 
     @property
     def stride(self) -> int:
         """Floats of workspace for each thread: a block of strips, and a copy of a block of dy."""
         a, lanes, (channels, outputs) = self.arguments, self.facts.lanes, self.group_sizes
         outputs = min(outputs, ROW_BLOCK)
-        packed = _ceil_div(outputs, self.facts.gemm_rows) * _round_up(self.facts.gemm_rows, lanes)
+        packed = ceil_div(outputs, self.facts.gemm_rows) * round_up(self.facts.gemm_rows, lanes)
         channels = min(channels, CHANNEL_BLOCK)
-        pixel = _round_up(channels, lanes) + lanes if self.by_tap else channels
-        longest = _ceil_div(a["out_width"], max(_ceil_div(a["out_width"], PIXEL_BLOCK), 1))
+        pixel = round_up(channels, lanes) + lanes if self.by_tap else channels
+        longest = ceil_div(a["out_width"], max(ceil_div(a["out_width"], PIXEL_BLOCK), 1))
         span = (longest - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
-        strip = a["kernel_height"] * (_round_up(span * pixel, lanes) + lanes)
+        strip = a["kernel_height"] * (round_up(span * pixel, lanes) + lanes)
         rows = max(min(PIXEL_BLOCK // longest, STRIP_BLOCK // strip), 1)
-        return rows * strip + PIXEL_BLOCK * max(_round_up(outputs, lanes) + lanes, packed)
+        return rows * strip + PIXEL_BLOCK * max(round_up(outputs, lanes) + lanes, packed)
 
     @property
     def workspace(self) -> int:

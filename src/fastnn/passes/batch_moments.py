@@ -6,7 +6,7 @@ Where that is faster (ops/convolution_moments.py). Who else reads the convolutio
 from __future__ import annotations
 
 from ..graph import Graph, Node, Spec, Tensor
-from ..ops.convolution import geometry_of
+from ..ops.convolution_geometry import geometry_of
 from ..ops.convolution_moments import block_count, block_rows
 
 
