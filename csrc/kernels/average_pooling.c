@@ -140,7 +140,7 @@ static struct fnn_range average_columns(const struct pool_axis *axis, ptrdiff_t 
 static ptrdiff_t channel_groups(const struct pool *pool) { return fnn_ceil_div(pool->channels, CHANNEL_GROUP); }
 
 /* Groups of channels of rows of y. */
-static void average_rows(const struct pool *pool, const float *x, float *y, struct fnn_range range) {
+FNN_INLINE void average_rows(const struct pool *pool, const float *x, float *y, struct fnn_range range) {
     const struct pool_axis *vertical = &pool->vertical, *horizontal = &pool->horizontal;
     ptrdiff_t height = vertical->window.size, width = horizontal->window.size, channels = pool->channels;
     ptrdiff_t out_height = vertical->window.out_size, out_width = horizontal->window.out_size;
@@ -221,7 +221,7 @@ static void spread_run(const float *dy, float share, ptrdiff_t channels, ptrdiff
 
 /* average_backward where no two windows share an element: every one is written once, in order, so that a vector may run over
  * into those that follow. */
-static void average_backward_once(const struct pool *pool, const float *dy, float *dx, struct fnn_range range) {
+FNN_INLINE void average_backward_once(const struct pool *pool, const float *dy, float *dx, struct fnn_range range) {
     const struct pool_axis *vertical = &pool->vertical, *horizontal = &pool->horizontal;
     ptrdiff_t height = vertical->window.size, width = horizontal->window.size, channels = pool->channels;
     ptrdiff_t out_height = vertical->window.out_size, out_width = horizontal->window.out_size;
@@ -260,7 +260,7 @@ static void average_backward_once(const struct pool *pool, const float *dy, floa
 }
 
 /* Each row of the image gathers from the windows that hold it; its elements before `written` have their first term. */
-static void average_backward_gathered(const struct pool *pool, const float *dy, float *dx, struct fnn_range range) {
+FNN_INLINE void average_backward_gathered(const struct pool *pool, const float *dy, float *dx, struct fnn_range range) {
     ptrdiff_t height = pool->vertical.window.size, width = pool->horizontal.window.size, channels = pool->channels;
     ptrdiff_t out_height = pool->vertical.window.out_size, out_width = pool->horizontal.window.out_size;
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
