@@ -2,11 +2,10 @@
 #include "fastnn.h"
 
 enum {
-    PART_PIECES = 64,  /* a part is cut into at most so many */
-    OWN_SHARE = 4,     /* of what is left of its part, a thread takes the fourth at a time, */
-    OTHERS_SHARE = 4,  /* and of another's part, too */
-    HELPED = 8,        /* others whose parts a thread looks at */
-    FIELD = 16         /* bits */
+    PART_PIECES = 64, /* a part is cut into at most so many */
+    TAKEN = 4,        /* of what is left of a part, its own or another's, a thread takes the fourth at a time */
+    HELPED = 8,       /* others whose parts a thread looks at */
+    FIELD = 16        /* bits */
 };
 
 static uint64_t pack_left(uint32_t number, uint64_t begin, uint64_t end) {
@@ -56,7 +55,7 @@ static bool take_from(const struct fnn_work *work, int owner, struct fnn_range *
         begin = ahead < 0 ? 0 : (ptrdiff_t)(seen >> FIELD & mask);
         end = ahead < 0 ? pieces : (ptrdiff_t)(seen & mask);
         if (ahead > 0 || begin >= end) return false; /* ahead: it found nothing left of this work */
-        taken = own ? (end - begin + OWN_SHARE - 1) / OWN_SHARE : (end - begin + OTHERS_SHARE - 1) / OTHERS_SHARE;
+        taken = (end - begin + TAKEN - 1) / TAKEN;
         rest = own ? pack_left(work->number, (uint64_t)(begin + taken), (uint64_t)end)
                    : pack_left(work->number, (uint64_t)begin, (uint64_t)(end - taken));
     } while (!atomic_compare_exchange_weak_explicit(left, &seen, rest, memory_order_relaxed, memory_order_relaxed));

@@ -312,7 +312,7 @@ def test_gradients_count_for_the_layer_that_they_are_of() -> None:
 def test_steps_are_shared_if_they_are_worth_a_team(works: list[float], shared: str) -> None:
     with serial_below(20_000):
         facts = current_facts()
-    steps = [Step("copy", {}, work, None, 0, False, True, True, 0.0) for work in works]  # type: ignore[arg-type]
+    steps = [Step("copy", {}, work, None, 0, False, 0.0) for work in works]  # type: ignore[arg-type]
     _share(steps, facts)
     signs = {_core.ALONE: "-", _core.EVENLY: "+", _core.PIECEWISE: "*"}
     assert "".join(signs[step.sharing] for step in steps) == shared

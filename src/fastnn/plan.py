@@ -42,15 +42,16 @@ class Step:
     node: Node
     position: int
     prologue: bool
-    serial: bool
-    even: bool
 
     flops: float
     """Multiplications and additions, where arithmetic is what limits the step; else 0."""
 
+    sharing: int = _core.ALONE
+    """How a team shares it: _core.ALONE, EVENLY or PIECEWISE."""
+
     @property
-    def sharing(self) -> int:
-        return _core.ALONE if self.serial else _core.EVENLY if self.even else _core.PIECEWISE
+    def serial(self) -> bool:
+        return self.sharing == _core.ALONE
 
     @property
     def size(self) -> int:
@@ -140,7 +141,7 @@ class Lowering:
         """Adds a kernel call. `work` is about the nanoseconds it takes one thread; it decides whether the
         team is worth its while, never a bit of the result."""
         flops = self._node.op.flops(self._node)
-        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, True, True, flops))
+        self.steps.append(Step(kernel, arguments, work, self._node, self._position, self._prologue, flops))
 
     def may_share(self, work: float) -> bool:
         """Whether a step of so much work can be one that a team shares."""
@@ -335,10 +336,11 @@ def _share(steps: list[Step], facts: Facts) -> None:
     least, least_alone = SERIAL_PART * facts.serial_work, LONE_PART * facts.serial_work
     worth = sum(step.work for step in steps if step.work >= least) >= facts.serial_work
     for step in steps:
-        step.serial = not worth or step.work < least
-        step.even = step.work < EVEN_PART * facts.serial_work
+        if worth and step.work >= least:
+            step.sharing = _core.EVENLY if step.work < EVEN_PART * facts.serial_work else _core.PIECEWISE
     for before, step, after in zip(steps, steps[1:], steps[2:], strict=False):
-        step.serial = step.serial and (before.serial or after.serial or step.work < least_alone)
+        if step.serial and not (before.serial or after.serial or step.work < least_alone):
+            step.sharing = _core.EVENLY
 
 
 def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:

@@ -77,7 +77,7 @@ int check_works(int *comparisons) {
     for (size_t t = 0; t < sizeof teams / sizeof teams[0]; t++)
         for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++)
             for (size_t b = 0; b < sizeof blocks / sizeof blocks[0]; b++)
-                for (int kind = 0; kind < 4; kind++, checks++)
+                for (int kind = 0; kind < 4 && !failures; kind++, checks++) /* one that waits in vain takes long */
                     failures +=
                         run_errand(teams[t], counts[c], blocks[b], kind == 1, kind == 2 && teams[t] <= 8, kind == 3);
     *comparisons += checks;
