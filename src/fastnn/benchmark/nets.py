@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import geometric_mean, quantiles
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,7 @@ from ..models import NETS
 from ..settings import get_num_threads, set_num_threads
 from .net_calls import INFERENCE, Call, Task, installed, make_call, torch_state
 from .net_memory import peak_above_start
-from .timing import Timing
-
-PAUSE = 0.03
-"""Seconds between two contenders: the threads of OpenMP pools spin for some ten milliseconds after a call."""
+from .timing import Timing, alternate
 
 AGREEMENT = 1e-3
 """Largest difference of two libraries' outputs that is taken for rounding, relative to the largest output."""
@@ -54,27 +50,6 @@ class NetRow:
         return {**asdict(self), "images_per_second": images, "best_peer": self.best_peer, "ratio": self.ratio}
 
 
-def time_in_turn(calls: dict[str, Call], seconds: float, rounds: int = 7) -> dict[str, Timing]:
-    """Median and quartiles of each call's rounds; each call gets about `seconds`, and one call unmeasured a round."""
-    repeats = {}
-    for name, call in calls.items():
-        call()
-        start = time.perf_counter()
-        call()
-        once = max(time.perf_counter() - start, 1e-7)
-        repeats[name] = max(1, int(seconds / rounds / once))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            time.sleep(PAUSE)
-            call()
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                call()
-            samples[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: Timing(*quantiles(sample, n=4)) for name, sample in samples.items()}
-
-
 def _check_agreement(task: Task, calls: dict[str, Call]) -> None:
     """All contenders compute the same net: inference with PyTorch's weights gives PyTorch's outputs."""
     if "torch" not in calls or task.kind != INFERENCE:
@@ -94,7 +69,7 @@ def measure_task(task: Task, contenders: Sequence[str], seconds: float, folder: 
     try:
         calls = {name: make_call(name, task, folder, state) for name in contenders}
         _check_agreement(task, calls)
-        times = time_in_turn(calls, seconds)
+        times = alternate(calls, seconds, rounds=7)
     finally:
         set_num_threads(before)
     peaks = {name: peak_above_start(name, task, folder) for name in contenders} if memory else {}
