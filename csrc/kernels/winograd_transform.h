@@ -5,8 +5,8 @@
  *
  *   Y = A^T [ (G g G^T) . (B^T d B) ] A        d patch, g filter, Y outputs, . elementwise
  *
- * It evaluates polynomials at 0, +-a, +-b and infinity (patches of 6: F(4x4, 3x3), F(2x2, 5x5)), or at 0, +-1 and infinity
- * (patches of 4: F(2x2, 3x3)). a = 3/4, b = 3/2: every entry of A and B is a float, and the error on random data is half of
+ * It evaluates polynomials at 0, +-a, +-b and infinity (patches of 6: F(4x4, 3x3), F(2x2, 5x5)), at +-c, +-d and infinity
+ * (patches of 5: F(4x4, 2x2)), or at 0, +-1 and infinity (patches of 4: F(2x2, 3x3)). a = 3/4, b = 3/2: every entry of A and B is a float, and the error on random data is half of
  * that of the usual 1, 2 (see winograd.h). B depends on the points alone, A has a row for each of the powers 0 to m-1 of a point
  * and G a column for each of the powers 0 to r-1. Rows +-a of
  *
@@ -14,6 +14,9 @@
  *   G:    (1, +-a, a^2, ...) / (2 a^2 (a^2 - b^2))
  *
  * and for +-b with a and b exchanged; 0: a^2 b^2 d0 - (a^2 + b^2) d2 + d4; infinity: a^2 b^2 d1 - (a^2 + b^2) d3 + d5.
+ * With c = 1/2 and d = 5/4 in patches of 5, rows +-c of B^T are (d3 - d^2 d1) +- c (d2 - d^2 d0), its last row
+ * c^2 d^2 d0 - (c^2 + d^2) d2 + d4, and rows +-c of G (+-1, c) / (2 c (c^2 - d^2)). G's row of infinity is (0, 1): where the
+ * second tap is zero, there is no product at infinity.
  *
  * The gradient of the filter is the same identity transposed: dg = G^T [ (A dY A^T) . (B^T d B) ] G.
  *
@@ -28,7 +31,6 @@
 
 enum {
     WINOGRAD_PATCH = 6, /* pixels of the largest patch, in one direction */
-    WINOGRAD_PLANES = WINOGRAD_PATCH * WINOGRAD_PATCH,
     WINOGRAD_TAPS = 5 /* of the largest filter, in one direction */
 };
 
@@ -40,6 +42,13 @@ enum {
 #define A_SHARE (1.0 / (2.0 * A_SQUARE * (A_SQUARE - B_SQUARE)))
 #define B_SHARE (1.0 / (2.0 * B_SQUARE * (B_SQUARE - A_SQUARE)))
 #define ZERO_SHARE (1.0 / (A_SQUARE * B_SQUARE))
+/* Likewise in patches of 5: what the row of +c is multiplied by; that of -c has the other sign. */
+#define POINT_C 0.5f
+#define POINT_D 1.25f
+#define C_SQUARE (POINT_C * POINT_C)
+#define D_SQUARE (POINT_D * POINT_D)
+#define C_SHARE (1.0 / (2.0 * POINT_C * (C_SQUARE - D_SQUARE)))
+#define D_SHARE (1.0 / (2.0 * POINT_D * (D_SQUARE - C_SQUARE)))
 
 /* Rows of one pair of points: (even + point * odd, even - point * odd). */
 FNN_INLINE void winograd_pair(vec even, vec odd, float point, vec *plus, vec *minus) {
@@ -56,6 +65,13 @@ FNN_INLINE void winograd_input(int m, int r, const vec *d, vec *v) {
         v[3] = vec_sub(d[3], d[1]);
         return;
     }
+    if (m + r - 1 == 5) {
+        const vec c_square = vec_set1(C_SQUARE), d_square = vec_set1(D_SQUARE);
+        winograd_pair(vec_fnma(d_square, d[1], d[3]), vec_fnma(d_square, d[0], d[2]), POINT_C, &v[0], &v[1]);
+        winograd_pair(vec_fnma(c_square, d[1], d[3]), vec_fnma(c_square, d[0], d[2]), POINT_D, &v[2], &v[3]);
+        v[4] = vec_fma(vec_set1(C_SQUARE * D_SQUARE), d[0], vec_fnma(vec_set1(C_SQUARE + D_SQUARE), d[2], d[4]));
+        return;
+    }
     const vec a = vec_set1(A_SQUARE), b = vec_set1(B_SQUARE);
     const vec product = vec_set1(A_SQUARE * B_SQUARE), sum = vec_set1(A_SQUARE + B_SQUARE);
     v[0] = vec_fma(product, d[0], vec_fnma(sum, d[2], d[4]));
@@ -64,25 +80,36 @@ FNN_INLINE void winograd_input(int m, int r, const vec *d, vec *v) {
     v[5] = vec_fma(product, d[1], vec_fnma(sum, d[3], d[5]));
 }
 
+/* Rows 1 to 3 of A^T v, of the sums and differences of two pairs of points. */
+FNN_INLINE void winograd_output_pairs(const vec *sums, const vec *differences, float first, float second, vec infinity,
+                                      vec *y) {
+    y[1] = vec_fma(vec_set1(first), differences[0], vec_mul(vec_set1(second), differences[1]));
+    y[2] = vec_fma(vec_set1(first * first), sums[0], vec_mul(vec_set1(second * second), sums[1]));
+    const vec last = vec_fma(vec_set1(second * second * second), differences[1], infinity);
+    y[3] = vec_fma(vec_set1(first * first * first), differences[0], last);
+}
+
 /* y = A^T v, m+r-1 in, m out. Roundings on any path: 3 (scalar: 4). */
 FNN_INLINE void winograd_output(int m, int r, const vec *v, vec *y) {
-    const vec sum = vec_add(v[1], v[2]), difference = vec_sub(v[1], v[2]);
+    if (m + r - 1 == 5) {
+        const vec sums[2] = {vec_add(v[0], v[1]), vec_add(v[2], v[3])};
+        const vec differences[2] = {vec_sub(v[0], v[1]), vec_sub(v[2], v[3])};
+        y[0] = vec_add(sums[0], sums[1]);
+        winograd_output_pairs(sums, differences, POINT_C, POINT_D, v[4], y);
+        return;
+    }
     if (m + r - 1 == 4) {
-        y[0] = vec_add(v[0], sum);
-        y[1] = vec_add(difference, v[3]);
+        y[0] = vec_add(v[0], vec_add(v[1], v[2]));
+        y[1] = vec_add(vec_sub(v[1], v[2]), v[3]);
         return;
     }
-    const vec sum_b = vec_add(v[3], v[4]), difference_b = vec_sub(v[3], v[4]);
-    y[0] = vec_add(vec_add(v[0], sum), sum_b);
-    if (m == 2) {
-        const vec rest = vec_fma(vec_set1(POINT_B), difference_b, v[5]);
-        y[1] = vec_fma(vec_set1(POINT_A), difference, rest);
-        return;
-    }
-    y[1] = vec_fma(vec_set1(POINT_A), difference, vec_mul(vec_set1(POINT_B), difference_b));
-    y[2] = vec_fma(vec_set1(A_SQUARE), sum, vec_mul(vec_set1(B_SQUARE), sum_b));
-    const vec last = vec_fma(vec_set1(B_SQUARE * POINT_B), difference_b, v[5]);
-    y[3] = vec_fma(vec_set1(A_SQUARE * POINT_A), difference, last);
+    const vec sums[2] = {vec_add(v[1], v[2]), vec_add(v[3], v[4])};
+    const vec differences[2] = {vec_sub(v[1], v[2]), vec_sub(v[3], v[4])};
+    y[0] = vec_add(vec_add(v[0], sums[0]), sums[1]);
+    if (m == 2)
+        y[1] = vec_fma(vec_set1(POINT_A), differences[0], vec_fma(vec_set1(POINT_B), differences[1], v[5]));
+    else
+        winograd_output_pairs(sums, differences, POINT_A, POINT_B, v[5], y);
 }
 
 /* Rows +-point of G g; share: what G multiplies the rows of this pair of points by. */
@@ -106,6 +133,12 @@ FNN_INLINE void winograd_filter(int m, int r, const vec *g, vec *u) {
         u[3] = g[2];
         return;
     }
+    if (m + r - 1 == 5) {
+        winograd_pair(vec_mul(vec_set1((float)(C_SHARE * POINT_C)), g[1]), g[0], (float)C_SHARE, &u[0], &u[1]);
+        winograd_pair(vec_mul(vec_set1((float)(D_SHARE * POINT_D)), g[1]), g[0], (float)D_SHARE, &u[2], &u[3]);
+        u[4] = g[1];
+        return;
+    }
     u[0] = vec_mul(vec_set1((float)ZERO_SHARE), g[0]);
     winograd_filter_pair(r, g, POINT_A, A_SHARE, &u[1], &u[2]);
     winograd_filter_pair(r, g, POINT_B, B_SHARE, &u[3], &u[4]);
@@ -121,6 +154,12 @@ FNN_INLINE void winograd_error_pair(int m, const vec *y, float point, vec *plus,
 
 /* v = A y, m in, m+r-1 out: the transpose of winograd_output. Roundings on any path: 3. */
 FNN_INLINE void winograd_output_transposed(int m, int r, const vec *y, vec *v) {
+    if (m + r - 1 == 5) {
+        winograd_error_pair(m, y, POINT_C, &v[0], &v[1]);
+        winograd_error_pair(m, y, POINT_D, &v[2], &v[3]);
+        v[4] = y[m - 1];
+        return;
+    }
     v[0] = y[0];
     if (m + r - 1 == 4) {
         v[1] = vec_add(y[0], y[1]);
@@ -140,6 +179,12 @@ FNN_INLINE vec winograd_weigh(double weight_a, vec a, double weight_b, vec b, ve
 
 /* g = G^T u, m+r-1 in, r out: the transpose of winograd_filter. Roundings on any path: 5, that of G's entries included. */
 FNN_INLINE void winograd_filter_transposed(int m, int r, const vec *u, vec *g) {
+    if (m + r - 1 == 5) {
+        const vec of_d = vec_mul(vec_set1((float)D_SHARE), vec_sub(u[2], u[3]));
+        g[0] = vec_fma(vec_set1((float)C_SHARE), vec_sub(u[0], u[1]), of_d);
+        g[1] = winograd_weigh(C_SHARE * POINT_C, vec_add(u[0], u[1]), D_SHARE * POINT_D, vec_add(u[2], u[3]), u[4]);
+        return;
+    }
     const vec sum = vec_add(u[1], u[2]), difference = vec_sub(u[1], u[2]);
     if (m + r - 1 == 4) {
         const vec half = vec_set1(0.5f);
