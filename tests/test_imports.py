@@ -16,7 +16,7 @@ import fastnn
 PACKAGE = Path(fastnn.__file__).parent
 
 ORDER = (
-    ("_core", "habits", "locks", "naming", "version", "reference"),
+    ("_core", "axes", "habits", "locks", "naming", "version", "reference"),
     ("variable", "memory_plan", "random", "threadpool"),
     ("graph",),
     ("plan", "differentiation"),

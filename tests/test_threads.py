@@ -136,26 +136,35 @@ def test_default_is_what_limits_allow() -> None:
     assert output_of(code) == "True"
 
 
-@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "FASTNN_NUM_THREADS"])
+NUMBERS = [("1", 1), (" 1 ", 1), ("4096", None), ("", None)]
+NO_NUMBERS = ["0", "-3", "two", "1x"]
+
+
 @pytest.mark.parametrize(
-    ("value", "limit"),
-    [
-        ("1", 1),
-        ("1,4", 1),
-        (" 1 ", 1),
-        ("4096", None),
-        ("0", None),
-        ("-3", None),
-        ("two", None),
-        ("", None),
-        ("1x", None),
-    ],
+    ("name", "value", "limit"),
+    [(name, value, limit) for name in ("OMP_NUM_THREADS", "FASTNN_NUM_THREADS") for value, limit in NUMBERS]
+    + [("OMP_NUM_THREADS", "1,4", 1)]
+    + [("OMP_NUM_THREADS", value, None) for value in NO_NUMBERS],
 )
 def test_environment(name: str, value: str, limit: int | None) -> None:
     code = "from fastnn import _core; limits = _core.thread_limits(); print(limits['chosen'], _core.get_num_threads())"
     expected = limit or int(output_of(PRINT_THREADS))
     chosen = output_of(code, **{name: value}).split()
     assert chosen == [str(expected)] * 2
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBERS, "1,4"])
+def test_own_variable_must_be_a_number(value: str) -> None:
+    code = """
+try:
+    import fastnn
+except ValueError as error:
+    print(error)
+"""
+    assert (
+        output_of(code, FASTNN_NUM_THREADS=value)
+        == f"FASTNN_NUM_THREADS: {value!r} is not a number of threads, one or more"
+    )
 
 
 def test_least_of_both_variables() -> None:

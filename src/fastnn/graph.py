@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _core
+from .axes import Shape as Shape
+from .axes import axis_index, axis_indices, resolve_shape
 from .habits import TENSOR, no_attribute
 from .variable import Variable
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Tensor:
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in logical order under another shape; one extent may be -1."""
         target = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-        shape = _resolve_shape(self.shape, target)
+        shape = resolve_shape(self.shape, target)
         source = self
         if len(shape) == self.ndim == 4 and shape != self.shape:  # between two images: through one axis
             source = self.graph.record("reshape", self, shape=(int(np.prod(shape, dtype=object)),))
@@ -208,7 +208,7 @@ class Tensor:
                 raise ValueError(
                     f"flatten: {name} {dim} is out of range for the {self.ndim} axes of shape {self.shape}"
                 )
-        start, end = _axis(start_dim, self.ndim), _axis(end_dim, self.ndim)
+        start, end = axis_index(start_dim, self.ndim), axis_index(end_dim, self.ndim)
         if start > end:
             raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} in shape {self.shape}")
         merged = int(np.prod(self.shape[start : end + 1], dtype=object))
@@ -223,7 +223,7 @@ class Tensor:
         return self._reduced("sum", dim, keepdim)
 
     def _reduced(self, op: str, dim: int | tuple[int, ...] | None, keepdim: bool) -> Tensor:
-        axes = _axes(dim, self.ndim)
+        axes = axis_indices(dim, self.ndim)
         result: Tensor = self.graph.record(op, self, axes=axes)
         return result if keepdim else result.reshape(tuple(n for axis, n in enumerate(self.shape) if axis not in axes))
 
@@ -282,32 +282,6 @@ def viewed(tensor: Tensor) -> Tensor:
     while tensor.node is not None and tensor.node.op.is_view(tensor.node):
         tensor = tensor.node.inputs[0]
     return tensor
-
-
-def _axis(axis: int, ndim: int) -> int:
-    if not -ndim <= axis < max(ndim, 1):
-        raise ValueError(f"axis {axis} is out of range for a tensor of {ndim} axes")
-    return axis % ndim if ndim else 0
-
-
-def _axes(axes: int | Iterable[int] | None, ndim: int) -> tuple[int, ...]:
-    if axes is None:
-        return tuple(range(ndim))
-    return tuple(sorted({_axis(a, ndim) for a in ([axes] if isinstance(axes, int) else axes)}))
-
-
-def _resolve_shape(shape: Shape, target: Sequence[int]) -> Shape:
-    total = int(np.prod(shape, dtype=object))
-    known = int(np.prod([t for t in target if t != -1], dtype=object))
-    if target.count(-1) > 1 or any(t < -1 for t in target):
-        raise ValueError(f"reshape: {tuple(target)} is not a shape")
-    if -1 in target:
-        if known == 0 or total % known:
-            raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
-        target = [total // known if t == -1 else t for t in target]
-    elif known != total:
-        raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
-    return tuple(int(t) for t in target)
 
 
 @lru_cache(maxsize=256)

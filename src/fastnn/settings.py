@@ -40,6 +40,16 @@ def _default_isa() -> str:
     return _checked_isa(wanted, "FASTNN_ISA") if wanted else available_isas()[-1]
 
 
+def _check_thread_variable() -> None:
+    """The C side reads FASTNN_NUM_THREADS, and passes over what is no number, as OpenMP does with OMP_NUM_THREADS."""
+    value = os.environ.get("FASTNN_NUM_THREADS", "").strip()
+    if value and not (value.isdecimal() and int(value) > 0):
+        raise ValueError(f"FASTNN_NUM_THREADS: {value!r} is not a number of threads, one or more")
+
+
+_check_thread_variable()
+
+
 @dataclass(frozen=True)
 class Choice:
     """All that holds for a block of code; one object stays in force until another is chosen."""

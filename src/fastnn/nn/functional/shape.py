@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from ...graph import Tensor, _axis
+from ...axes import axis_index
+from ...graph import Tensor
 from ...trace import Compiled
 from .eager import eager
 
@@ -32,7 +33,7 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
     (2, 3, 4, 5)
     """
-    axis, extent, sizes = _axis(dim, input.ndim), input.shape[dim], tuple(int(s) for s in sizes)
+    axis, extent, sizes = axis_index(dim, input.ndim), input.shape[dim], tuple(int(s) for s in sizes)
     known = 1
     for size in sizes:
         known *= 1 if size == -1 else size
@@ -63,7 +64,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 def _cat(*tensors: Tensor, dim: int) -> Tensor:
     if len(tensors) == 1:
         return tensors[0]
-    return tensors[0].graph.record("cat", *tensors, axis=_axis(dim, tensors[0].ndim))
+    return tensors[0].graph.record("cat", *tensors, axis=axis_index(dim, tensors[0].ndim))
 
 
 @lru_cache(maxsize=16)

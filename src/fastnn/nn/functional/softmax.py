@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...graph import Tensor, _axis
+from ...axes import axis_index
+from ...graph import Tensor
 from .eager import eager
 
 
 def _along(operation: str, input: Tensor, dim: int | None) -> Tensor:
     """Records an operation over the innermost axis in memory for another axis, too."""
-    axis = _axis(_default_dim(input.ndim) if dim is None else dim, input.ndim)
+    axis = axis_index(_default_dim(input.ndim) if dim is None else dim, input.ndim)
     innermost = 1 if input.ndim == 4 else input.ndim - 1
     if axis == innermost or input.ndim == 0:
         return input.graph.record(operation, input)
@@ -67,7 +68,7 @@ def glu(input: Any, dim: int = -1) -> Any:
     >>> glu(np.array([3.0, 0.0]))
     array([1.5], dtype=float32)
     """
-    axis = _axis(dim, input.ndim)
+    axis = axis_index(dim, input.ndim)
     if input.ndim == 0 or input.shape[axis] % 2:
         raise ValueError(f"glu halves axis {dim}, whose extent must be even, got an input of shape {input.shape}")
     return input.graph.record("glu", input, axis=axis)
