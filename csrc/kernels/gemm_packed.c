@@ -1,6 +1,7 @@
 /* The register tiles of gemm_packed.h. */
 #include "gemm_packed.h"
 #include "gemm_step.h"
+#include "gemm_sums.h"
 
 /* Asks for the lines of one chunk. */
 FNN_INLINE void fetch_lines(struct gemm_fetch *fetch) {
@@ -10,7 +11,9 @@ FNN_INLINE void fetch_lines(struct gemm_fetch *fetch) {
         if (--fetch->left > 0) continue;
         fetch->left = fetch->lines;
         fetch->line += fetch->skip;
-        if (--fetch->rows == 0) return;
+        if (--fetch->rows > 0) continue;
+        if (!fetch->next) return;
+        *fetch = *fetch->next;
     }
 }
 
@@ -31,29 +34,14 @@ FNN_INLINE void multiply(const struct gemm_packed *strip, const float *a, const 
 }
 
 /* Sums of zero; y is asked for meanwhile, unless it is only written. */
-FNN_INLINE void start_sums(const struct gemm_packed *strip, const float *y, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+FNN_INLINE void start_sums(const float *y, ptrdiff_t y_step, bool ask, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
                            int rows, int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
         for (int v = 0; v < vectors; v++) {
-            if (!strip->stream) __builtin_prefetch(y + i * strip->y_step + v * FNN_LANES, 1);
+            if (ask) __builtin_prefetch(y + i * y_step + v * FNN_LANES, 1);
             sum[i][v] = vec_zero();
-        }
-    }
-}
-
-/* Adds what y holds. */
-FNN_INLINE void add_y(const struct gemm_packed *strip, const float *first, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                      int rows, int vectors) {
-    const ptrdiff_t last = strip->columns - (vectors - 1) * FNN_LANES;
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        const float *y = first + i * strip->y_step;
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            vec before = v == vectors - 1 ? vec_load_partial(y + v * FNN_LANES, last) : vec_load(y + v * FNN_LANES);
-            sum[i][v] = vec_add(before, sum[i][v]);
         }
     }
 }
@@ -77,47 +65,35 @@ FNN_INLINE void finish_sums(const struct gemm_packed *strip, const float *first,
     }
 }
 
-FNN_INLINE void store_sums(const struct gemm_packed *strip, float *first, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                           int rows, int vectors) {
-    const ptrdiff_t last = strip->columns - (vectors - 1) * FNN_LANES;
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-        float *y = first + i * strip->y_step;
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            if (v < vectors - 1)
-                vec_store(y + v * FNN_LANES, sum[i][v]);
-            else
-                vec_store_partial(y + v * FNN_LANES, sum[i][v], last);
-        }
-    }
-}
-
-FNN_INLINE void stream_sums(const struct gemm_packed *strip, float *first, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                            int rows, int vectors) {
+FNN_INLINE void stream_sums(float *y, ptrdiff_t y_step, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                            int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) vec_stream(first + i * strip->y_step + v * FNN_LANES, sum[i][v]);
+        for (int v = 0; v < vectors; v++) vec_stream(y + i * y_step + v * FNN_LANES, sum[i][v]);
     }
 }
 
 FNN_INLINE void run_tiles(const struct gemm_packed *strip, int rows, int vectors) {
+    const ptrdiff_t y_step = strip->y_step;
+    const bool accumulate = strip->accumulate, stream = strip->stream;
     const float *a = strip->a, *panel = strip->panel, *bias = strip->bias;
     float *y = strip->y;
     for (ptrdiff_t t = 0; t < strip->tile_count; t++) {
         vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
-        start_sums(strip, y, sum, rows, vectors);
+        start_sums(y, y_step, !stream, sum, rows, vectors);
         if (strip->source && t == 0)
             multiply(strip, a, strip->source, strip->source_step, strip->panel, sum, rows, vectors);
         else
             multiply(strip, a, panel, vectors * FNN_LANES, NULL, sum, rows, vectors);
-        if (strip->accumulate) add_y(strip, y, sum, rows, vectors);
+        const ptrdiff_t last =
+            strip->columns - (vectors - 1) * FNN_LANES; /* not before: its mask would take a register */
+        if (accumulate) gemm_add(y, y_step, last, sum, rows, vectors);
         if (bias || strip->activation) finish_sums(strip, bias, sum, rows, vectors);
-        if (strip->stream)
-            stream_sums(strip, y, sum, rows, vectors);
+        if (stream)
+            stream_sums(y, y_step, sum, rows, vectors);
         else
-            store_sums(strip, y, sum, rows, vectors);
+            gemm_store(y, y_step, last, sum, rows, vectors);
         a += strip->a_next;
         panel += strip->panel_next;
         y += strip->y_next;

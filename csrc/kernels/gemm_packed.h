@@ -25,11 +25,12 @@
 enum { GEMM_CHUNK = 16, GEMM_LINE = 64 /* bytes */ };
 
 /* Lines to ask for: `count` every GEMM_CHUNK steps, `left` of them up to the end of a row of `lines`, `skip` bytes before the next of
- * `rows`, this one included. They need not be in bounds. */
+ * `rows`, this one included; then those of `next`, if there is one. They need not be in bounds. */
 struct gemm_fetch {
     uintptr_t line;
     ptrdiff_t count, left, lines, rows;
     size_t skip;
+    const struct gemm_fetch *next;
 };
 
 struct gemm_packed {

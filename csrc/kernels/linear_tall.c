@@ -5,19 +5,20 @@
  * x N,C   dy N,K   dw K,C, overwritten   dbias K, overwritten, or null. No aliasing.
  * chunks: into how many parts the N rows are cut, >= 1; chosen from the shape alone, because it decides the order of the sum.
  * transposed: 1 makes dw with its rows and columns swapped, to have vectors along the output channels.
- * workspace: if chunks > 1 or transposed, chunks * (K*C + K) floats; then for each thread of the team
- * workspace_stride >= TALL_BLOCK * FNN_GEMM_COLUMNS floats.
+ * workspace: for each thread of the team workspace_stride >= TALL_BLOCK * FNN_GEMM_COLUMNS + TALL_GAP floats; then, if chunks > 1 or
+ * transposed, chunks * (K*C + K) floats.
  *
  * Both operands are read where they stand, a block of rows at a time: tiles of the product, `rows` channels of one operand by a
- * slice of the other, which lies in the first-level cache while all tiles use it, copied if its vectors would end behind the operand or
- * it is used often. There is little to do with each line of memory, and what there is takes lines from all over the block: so tiles
+ * slice of the other. The first tile copies its slice for the others, whose steps then lie side by side in the first-level cache.
+ * There is little to do with each line of memory, and what there is takes lines from all over the block: so tiles
  * ask for the next block meanwhile, in the order of memory. Each chunk is summed in equal blocks of at most TALL_BLOCK rows,
  * blocks and then chunks in order.
  *
  * Parallel over (chunk, slice).
  * Error bound: gamma_D * sum |dy||x|, D = TALL_BLOCK + blocks in a chunk + chunks (first term twice on the scalar ISA).
  */
-#include "gemm_step.h"
+#include "gemm_pack.h"
+#include "gemm_packed.h"
 #include "lanes.h"
 #include "linear.h"
 #include "partial_sums.h"
@@ -25,17 +26,16 @@
 enum {
     TALL_BLOCK =
         128, /* a slice of so many rows (AVX-512: 16 KB) fits the first-level cache, the block the second one */
-    COPY_ROWS = 96,   /* from which on copying a slice takes less time than reading it from where it stands */
-    FETCH_STEPS = 8,  /* between requests for lines */
-    LINE = 64         /* bytes */
+    TALL_GAP =
+        1024 /* floats that nobody uses: processors read ahead, and lines that another thread writes then come and go */
 };
 
 struct tall {
     const struct fnn_linear_backward_weight_args *args;
     const float *a, *b; /* N,rows and N,columns */
     ptrdiff_t rows, columns, tiles, slices;
-    bool parts, copies;
-    float *panel; /* this thread's workspace */
+    float *panel; /* this thread's copy of a slice */
+    float *parts; /* of the sum, rows,columns and a bias each, or null */
 };
 
 /* A unit of work for one block: rows [first, first + depth) of both operands. */
@@ -47,127 +47,75 @@ struct tall_block {
     bool accumulate;
 };
 
-/* Lines to ask for: `count` every FETCH_STEPS steps, `left` of them up to the end of a row of `lines`, `skip` bytes before the next. */
-struct tall_fetch {
-    uintptr_t line;
-    ptrdiff_t count, left, lines;
-    size_t skip;
-};
-
-struct tall_tile {
-    const float *a, *b;
-    ptrdiff_t a_step, b_step, depth;
-    ptrdiff_t row_count, columns;
-    float *y;
-    ptrdiff_t y_step;
-    bool accumulate;
-    struct tall_fetch fetch;
-};
-
-FNN_INLINE void multiply(const struct tall_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                         int vectors) {
-    const float *a = tile->a, *b = tile->b;
-    const ptrdiff_t a_step = tile->a_step, b_step = tile->b_step;
-    struct tall_fetch fetch = tile->fetch;
-    for (ptrdiff_t left = tile->depth; left > 0; left -= FETCH_STEPS) {
-        for (ptrdiff_t l = fetch.count; l > 0; l--) {
-            __builtin_prefetch((const void *)fetch.line, 0, 2);
-            fetch.line += LINE;
-            if (--fetch.left > 0) continue;
-            fetch.left = fetch.lines;
-            fetch.line += fetch.skip;
-        }
-        for (ptrdiff_t d = fnn_min(left, FETCH_STEPS); d > 0; d--, a += a_step, b += b_step)
-            gemm_step(a, b, sum, rows, vectors);
+/* The lines of `rows` rows of `width` floats, `step` apart. */
+static struct gemm_fetch lines_of(const float *first, ptrdiff_t rows, ptrdiff_t width, ptrdiff_t step) {
+    const ptrdiff_t floats = GEMM_LINE / (ptrdiff_t)sizeof(float);
+    if (width == step) {
+        width *= rows;
+        rows = fnn_min(rows, 1);
     }
+    const ptrdiff_t lines = fnn_ceil_div(width, floats);
+    return (struct gemm_fetch){
+        .line = (uintptr_t)first,
+        .left = lines,
+        .lines = lines,
+        .rows = rows,
+        .skip = (size_t)step * sizeof(float) - (size_t)(lines * GEMM_LINE),
+    };
 }
 
-FNN_INLINE void run_tile(const struct tall_tile *tile, int rows, int vectors) {
-    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
-    vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            __builtin_prefetch(tile->y + i * tile->y_step + v * FNN_LANES, 1);
-            sum[i][v] = vec_zero();
-        }
-    }
-    multiply(tile, sum, rows, vectors);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) {
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            float *y = tile->y + i * tile->y_step + v * FNN_LANES;
-            const ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
-            store_lanes(y, tile->accumulate ? vec_add(load_lanes(y, lanes), sum[i][v]) : sum[i][v], lanes);
-        }
-    }
-}
-
-#define RUN_TILE run_tile
-#define TILE_STRUCT tall_tile
-#include "gemm_tiles.h"
-
-/* Share `index` of `shares` of the lines of the next block: those of b's slices, then those of a. */
-static struct tall_fetch next_lines(const struct tall *t, const struct tall_block *block, ptrdiff_t index,
-                                    ptrdiff_t shares) {
+/* The lines that the next block's rows take of b's slices, then those of a: asked for while this block's tiles run. */
+static struct gemm_fetch next_lines(const struct tall *t, const struct tall_block *block, struct gemm_fetch *a_lines) {
     const ptrdiff_t next = block->first + block->depth, depth = fnn_min(t->args->batch - next, block->depth);
     const ptrdiff_t column = block->slices.begin * FNN_GEMM_COLUMNS;
     const ptrdiff_t width = fnn_min(block->slices.end * FNN_GEMM_COLUMNS, t->columns) - column;
-    const ptrdiff_t floats = LINE / (ptrdiff_t)sizeof(float), whole = width == t->columns;
-    const ptrdiff_t row = whole ? fnn_ceil_div(depth * width, floats) : fnn_ceil_div(width, floats);
-    const ptrdiff_t b_lines = whole ? row : depth * row, all = b_lines + fnn_ceil_div(depth * t->rows, floats);
-    const ptrdiff_t begin = index * all / shares, end = (index + 1) * all / shares;
-    if (depth == 0 || begin == end) return (struct tall_fetch){.left = 1};
-    struct tall_fetch fetch = {.count = fnn_ceil_div(end - begin, fnn_ceil_div(block->depth, FETCH_STEPS))};
-    if (begin < b_lines) {
-        fetch.line = (uintptr_t)(t->b + (next + begin / row) * t->columns + column) + (size_t)(begin % row * LINE);
-        fetch.left = row - begin % row;
-        fetch.lines = row;
-        fetch.skip = sizeof(float) * (size_t)t->columns - (size_t)(row * LINE);
-    } else {
-        fetch.line = (uintptr_t)(t->a + next * t->rows) + (size_t)((begin - b_lines) * LINE);
-        fetch.left = end - begin;
-    }
-    return fetch;
+    const ptrdiff_t chunks = fnn_max(fnn_ceil_div(block->depth, GEMM_CHUNK), 1);
+    const ptrdiff_t tiles = (block->slices.end - block->slices.begin) * t->tiles;
+    struct gemm_fetch b_lines = lines_of(t->b + next * t->columns + column, depth, width, t->columns);
+    *a_lines = lines_of(t->a + next * t->rows, depth, t->rows, t->rows);
+    b_lines.count = fnn_ceil_div(b_lines.rows * b_lines.lines + a_lines->lines, chunks * tiles);
+    b_lines.next = a_lines;
+    a_lines->count = b_lines.count;
+    return b_lines;
 }
 
-/* A slice of b, `columns` wide, side by side in whole vectors. */
-static void copy_slice(const struct tall *t, const float *from, ptrdiff_t depth, ptrdiff_t columns) {
-    const ptrdiff_t width = gemm_width(columns);
-    float *to = t->panel;
-    for (ptrdiff_t d = 0; d < depth; d++, from += t->columns, to += width)
-        for (ptrdiff_t j = 0; j < columns; j += FNN_LANES)
-            vec_store(to + j, load_lanes(from + j, lanes_left(columns - j)));
+/* All tiles of one slice, as even as they come; strip: what all have in common. */
+static void multiply_slice(const struct tall *t, const struct tall_block *block, ptrdiff_t slice,
+                           struct gemm_packed *strip) {
+    const ptrdiff_t column = slice * FNN_GEMM_COLUMNS, rows = t->rows / t->tiles, higher = t->rows % t->tiles;
+    const float *source = t->b + block->first * t->columns + column;
+    strip->columns = fnn_min(t->columns - column, FNN_GEMM_COLUMNS);
+    if (strip->columns % FNN_LANES == 0)
+        strip->source = source;
+    else
+        gemm_pack_rows(source, t->columns, strip->columns, block->depth, gemm_width(strip->columns), strip->panel);
+    strip->a = t->a + block->first * t->rows;
+    strip->y = block->y + column;
+    for (ptrdiff_t i = 0; i < t->tiles; i += strip->tile_count) {
+        strip->row_count = rows + (i < higher);
+        strip->tile_count = i < higher ? higher : t->tiles - i;
+        strip->a_next = strip->row_count;
+        strip->y_next = strip->row_count * strip->y_step;
+        FNN_FUNCTION(gemm_packed)(strip);
+        strip->source = NULL; /* copied by now */
+        strip->a += strip->tile_count * strip->a_next;
+        strip->y += strip->tile_count * strip->y_next;
+    }
 }
 
 static void multiply_block(const struct tall *t, const struct tall_block *block) {
-    const ptrdiff_t shares = (block->slices.end - block->slices.begin) * t->tiles;
-    struct tall_tile tile = {
+    struct gemm_fetch a_lines, fetch = next_lines(t, block, &a_lines);
+    struct gemm_packed strip = {
         .a_step = t->rows,
-        .b_step = t->columns,
         .depth = block->depth,
+        .panel = t->panel,
+        .source_step = t->columns,
         .y_step = t->columns,
         .accumulate = block->accumulate,
+        .activation = FNN_ACTIVATION_NONE,
+        .fetch = &fetch,
     };
-    for (ptrdiff_t s = block->slices.begin; s < block->slices.end; s++) {
-        tile.columns = fnn_min(t->columns - s * FNN_GEMM_COLUMNS, FNN_GEMM_COLUMNS);
-        tile.b = t->b + block->first * t->columns + s * FNN_GEMM_COLUMNS;
-        if (t->copies) {
-            copy_slice(t, tile.b, block->depth, tile.columns);
-            tile.b = t->panel;
-            tile.b_step = gemm_width(tile.columns);
-        }
-        for (ptrdiff_t i = 0; i < t->tiles; i++) {
-            const ptrdiff_t first = i * t->rows / t->tiles;
-            tile.row_count = (i + 1) * t->rows / t->tiles - first;
-            tile.a = t->a + block->first * t->rows + first;
-            tile.y = block->y + first * t->columns + s * FNN_GEMM_COLUMNS;
-            tile.fetch = next_lines(t, block, (s - block->slices.begin) * t->tiles + i, shares);
-            tiles[tile.row_count - 1][fnn_ceil_div(tile.columns, FNN_LANES) - 1](&tile);
-        }
-    }
+    for (ptrdiff_t s = block->slices.begin; s < block->slices.end; s++) multiply_slice(t, block, s, &strip);
 }
 
 /* Some slices over all rows of a chunk. */
@@ -179,7 +127,7 @@ static void run_chunk(const struct tall *t, ptrdiff_t chunk, struct fnn_range sl
     const ptrdiff_t weights = t->rows * t->columns;
     struct tall_block block = {.slices = slices, .y = args->dw, .sums = args->dbias};
     if (t->parts) {
-        block.y = args->workspace + chunk * (weights + args->out_channels);
+        block.y = t->parts + chunk * (weights + args->out_channels);
         block.sums = args->dbias ? block.y + weights : NULL;
     }
     if (slices.begin > 0) block.sums = NULL;
@@ -201,13 +149,12 @@ static void combine(const struct tall *t, const struct fnn_team *team) {
     if (args->transposed) {
         const struct fnn_range range = fnn_share(fnn_ceil_div(t->rows, FNN_LANES), team);
         for (ptrdiff_t i = range.begin; i < range.end; i++)
-            add_parts_transposed(args->workspace, args->chunks, part, t->rows, t->columns, i * FNN_LANES, args->dw);
+            add_parts_transposed(t->parts, args->chunks, part, t->rows, t->columns, i * FNN_LANES, args->dw);
     } else {
-        add_parts(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
+        add_parts(t->parts, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
     }
     if (args->dbias && team->rank == team->size - 1)
-        add_parts(args->workspace + weights, args->chunks, part, (struct fnn_range){0, args->out_channels},
-                  args->dbias);
+        add_parts(t->parts + weights, args->chunks, part, (struct fnn_range){0, args->out_channels}, args->dbias);
 }
 
 void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
@@ -217,13 +164,11 @@ void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_ar
         .b = args->transposed ? args->dy : args->x,
         .rows = args->transposed ? args->channels : args->out_channels,
         .columns = args->transposed ? args->out_channels : args->channels,
-        .parts = args->chunks > 1 || args->transposed,
+        .panel = args->workspace + team->rank * args->workspace_stride,
     };
     t.tiles = fnn_ceil_div(t.rows, FNN_GEMM_ROWS);
     t.slices = fnn_ceil_div(t.columns, FNN_GEMM_COLUMNS);
-    t.copies = t.rows >= COPY_ROWS || t.columns % FNN_LANES != 0;
-    const ptrdiff_t parts = t.parts ? args->chunks * (t.rows * t.columns + args->out_channels) : 0;
-    t.panel = args->workspace + parts + team->rank * args->workspace_stride;
+    if (args->chunks > 1 || args->transposed) t.parts = args->workspace + team->size * args->workspace_stride;
     const ptrdiff_t count = args->chunks * t.slices;
     struct fnn_range range;
     for (struct fnn_work work = fnn_work(count, fnn_whole_units(count, t.slices, team), team); fnn_take(&work, &range);)

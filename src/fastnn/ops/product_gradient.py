@@ -18,8 +18,8 @@ from .rounding import ceil_div
 DEPTH_BLOCK, TILE_STEPS, PANEL_STEPS = 256, 32 * 256, 32 * 256
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
 
-TALL_BLOCK = 128
-"""TALL_BLOCK of csrc/kernels/linear_tall.c: rows that are summed at a time."""
+TALL_BLOCK, TALL_GAP = 128, 1024
+"""Of csrc/kernels/linear_tall.c: rows that are summed at a time, and floats between what threads write."""
 
 CHUNK_ROWS = 768
 """Rows in a part of the sum, at least."""
@@ -64,12 +64,12 @@ class TallProduct:
 
     @property
     def stride(self) -> int:
-        """Floats of workspace for each thread: a copy of a slice."""
-        return TALL_BLOCK * self.facts.gemm_columns
+        """Floats of workspace for each thread: a copy of a slice, and a gap."""
+        return TALL_BLOCK * self.facts.gemm_columns + TALL_GAP
 
     @property
     def workspace(self) -> int:
-        """Bytes: the parts of the sum, then what each thread needs."""
+        """Bytes: what each thread needs, and the parts of the sum."""
         parts = self.chunks * (self.channels + 1) * self.out_channels if self.chunks > 1 or self.transposed else 0
         return 4 * (parts + self.facts.threads * self.stride)
 
