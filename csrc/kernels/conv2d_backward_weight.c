@@ -5,15 +5,15 @@
  *
  * x N,H,W,C   dy N,P,Q,K   dw K,R,S,C/G, overwritten   dbias K, overwritten, or null. No aliasing.
  * chunks: into how many parts the N*P output rows are cut, >= 1; chosen from the shape alone, because it decides the order
- * of the sum. transposed: 1 makes dw with its rows and columns swapped, for filters of which a row makes bad vectors (few
- * channels, 3*C = 9 floats say) and many output channels; only if C/G <= CONV2D_CHANNEL_BLOCK.
- * workspace: if chunks > 1 or transposed, chunks * (K*R*S*(C/G) + K) floats; then for each thread of the team
- * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * max(up(rows, lanes) + lanes, ceil(rows/gemm_rows) *
- * up(gemm_rows, lanes)) floats, rows = min(K/G, CONV2D_ROW_BLOCK), up: rounded up; block_rows and strip_row as in plan_blocks.
+ * of the sum. transposed: 1 takes the form of conv2d_weight_taps.c, for filters of which a row makes bad vectors; its workspace is
+ * described there.
+ * workspace: if chunks > 1, chunks * (K*R*S*(C/G) + K) floats; then for each thread of the team
+ * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * ceil(rows/gemm_rows) * up(gemm_rows, lanes) floats, rows =
+ * min(K/G, CONV2D_ROW_BLOCK), up: rounded up; block_rows and strip_row as in plan_blocks.
  *
- * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw), or, transposed, of
- * patches by dy. Patches lie in strips (conv2d_strip.h) of at most CONV2D_CHANNEL_BLOCK channels, a block of output rows at a
- * time. A run of columns, those that lie side by side in a strip, is a filter row (S*C; all channels, dilation_w = 1) or a
+ * A product of dy (transposed, rows: output channels) by patches (columns: r, s, c in the order of dw). Patches lie in strips
+ * (conv2d_strip.h) of at most CONV2D_CHANNEL_BLOCK channels, a block of output rows at a time. A run of columns, those that lie side
+ * by side in a strip, is a filter row (S*C; all channels, dilation_w = 1) or a
  * tap; a slice is the part of a run that fits the register tile. dy is read in place, or, where its
  * pixels lie far apart and some slices use it, packed for tiles of rows. Each chunk is summed in equal blocks of at most CONV2D_PIXEL_BLOCK
  * pixels (at least one row, or an equal part of a longer one), blocks and then chunks in order.
@@ -22,9 +22,11 @@
  * Error bound: gamma_D * sum |dy||x|, D = 192 + blocks in a chunk + chunks (scalar: 2*192 + ...).
  */
 #include "conv2d_strip.h"
+#include "conv2d_weight_taps.h"
 #include "gemm_outer.h"
 #include "lanes.h"
 #include "partial_sums.h"
+#include "pixel_blocks.h"
 
 enum {
     CONV2D_PIXEL_BLOCK = 192, /* a slice of a strip (AVX-512: 24 KB) and the rows of dy fit the first-level cache */
@@ -38,11 +40,10 @@ struct backward_weight {
     struct conv2d_geometry geometry;
     struct conv2d_strip strip;
     ptrdiff_t group_channels, group_out_channels, columns; /* columns: R*S*C/G */
-    ptrdiff_t rows, block_rows,
-        pieces; /* output rows; in a block, at most; equal parts of a row, 1 if block_rows > 1 */
+    ptrdiff_t rows; /* output rows */
+    struct pixel_blocks blocks;
     bool by_tap; /* a run is a tap, else a filter row */
     ptrdiff_t channel_blocks, row_blocks, slices;
-    ptrdiff_t slice_columns; /* at most */
     float *strips, *copy; /* this thread's workspace; copy: of dy */
 };
 
@@ -71,7 +72,8 @@ static void plan_blocks(struct backward_weight *b) {
     const ptrdiff_t channels = fnn_min(b->group_channels, CONV2D_CHANNEL_BLOCK);
     b->channel_blocks = fnn_ceil_div(b->group_channels, CONV2D_CHANNEL_BLOCK);
     b->by_tap = g->dilation_w > 1 || b->channel_blocks > 1 || channels % FNN_GEMM_COLUMNS == 0;
-    b->pieces = fnn_max(fnn_ceil_div(g->out_width, CONV2D_PIXEL_BLOCK), 1);
+    b->blocks.width = g->out_width;
+    b->blocks.pieces = fnn_max(fnn_ceil_div(g->out_width, CONV2D_PIXEL_BLOCK), 1);
     b->strip = (struct conv2d_strip){
         .image = b->args->x,
         .height = g->height,
@@ -85,11 +87,11 @@ static void plan_blocks(struct backward_weight *b) {
         /* by taps, an odd number of vectors: pixels side by side spread over the sets of the cache */
         .pixel_stride = b->by_tap ? gemm_width(channels) + FNN_LANES : channels,
     };
-    const ptrdiff_t longest = fnn_ceil_div(g->out_width, b->pieces);
+    const ptrdiff_t longest = pixel_blocks_longest(&b->blocks);
     b->strip.row_stride = conv2d_strip_row(&b->strip, longest);
-    b->block_rows = fnn_min(CONV2D_PIXEL_BLOCK / fnn_max(longest, 1),
-                            CONV2D_STRIP_BLOCK / (g->kernel_height * b->strip.row_stride));
-    b->block_rows = b->pieces > 1 ? 1 : fnn_max(b->block_rows, 1);
+    b->blocks.rows =
+        fnn_min(CONV2D_PIXEL_BLOCK / longest, CONV2D_STRIP_BLOCK / (g->kernel_height * b->strip.row_stride));
+    b->blocks.rows = b->blocks.pieces > 1 ? 1 : fnn_max(b->blocks.rows, 1);
 }
 
 /* The slices of one block of channels, numbered run by run. */
@@ -101,7 +103,7 @@ static struct slicing slicing_of(const struct backward_weight *b, ptrdiff_t chan
     struct slicing s = {.first_channel = channel_block * CONV2D_CHANNEL_BLOCK};
     s.channels = fnn_min(b->group_channels - s.first_channel, CONV2D_CHANNEL_BLOCK);
     s.run_columns = b->by_tap ? s.channels : s.channels * b->geometry.kernel_width;
-    s.run_slices = fnn_ceil_div(s.run_columns, b->slice_columns);
+    s.run_slices = fnn_ceil_div(s.run_columns, FNN_GEMM_COLUMNS);
     return s;
 }
 
@@ -120,30 +122,11 @@ static struct slice slice_at(const struct backward_weight *b, const struct slici
     const ptrdiff_t run = index / s->run_slices, part = index % s->run_slices;
     ptrdiff_t r = b->by_tap ? run / strip->filter_columns : run, tap = b->by_tap ? run % strip->filter_columns : 0;
     ptrdiff_t first = part * FNN_GEMM_COLUMNS, end = fnn_min(first + FNN_GEMM_COLUMNS, s->run_columns);
-    if (b->args->transposed) { /* tiles of equal size: no vector depends on it */
-        first = part * s->run_columns / s->run_slices;
-        end = (part + 1) * s->run_columns / s->run_slices;
-    }
     return (struct slice){
         .at = r * strip->row_stride + tap * strip->dilation_w * strip->pixel_stride + first,
         .column = (r * strip->filter_columns + tap) * b->group_channels + s->first_channel + first,
         .count = end - first,
     };
-}
-
-/* Block `index` of the output rows [rows.begin, rows.end), of `blocks`. */
-static void find_block(const struct backward_weight *b, struct fnn_range rows, ptrdiff_t index, ptrdiff_t blocks,
-                       struct pixel_block *block) {
-    const ptrdiff_t width = b->geometry.out_width, count = (rows.end - rows.begin) * width;
-    if (b->pieces > 1) {
-        ptrdiff_t row = rows.begin + index / b->pieces, piece = index % b->pieces;
-        block->first = row * width + piece * width / b->pieces;
-        block->count = row * width + (piece + 1) * width / b->pieces - block->first;
-    } else {
-        block->first = (rows.begin + index * (rows.end - rows.begin) / blocks) * width;
-        block->count = (rows.begin + (index + 1) * (rows.end - rows.begin) / blocks) * width - block->first;
-    }
-    if (count == 0) block->first = block->count = 0;
 }
 
 /* Strips for a block of pixels, one for each output row. */
@@ -172,24 +155,19 @@ static void pack_tiles(const float *dy, ptrdiff_t stride, ptrdiff_t channels, pt
         }
 }
 
-/* Finds dy for the channels of a unit: in place, or copied, if its vectors must not end behind it; if its pixels lie far apart and
- * some slices use them, packed, so that a tile of rows finds them side by side. */
+/* Finds dy for the channels of a unit: in place, or, if its pixels lie far apart and some slices use them, packed, so that a tile of rows
+ * finds them side by side. */
 static void find_gradient(const struct backward_weight *b, const struct unit *unit, struct pixel_block *block) {
     enum { FAR = 192, SOME_SLICES = 4 };
     const ptrdiff_t channels = unit->rows.end - unit->rows.begin, out_channels = b->geometry.out_channels;
     const float *dy = b->args->dy + block->first * out_channels + unit->rows.begin;
     block->dy = dy;
     block->dy_stride = out_channels;
-    block->packed = !b->args->transposed && out_channels >= FAR && unit->slices.end - unit->slices.begin >= SOME_SLICES;
+    block->packed = out_channels >= FAR && unit->slices.end - unit->slices.begin >= SOME_SLICES;
     if (block->packed) {
         pack_tiles(dy, out_channels, channels, block->count, b->copy);
         block->dy = b->copy;
         block->dy_stride = gemm_width(FNN_GEMM_ROWS);
-    } else if (b->args->transposed && channels % FNN_LANES != 0) {
-        block->dy = b->copy;
-        block->dy_stride = gemm_width(channels) + FNN_LANES;
-        for (ptrdiff_t i = 0; i < block->count; i++)
-            conv2d_copy_run(b->copy + i * block->dy_stride, dy + i * out_channels, channels);
     }
 }
 
@@ -226,38 +204,12 @@ static void multiply_slice(const struct backward_weight *b, const struct unit *u
     }
 }
 
-/* The same, rows of the product are columns of dw: element (column, k) stands at [group][column][k]. */
-static void multiply_slice_transposed(const struct backward_weight *b, const struct unit *unit,
-                                      const struct slice *slice, struct pixel_block *block, bool first) {
-    const ptrdiff_t outputs = b->group_out_channels, k = unit->rows.begin - unit->group * outputs;
-    struct gemm_outer tile = {
-        .a = b->strips + slice->at,
-        .a_at = block->at,
-        .b = block->columns,
-        .depth = block->count,
-        .row_count = slice->count,
-        .y_stride = outputs,
-        .accumulate = !first,
-    };
-    float *dw = unit->dw + (unit->group * b->columns + slice->column) * outputs + k;
-    for (ptrdiff_t j = 0; j < unit->rows.end - unit->rows.begin; j += FNN_GEMM_COLUMNS) {
-        tile.b_first = j;
-        tile.columns = fnn_min(unit->rows.end - unit->rows.begin - j, FNN_GEMM_COLUMNS);
-        tile.y = dw + j;
-        fetch_share(b, unit, block);
-        FNN_FUNCTION(gemm_outer)(&tile);
-    }
-}
-
 /* Some slices of one block. */
 static void multiply_slices(const struct backward_weight *b, const struct unit *unit, const struct slicing *slicing,
                             struct fnn_range slices, struct pixel_block *block, bool first) {
     for (ptrdiff_t i = slices.begin; i < slices.end; i++) {
         const struct slice slice = slice_at(b, slicing, i);
-        if (b->args->transposed)
-            multiply_slice_transposed(b, unit, &slice, block, first);
-        else
-            multiply_slice(b, unit, &slice, block, first);
+        multiply_slice(b, unit, &slice, block, first);
     }
 }
 
@@ -273,7 +225,7 @@ static void add_block(const struct backward_weight *b, const struct unit *unit, 
     const ptrdiff_t rows = unit->rows.end - unit->rows.begin, slices = unit->slices.end - unit->slices.begin;
     ptrdiff_t done = 0; /* slices of the channel blocks gone by */
     block->share = 0;
-    block->shares = slices * fnn_ceil_div(rows, b->args->transposed ? FNN_GEMM_COLUMNS : FNN_GEMM_ROWS);
+    block->shares = slices * fnn_ceil_div(rows, FNN_GEMM_ROWS);
     find_gradient(b, unit, block);
     if (unit->slices.begin == 0 && unit->dbias)
         sum_rows(b->args->dy + block->first * b->geometry.out_channels, b->geometry.out_channels, block->count,
@@ -286,8 +238,7 @@ static void add_block(const struct backward_weight *b, const struct unit *unit, 
         if (range.begin >= range.end) continue;
         const ptrdiff_t channel = unit->group * b->group_channels + slicing.first_channel;
         fill_strips(b, (struct fnn_range){channel, channel + slicing.channels}, block);
-        for (ptrdiff_t i = 0; i < block->count; i++)
-            block->columns[i] = b->args->transposed ? block->dy + i * block->dy_stride : b->strips + block->at[i];
+        for (ptrdiff_t i = 0; i < block->count; i++) block->columns[i] = b->strips + block->at[i];
         multiply_slices(b, unit, &slicing, range, block, first);
     }
 }
@@ -300,16 +251,17 @@ static void run_unit(const struct backward_weight *b, ptrdiff_t index, struct fn
         .group = index / b->row_blocks / chunks, .slices = slices, .dw = b->args->dw, .dbias = b->args->dbias};
     unit.rows.begin = unit.group * b->group_out_channels + row_block * b->group_out_channels / b->row_blocks;
     unit.rows.end = unit.group * b->group_out_channels + (row_block + 1) * b->group_out_channels / b->row_blocks;
-    if (chunks > 1 || b->args->transposed) {
+    if (chunks > 1) {
         unit.dw = b->args->workspace + chunk * (out_channels * b->columns + out_channels);
         unit.dbias = unit.dbias ? unit.dw + out_channels * b->columns : NULL;
     }
     const struct fnn_range rows = {chunk * b->rows / chunks, (chunk + 1) * b->rows / chunks};
-    ptrdiff_t blocks = fnn_ceil_div(rows.end - rows.begin, b->block_rows) * b->pieces;
-    blocks = fnn_max(blocks, 1); /* without pixels: a sum of zero */
+    const ptrdiff_t blocks = pixel_blocks_of(&b->blocks, rows);
     struct pixel_block block;
     for (ptrdiff_t i = 0; i < blocks; i++) {
-        find_block(b, rows, i, blocks, &block);
+        const struct fnn_range pixels = pixel_block_at(&b->blocks, rows, i, blocks);
+        block.first = pixels.begin;
+        block.count = pixels.end - pixels.begin;
         block.next_first = block.first + block.count;
         block.next_count = fnn_min(b->rows * b->geometry.out_width - block.next_first, block.count);
         if (b->geometry.groups > 1) block.next_count = 0; /* a line holds several groups */
@@ -322,25 +274,19 @@ static void combine(const struct backward_weight *b, const struct fnn_team *team
     const struct fnn_conv2d_backward_weight_args *args = b->args;
     const ptrdiff_t out_channels = b->geometry.out_channels, weights = out_channels * b->columns,
                     part = weights + out_channels;
-    if (args->chunks == 1 && !args->transposed) return;
+    if (args->chunks == 1) return;
     fnn_barrier(team);
-    if (args->transposed) {
-        const ptrdiff_t squares = fnn_ceil_div(b->columns, FNN_LANES);
-        struct fnn_range range = fnn_share(b->geometry.groups * squares, team);
-        for (ptrdiff_t i = range.begin; i < range.end; i++) {
-            const ptrdiff_t group = i / squares * b->columns * b->group_out_channels;
-            add_parts_transposed(args->workspace + group, args->chunks, part, b->columns, b->group_out_channels,
-                                 i % squares * FNN_LANES, args->dw + group);
-        }
-    } else {
-        add_parts(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
-    }
+    add_parts(args->workspace, args->chunks, part, fnn_share_blocks(weights, 1024, team), args->dw);
     if (args->dbias && team->rank == team->size - 1)
         add_parts(args->workspace + weights, args->chunks, part, (struct fnn_range){0, out_channels}, args->dbias);
 }
 
 void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weight_args *args,
                                           const struct fnn_team *team) {
+    if (args->transposed) {
+        FNN_FUNCTION(conv2d_weight_taps)(args, team);
+        return;
+    }
     struct backward_weight b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &b.geometry;
     b.group_channels = g->channels / g->groups;
@@ -348,12 +294,11 @@ void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weigh
     b.columns = g->kernel_height * g->kernel_width * b.group_channels;
     b.rows = g->batch * g->out_height;
     plan_blocks(&b);
-    b.slice_columns = args->transposed ? FNN_GEMM_ROWS : FNN_GEMM_COLUMNS;
     b.row_blocks = fnn_ceil_div(b.group_out_channels, CONV2D_ROW_BLOCK);
     for (ptrdiff_t c = 0; c < b.channel_blocks; c++) b.slices += slices_in_block(&b, c);
-    const ptrdiff_t parts = args->chunks > 1 || args->transposed ? args->chunks * (b.columns + 1) * g->out_channels : 0;
+    const ptrdiff_t parts = args->chunks > 1 ? args->chunks * (b.columns + 1) * g->out_channels : 0;
     b.strips = args->workspace + parts + team->rank * args->workspace_stride;
-    b.copy = b.strips + b.block_rows * g->kernel_height * b.strip.row_stride;
+    b.copy = b.strips + b.blocks.rows * g->kernel_height * b.strip.row_stride;
 
     const ptrdiff_t count = g->groups * args->chunks * b.row_blocks * b.slices;
     struct fnn_range range;

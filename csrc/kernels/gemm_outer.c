@@ -3,12 +3,10 @@
 #include "gemm_step.h"
 #include "gemm_sums.h"
 
-FNN_INLINE void multiply(const struct gemm_outer *tile, bool scattered, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                         int rows, int vectors) {
-    for (ptrdiff_t d = 0; d < tile->depth; d++) {
-        const float *a = tile->a + (scattered ? tile->a_at[d] : d * tile->a_stride), *b = tile->b[d] + tile->b_first;
-        gemm_step(a, b, sum, rows, vectors);
-    }
+FNN_INLINE void multiply(const struct gemm_outer *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                         int vectors) {
+    for (ptrdiff_t d = 0; d < tile->depth; d++)
+        gemm_step(tile->a + d * tile->a_stride, tile->b[d] + tile->b_first, sum, rows, vectors);
 }
 
 FNN_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
@@ -24,10 +22,7 @@ FNN_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
             sum[i][v] = vec_zero();
         }
     }
-    if (tile->a_at)
-        multiply(tile, true, sum, rows, vectors);
-    else
-        multiply(tile, false, sum, rows, vectors);
+    multiply(tile, sum, rows, vectors);
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
     if (accumulate) gemm_add(y, y_stride, last, sum, rows, vectors);
     gemm_store(y, y_stride, last, sum, rows, vectors);

@@ -1,7 +1,6 @@
 /* The register tile of products that sum over rows of both operands (weight gradients):
  *
- *   y[i][j] (+)= sum over d of a[at(d) + i] * b[d][b_first + j],   i < row_count, j < columns
- *   at(d) = a_at ? a_at[d] : d*a_stride
+ *   y[i][j] (+)= sum over d of a[d*a_stride + i] * b[d][b_first + j],   i < row_count, j < columns
  *
  * a is read in place, row_count <= FNN_GEMM_ROWS neighbours at each step; b is a pointer for each step, so that rows of an image
  * are read in place too. Each b[d] + b_first has `columns` rounded up to whole vectors of readable floats; what stands
@@ -17,7 +16,6 @@
 struct gemm_outer {
     const float *a;
     ptrdiff_t a_stride;
-    const ptrdiff_t *a_at; /* depth offsets, or null */
     const float *const *b; /* depth pointers */
     ptrdiff_t b_first;
     ptrdiff_t depth;

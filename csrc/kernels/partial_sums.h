@@ -39,10 +39,11 @@ static inline void add_parts(const float *parts, ptrdiff_t count, ptrdiff_t stri
     }
 }
 
-/* The same for parts of rows,columns and a total of columns,rows: rows [first, first + FNN_LANES) of the parts. In squares of
- * FNN_LANES. */
-static inline void add_parts_transposed(const float *parts, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t rows,
-                                        ptrdiff_t columns, ptrdiff_t first, float *total) {
+/* The same for parts of rows,columns, rows row_stride apart, and a total of columns,rows: rows [first, first + FNN_LANES) of the parts.
+ * In squares of FNN_LANES. */
+static inline void add_padded_parts_transposed(const float *parts, ptrdiff_t count, ptrdiff_t stride,
+                                               ptrdiff_t row_stride, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t first,
+                                               float *total) {
     const ptrdiff_t exist = fnn_min(rows - first, FNN_LANES);
     for (ptrdiff_t k = 0; k < columns; k += FNN_LANES) {
         const ptrdiff_t lanes = fnn_min(columns - k, FNN_LANES);
@@ -51,11 +52,17 @@ static inline void add_parts_transposed(const float *parts, ptrdiff_t count, ptr
             square[i] = vec_zero();
             for (ptrdiff_t part = 0; i < exist && part < count; part++)
                 square[i] =
-                    vec_add(square[i], vec_load_partial(parts + part * stride + (first + i) * columns + k, lanes));
+                    vec_add(square[i], vec_load_partial(parts + part * stride + (first + i) * row_stride + k, lanes));
         }
         vec_transpose(square);
         for (ptrdiff_t i = 0; i < lanes; i++) vec_store_partial(total + (k + i) * rows + first, square[i], exist);
     }
+}
+
+/* The same for rows one behind the other. */
+static inline void add_parts_transposed(const float *parts, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t rows,
+                                        ptrdiff_t columns, ptrdiff_t first, float *total) {
+    add_padded_parts_transposed(parts, count, stride, columns, rows, columns, first, total);
 }
 
 #endif

@@ -1,4 +1,4 @@
-"""How the weight gradient of a convolution or a linear layer is cut: csrc/kernels/conv2d_backward_weight.c.
+"""How the weight gradient of a convolution is cut: csrc/kernels/conv2d_backward_weight.c and conv2d_weight_taps.c.
 
 All of it follows from the shape and the ISA, since the order of the sums depends on it.
 """
@@ -14,17 +14,26 @@ from .rounding import ceil_div, round_up
 PIXEL_BLOCK = 192
 """CONV2D_PIXEL_BLOCK: output pixels that are summed at a time."""
 
+TAPS_PIXELS, TAPS_COLUMNS = 256, 16
+"""TAPS_PIXELS: the same where vectors lie along the output channels and panels are no wider than that; else as above."""
+
 ROW_BLOCK = 256
-"""CONV2D_ROW_BLOCK: output channels in a unit of work."""
+"""CONV2D_ROW_BLOCK, TAPS_ROW_BLOCK: output channels in a unit of work."""
 
 CHANNEL_BLOCK = 128
 """CONV2D_CHANNEL_BLOCK: input channels in a strip."""
 
 STRIP_BLOCK = 96 * 1024
-"""CONV2D_STRIP_BLOCK: floats of strips at a time."""
+"""CONV2D_STRIP_BLOCK, TAPS_STRIP_BLOCK: floats of strips at a time."""
 
 UNITS = 32
 """Units of work that a weight gradient is cut into at least, so that small teams share them evenly."""
+
+CHUNK_BLOCKS = 4
+"""Blocks of pixels that a part of the sum has at least."""
+
+TAPS_CHUNK_PIXELS = 768
+"""Pixels that a part has at least where vectors lie along the output channels."""
 
 
 @dataclass(frozen=True)
@@ -60,32 +69,49 @@ class WeightGradient:
         return channels <= CHANNEL_BLOCK and round_up(outputs, lanes) * columns < round_up(columns, lanes) * outputs
 
     @property
+    def pixel_block(self) -> int:
+        """PIXEL_BLOCK, or TAPS_PIXELS."""
+        return TAPS_PIXELS if self.transposed and self.facts.gemm_columns <= TAPS_COLUMNS else PIXEL_BLOCK
+
+    @property
     def chunks(self) -> int:
-        """Parts that the sum over pixels is cut into."""
+        """Parts that the sum over pixels is cut into; where vectors lie along the output channels a power of two, since threads take
+        whole ones."""
         a, (runs, columns) = self.arguments, self.runs
-        width = self.facts.gemm_rows if self.transposed else self.facts.gemm_columns
-        units = a["groups"] * runs * ceil_div(columns, width) * ceil_div(self.group_sizes[1], ROW_BLOCK)
         pixels = a["batch"] * a["out_height"] * a["out_width"]
-        return max(1, min(ceil_div(UNITS, units), ceil_div(pixels, 4 * PIXEL_BLOCK)))
+        units = a["groups"] * ceil_div(self.group_sizes[1], ROW_BLOCK)
+        if self.transposed:
+            most = max(1, min(ceil_div(UNITS, units), pixels // TAPS_CHUNK_PIXELS))
+            return 1 << (most.bit_length() - 1)
+        units *= runs * ceil_div(columns, self.facts.gemm_columns)
+        return max(1, min(ceil_div(UNITS, units), ceil_div(pixels, CHUNK_BLOCKS * PIXEL_BLOCK)))
 
     @property
     def stride(self) -> int:
-        """Floats of workspace for each thread: a block of strips, and a copy of a block of dy."""
+        """Floats of workspace for each thread: a block of strips, a copy of a block of dy (of one panel of it), and where the taps are."""
         a, lanes, (channels, outputs) = self.arguments, self.facts.lanes, self.group_sizes
         outputs = min(outputs, ROW_BLOCK)
-        packed = ceil_div(outputs, self.facts.gemm_rows) * round_up(self.facts.gemm_rows, lanes)
         channels = min(channels, CHANNEL_BLOCK)
-        pixel = round_up(channels, lanes) + lanes if self.by_tap else channels
-        longest = ceil_div(a["out_width"], max(ceil_div(a["out_width"], PIXEL_BLOCK), 1))
+        block = self.pixel_block
+        pixel = round_up(channels, lanes) + lanes if self.by_tap and not self.transposed else channels
+        longest = ceil_div(a["out_width"], max(ceil_div(a["out_width"], block), 1))
         span = (longest - 1) * a["stride_w"] + (a["kernel_width"] - 1) * a["dilation_w"] + 1
         strip = a["kernel_height"] * (round_up(span * pixel, lanes) + lanes)
-        rows = max(min(PIXEL_BLOCK // longest, STRIP_BLOCK // strip), 1)
-        return rows * strip + PIXEL_BLOCK * max(round_up(outputs, lanes) + lanes, packed)
+        strips = max(min(block // longest, STRIP_BLOCK // strip), 1) * strip
+        if self.transposed:
+            return strips + block * min(round_up(outputs, lanes), self.facts.gemm_columns) + self.taps
+        return strips + block * ceil_div(outputs, self.facts.gemm_rows) * round_up(self.facts.gemm_rows, lanes)
+
+    @property
+    def taps(self) -> int:
+        """Columns of a group: taps and channels."""
+        return self.arguments["kernel_height"] * self.arguments["kernel_width"] * self.group_sizes[0]
 
     @property
     def workspace(self) -> int:
         """Bytes: the parts of the sum, then what each thread needs."""
-        channels, _ = self.group_sizes
-        weights = self.arguments["kernel_height"] * self.arguments["kernel_width"] * channels + 1
-        parts = self.chunks * weights * self.arguments["out_channels"] if self.chunks > 1 or self.transposed else 0
+        outputs = self.arguments["out_channels"]
+        if self.transposed:
+            outputs = self.arguments["groups"] * round_up(self.group_sizes[1], self.facts.lanes)
+        parts = self.chunks * (self.taps + 1) * outputs if self.chunks > 1 or self.transposed else 0
         return 4 * (parts + self.facts.threads * self.stride)
