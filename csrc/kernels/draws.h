@@ -20,25 +20,66 @@ static inline uint32_t keep_threshold(double probability) {
     return threshold >= 4294967295.0 ? 0xffffffffu : (uint32_t)threshold;
 }
 
-/* Uses draws `first` to first + count, of which count is at most 4 * FNN_LANES; the others of draws[] have no element. */
-typedef void use_draws(const void *settings, ptrdiff_t first, ptrdiff_t count, const ivec draws[4]);
+/* Uses `count` draws, at most FNN_LANES, from draw `first` on; the other lanes have no element. */
+typedef void use_draws(const void *settings, ptrdiff_t first, ptrdiff_t count, ivec draws);
+
+/* Words whose draws are to be used: draw `first` and those after it, and as many DRAW_GROUP / 2 later. */
+struct drawn_words {
+    use_draws *use;
+    const void *settings;
+    ptrdiff_t first;
+    ivec words[4];
+};
+enum { DRAWN_VECTORS = 2 * 4 };
+
+/* Uses vector v of DRAWN_VECTORS, if draws from `first` on are at least so many. */
+FNN_INLINE void use_vector(const struct drawn_words *drawn, int v, ptrdiff_t left) {
+    ptrdiff_t at = v % 4 * FNN_LANES + v / 4 * (DRAW_GROUP / 2);
+    ivec word = drawn->words[v % 4];
+    if (at < left)
+        drawn->use(drawn->settings, drawn->first + at, lanes_left(left - at), v < 4 ? word : ivec_swap_halves(word));
+}
+
+FNN_INLINE void use_meanwhile(const void *context, int round) { use_vector(context, round - 2, DRAW_GROUP); }
+_Static_assert(PHILOX_ROUNDS - 2 == DRAWN_VECTORS, "in each round from the third on a vector is used");
+
+FNN_INLINE void use_words(const struct drawn_words *drawn, ptrdiff_t left) {
+#pragma GCC unroll 8
+    for (int v = 0; v < DRAWN_VECTORS; v++) use_vector(drawn, v, left);
+}
+
+/* The first draw that is made of word w. */
+FNN_INLINE ptrdiff_t draw_of_word(ptrdiff_t w) { return w + w / (DRAW_GROUP / 2) * (DRAW_GROUP / 2); }
+
+/* Every draw of a range that begins at a multiple of DRAW_GROUP and lies in one block of DRAW_BLOCK draws. Those of whole groups
+ * are used while the next ones are made. */
+FNN_INLINE void draw_block(const struct philox_stream *random, struct fnn_range range, use_draws *use,
+                           const void *settings) {
+    const struct philox_prefix prefix = philox_prefix(random, (uint64_t)range.begin / 2);
+    struct drawn_words drawn = {.use = use, .settings = settings, .first = range.begin};
+    ptrdiff_t word = range.begin / 2, end = word + (range.end - range.begin) / DRAW_GROUP * (DRAW_GROUP / 2);
+    if (word < end) {
+        philox_words(random, &prefix, (uint64_t)word, drawn.words, philox_idle, NULL);
+        for (word += PHILOX_WORDS; word < end; word += PHILOX_WORDS) {
+            ivec next[4];
+            philox_words(random, &prefix, (uint64_t)word, next, use_meanwhile, &drawn);
+            for (int v = 0; v < 4; v++) drawn.words[v] = next[v];
+            drawn.first = draw_of_word(word);
+        }
+        use_words(&drawn, DRAW_GROUP);
+    }
+    for (; draw_of_word(word) < range.end && word < end + DRAW_GROUP / 2; word += PHILOX_WORDS) {
+        philox_words(random, &prefix, (uint64_t)word, drawn.words, philox_idle, NULL);
+        drawn.first = draw_of_word(word);
+        use_words(&drawn, range.end - drawn.first);
+    }
+}
 
 /* Every draw of a range that begins at a multiple of DRAW_GROUP. */
 FNN_INLINE void draw(const struct philox_stream *random, struct fnn_range range, use_draws *use, const void *settings) {
-    const ptrdiff_t half = DRAW_GROUP / 2;
     for (ptrdiff_t i = range.begin, end; i < range.end; i = end) {
-        const struct philox_prefix prefix = philox_prefix(random, (uint64_t)i / 2);
         end = fnn_min((i / DRAW_BLOCK + 1) * DRAW_BLOCK, range.end);
-        for (ptrdiff_t group = i; group < end; group += DRAW_GROUP)
-            for (ptrdiff_t first = group; first < fnn_min(group + half, end); first += PHILOX_WORDS) {
-                ivec words[4];
-                philox_words(random, &prefix, (uint64_t)(first - group / 2), words);
-                use(settings, first, fnn_min(end - first, PHILOX_WORDS), words);
-                if (first + half >= end) continue;
-#pragma GCC unroll 4
-                for (int v = 0; v < 4; v++) words[v] = ivec_swap_halves(words[v]);
-                use(settings, first + half, fnn_min(end - first - half, PHILOX_WORDS), words);
-            }
+        draw_block(random, (struct fnn_range){i, end}, use, settings);
     }
 }
 

@@ -13,7 +13,7 @@
 /* ln((word + 1) * 2^-32). The word or its complement, whichever is below 2^31, becomes a float: near 1 the distance to 1 does. */
 FNN_INLINE vec log_of_uniform(ivec word) {
     const vec unit = vec_set1(0x1p-32f);
-    mask near_one = ivec_less(ivec_set1(0x7fffffffu), word);
+    mask near_one = ivec_less_equal(ivec_set1(0x80000000u), word);
     ivec whole = ivec_xor(word, ivec_shift_right_arithmetic(word, 31));
     vec part = vec_mul(vec_from_int(whole), unit), rest;
     vec u = vec_select(near_one, vec_sub(vec_set1(1.0f), part), vec_add(part, unit));
@@ -78,7 +78,7 @@ void FNN_FUNCTION(gaussian_dropout)(const struct fnn_gaussian_dropout_args *args
         ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
         for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
             ivec even[2], odd[2];
-            philox_pairs(&random, &prefix, (uint64_t)j, even, odd);
+            philox_pairs(&random, &prefix, (uint64_t)j, even, odd, philox_idle, NULL);
             add_noise(stream, args->x + j, args->y + j, fnn_min(end - j, PHILOX_WORDS), even, odd, deviation);
         }
     }
@@ -90,23 +90,24 @@ struct alpha_settings {
     float *y;
     ivec threshold;
     vec scale, shift, dropped;
-    bool all, stream;
+    bool none;
 };
 
-FNN_INLINE void drop(const void *context, ptrdiff_t first, ptrdiff_t count, const ivec draws[4]) {
-    const struct alpha_settings *settings = context;
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
-        ptrdiff_t at = first + v * FNN_LANES, n = lanes_left(first + count - at);
-        if (n <= 0) break;
-        vec kept = vec_fma(settings->scale, load_lanes(settings->x + at, n), settings->shift);
-        mask drop = settings->all ? mask_first(FNN_LANES) : ivec_less(draws[v], settings->threshold);
-        put_lanes(settings->stream, settings->y + at, vec_select(drop, settings->dropped, kept), n);
-    }
+FNN_INLINE void drop(const bool stream, const struct alpha_settings *settings, ptrdiff_t at, ptrdiff_t n, ivec draws) {
+    vec kept = vec_fma(settings->scale, load_lanes(settings->x + at, n), settings->shift);
+    mask keep = settings->none ? mask_first(0) : ivec_less_equal(settings->threshold, draws);
+    put_lanes(stream, settings->y + at, vec_select(keep, kept, settings->dropped), n);
 }
 
-void FNN_FUNCTION(alpha_dropout)(const struct fnn_alpha_dropout_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share_blocks(args->count, DRAW_BLOCK, team);
+FNN_INLINE void drop_stored(const void *settings, ptrdiff_t at, ptrdiff_t n, ivec draws) {
+    drop(false, settings, at, n, draws);
+}
+
+FNN_INLINE void drop_streamed(const void *settings, ptrdiff_t at, ptrdiff_t n, ivec draws) {
+    drop(true, settings, at, n, draws);
+}
+
+static void drop_range(const struct fnn_alpha_dropout_args *args, struct fnn_range range) {
     const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
     const struct alpha_settings settings = {.x = args->x,
                                             .y = args->y,
@@ -114,8 +115,16 @@ void FNN_FUNCTION(alpha_dropout)(const struct fnn_alpha_dropout_args *args, cons
                                             .scale = vec_set1((float)args->scale),
                                             .shift = vec_set1((float)args->shift),
                                             .dropped = vec_set1((float)args->dropped),
-                                            .all = args->probability >= 1.0,
-                                            .stream = streams(args->x, args->y, args->count)};
-    draw(&random, range, drop, &settings);
+                                            .none = args->probability >= 1.0};
+    if (streams(args->x, args->y, args->count))
+        draw(&random, range, drop_streamed, &settings);
+    else
+        draw(&random, range, drop_stored, &settings);
     vec_fence();
+}
+
+void FNN_FUNCTION(alpha_dropout)(const struct fnn_alpha_dropout_args *args, const struct fnn_team *team) {
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, DRAW_BLOCK, team); fnn_take(&work, &range);)
+        drop_range(args, range);
 }

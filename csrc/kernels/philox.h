@@ -67,34 +67,46 @@ static inline struct philox_prefix philox_prefix(const struct philox_stream *str
                                   wide_from_ivec(ivec_set1((uint32_t)product0))};
 }
 
+/* Something to be done beside a chain of rounds, each of which waits for the one before: called ahead of each round from the third
+ * on, with its number. */
+typedef void philox_meanwhile(const void *context, int round);
+
+FNN_INLINE void philox_idle(const void *context, int round) {
+    (void)context;
+    (void)round;
+}
+
 /* Output words c0 to c3 for the counters whose low words are given. */
 FNN_INLINE struct philox_state philox_counters(const struct philox_stream *stream, const struct philox_prefix *prefix,
-                                               ivec low_words) {
+                                               ivec low_words, philox_meanwhile *meanwhile, const void *context) {
     struct philox_state at = {.c3 = prefix->second3};
     wide high, low = wide_multiply(wide_from_ivec(low_words), ivec_set1(PHILOX_MULTIPLIER0), &high);
     at.c1 = wide_multiply(wide_xor_each(high, prefix->first2), ivec_set1(PHILOX_MULTIPLIER1), &high);
     at.c0 = wide_xor_each(high, prefix->second0);
     at.c2 = wide_xor_each(low, prefix->second2);
 #pragma GCC unroll 8
-    for (int round = 2; round < PHILOX_ROUNDS; round++) philox_round(stream->keys[round], &at);
+    for (int round = 2; round < PHILOX_ROUNDS; round++) {
+        meanwhile(context, round);
+        philox_round(stream->keys[round], &at);
+    }
     return at;
 }
 
 /* even[v] lane l = word `first` + 2 * (v * FNN_LANES + l) of the stream, odd[v] the word after it. first is a multiple of PHILOX_WORDS
  * in the block whose prefix is given. */
 FNN_INLINE void philox_pairs(const struct philox_stream *stream, const struct philox_prefix *prefix, uint64_t first,
-                             ivec even[2], ivec odd[2]) {
+                             ivec even[2], ivec odd[2], philox_meanwhile *meanwhile, const void *context) {
     ivec counters = ivec_add(ivec_set1((uint32_t)(first >> 2)), ivec_iota());
-    struct philox_state out = philox_counters(stream, prefix, counters);
+    struct philox_state out = philox_counters(stream, prefix, counters, meanwhile, context);
     wide_interleave(out.c0, out.c2, even);
     wide_interleave(out.c1, out.c3, odd);
 }
 
 /* words[v] lane l = word `first` + v * FNN_LANES + l of the stream, likewise. */
 FNN_INLINE void philox_words(const struct philox_stream *stream, const struct philox_prefix *prefix, uint64_t first,
-                             ivec words[4]) {
+                             ivec words[4], philox_meanwhile *meanwhile, const void *context) {
     ivec even[2], odd[2];
-    philox_pairs(stream, prefix, first, even, odd);
+    philox_pairs(stream, prefix, first, even, odd, meanwhile, context);
     for (int v = 0; v < 2; v++) {
         vec a = vec_from_bits(even[v]), b = vec_from_bits(odd[v]);
         words[2 * v] = ivec_from_float_bits(vec_interleave_low(a, b));

@@ -18,7 +18,7 @@ void FNN_FUNCTION(random_rectifier)(const struct fnn_random_rectifier_args *args
         ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
         for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
             ivec words[4];
-            philox_words(&random, &prefix, (uint64_t)j, words);
+            philox_words(&random, &prefix, (uint64_t)j, words, philox_idle, NULL);
             for (int v = 0; v < 4; v++) {
                 ptrdiff_t at = j + v * FNN_LANES, n = lanes_left(end - at);
                 if (n <= 0) break;

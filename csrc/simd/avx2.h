@@ -60,6 +60,8 @@ static inline mask vec_less_equal(vec a, vec b) { return _mm256_castps_si256(_mm
 static inline mask vec_equal(vec a, vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
 static inline mask vec_is_nan(vec a) { return _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
 static inline vec vec_select(mask m, vec a, vec b) { return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(m)); }
+#define FNN_HAS_KEEP
+static inline vec vec_keep(mask m, vec a) { return _mm256_and_ps(a, _mm256_castsi256_ps(m)); }
 
 /* Halves are added until one lane is left. */
 static inline float vec_sum(vec a) {
@@ -85,12 +87,16 @@ static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm256_set1_epi32((int)a
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline void ivec_store(uint32_t *p, ivec a) { _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)a); }
-static inline mask ivec_less(ivec a, ivec b) {
-    const ivec sign = ivec_set1(0x80000000u);
-    return _mm256_cmpgt_epi32((__m256i)(b ^ sign), (__m256i)(a ^ sign));
+static inline mask ivec_less_equal(ivec a, ivec b) {
+    return _mm256_cmpeq_epi32(_mm256_max_epu32((__m256i)b, (__m256i)a), (__m256i)b);
 }
 static inline mask ivec_equal(ivec a, ivec b) { return _mm256_cmpeq_epi32((__m256i)a, (__m256i)b); }
 static inline ivec ivec_select(mask m, ivec a, ivec b) { return (ivec)_mm256_blendv_epi8((__m256i)b, (__m256i)a, m); }
+#define FNN_HAS_SWAP_HALVES
+static inline ivec ivec_swap_halves(ivec a) {
+    const __m128i order = _mm_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    return (ivec)_mm256_shuffle_epi8((__m256i)a, _mm256_broadcastsi128_si256(order));
+}
 /* Two vectors of 64-bit places: lanes 0 to 3 and 4 to 7. */
 #define FNN_HAS_WIDE
 typedef struct {

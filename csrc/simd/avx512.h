@@ -75,7 +75,7 @@ static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm512_set1_epi32((int)a
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm512_loadu_si512(p); }
 static inline void ivec_store(uint32_t *p, ivec a) { _mm512_storeu_si512(p, (__m512i)a); }
-static inline mask ivec_less(ivec a, ivec b) { return _mm512_cmplt_epu32_mask((__m512i)a, (__m512i)b); }
+static inline mask ivec_less_equal(ivec a, ivec b) { return _mm512_cmple_epu32_mask((__m512i)a, (__m512i)b); }
 static inline mask ivec_equal(ivec a, ivec b) { return _mm512_cmpeq_epu32_mask((__m512i)a, (__m512i)b); }
 static inline ivec ivec_select(mask m, ivec a, ivec b) {
     return (ivec)_mm512_mask_blend_epi32(m, (__m512i)b, (__m512i)a);

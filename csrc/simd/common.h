@@ -26,7 +26,9 @@ static inline ivec ivec_shift_left(ivec a, int n) { return a << n; }
 static inline ivec ivec_shift_right(ivec a, int n) { return a >> n; }
 static inline ivec ivec_shift_right_arithmetic(ivec a, int n) { return (ivec)((fnn_signed_lanes)a >> n); }
 /* Upper and lower 16 bits exchanged. */
+#if !defined(FNN_HAS_SWAP_HALVES)
 static inline ivec ivec_swap_halves(ivec a) { return a << 16 | a >> 16; }
+#endif
 
 /* wide: FNN_LANES uint32 in the form in which the ISA multiplies them to 64 bits, for chains of products. A part whose lanes
  * are 64-bit places has the number in the lower half and anything in the upper one. wide_multiply returns the lower words of
@@ -54,6 +56,11 @@ static inline wide wide_xor_each(wide a, ivec b) {
     for (int i = 0; i < FNN_WIDE_PARTS; i++) a.part[i] ^= b;
     return a;
 }
+
+/* a where the mask is set, else 0. */
+#if !defined(FNN_HAS_KEEP)
+static inline vec vec_keep(mask m, vec a) { return vec_select(m, a, vec_zero()); }
+#endif
 
 /* Signed int32 lanes to float, rounded to nearest. */
 static inline vec vec_from_int(ivec a) { return __builtin_convertvector((fnn_signed_lanes)a, vec); }

@@ -76,7 +76,7 @@ static inline vec vec_interleave_high(vec a, vec b) { return vzip2q_f32(a, b); }
 static inline ivec ivec_set1(uint32_t a) { return vdupq_n_u32(a); }
 static inline ivec ivec_load(const uint32_t *p) { return vld1q_u32(p); }
 static inline void ivec_store(uint32_t *p, ivec a) { vst1q_u32(p, a); }
-static inline mask ivec_less(ivec a, ivec b) { return vcltq_u32(a, b); }
+static inline mask ivec_less_equal(ivec a, ivec b) { return vcleq_u32(a, b); }
 static inline mask ivec_equal(ivec a, ivec b) { return vceqq_u32(a, b); }
 static inline ivec ivec_select(mask m, ivec a, ivec b) { return vbslq_u32(m, a, b); }
 /* The low halves of the 64-bit products; *high receives the high halves. */

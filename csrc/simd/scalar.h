@@ -75,7 +75,7 @@ static inline ivec ivec_load(const uint32_t *p) {
     return a;
 }
 static inline void ivec_store(uint32_t *p, ivec a) { memcpy(p, &a, sizeof a); }
-static inline mask ivec_less(ivec a, ivec b) { return (mask)(a < b); }
+static inline mask ivec_less_equal(ivec a, ivec b) { return (mask)(a <= b); }
 static inline mask ivec_equal(ivec a, ivec b) { return (mask)(a == b); }
 /* The low halves of the 64-bit products; *high receives the high halves. */
 static inline ivec ivec_mul_wide(ivec a, ivec b, ivec *high) {

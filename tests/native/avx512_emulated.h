@@ -113,10 +113,10 @@ static inline __mmask16 emulated_cmpeq_epu32_mask(__m512i a, __m512i b) {
     return (__mmask16)mask;
 }
 
-static inline __mmask16 emulated_cmplt_epu32_mask(__m512i a, __m512i b) {
+static inline __mmask16 emulated_cmple_epu32_mask(__m512i a, __m512i b) {
     union emulated left = {.integers = a}, right = {.integers = b};
     unsigned mask = 0;
-    for (int i = 0; i < EMULATED_LANES; i++) mask |= (unsigned)(left.u[i] < right.u[i]) << i;
+    for (int i = 0; i < EMULATED_LANES; i++) mask |= (unsigned)(left.u[i] <= right.u[i]) << i;
     return (__mmask16)mask;
 }
 
@@ -200,8 +200,8 @@ static inline __m512 emulated_rcp14_ps(__m512 a) {
 #define _mm512_cvtepu32_epi64 emulated_cvtepu32_epi64
 #undef _mm512_cmpeq_epu32_mask
 #define _mm512_cmpeq_epu32_mask emulated_cmpeq_epu32_mask
-#undef _mm512_cmplt_epu32_mask
-#define _mm512_cmplt_epu32_mask emulated_cmplt_epu32_mask
+#undef _mm512_cmple_epu32_mask
+#define _mm512_cmple_epu32_mask emulated_cmple_epu32_mask
 #undef _mm512_reduce_max_ps
 #define _mm512_reduce_max_ps emulated_reduce_max_ps
 #undef _mm512_scalef_ps
