@@ -60,20 +60,21 @@ static float row_loss(const struct fnn_cross_entropy_forward_args *args, ptrdiff
 void FNN_FUNCTION(cross_entropy_forward)(const struct fnn_cross_entropy_forward_args *args,
                                          const struct fnn_team *team) {
     ptrdiff_t blocks = fnn_ceil_div(args->rows, BLOCK);
-    struct fnn_range range = fnn_share(blocks, team);
-    for (ptrdiff_t b = range.begin; b < range.end; b++) {
-        double loss = 0, weight = 0;
-        for (ptrdiff_t row = b * BLOCK; row < fnn_min((b + 1) * BLOCK, args->rows); row++) {
-            float one = row_loss(args, row);
-            int64_t label = args->labels[row];
-            if (args->reduction == REDUCTION_NONE) args->loss[row] = one;
-            loss += one;
-            if (is_counted(label, args->classes, args->ignore_index))
-                weight += class_weight_of(args->class_weight, label);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t b = range.begin; b < range.end; b++) {
+            double loss = 0, weight = 0;
+            for (ptrdiff_t row = b * BLOCK; row < fnn_min((b + 1) * BLOCK, args->rows); row++) {
+                float one = row_loss(args, row);
+                int64_t label = args->labels[row];
+                if (args->reduction == REDUCTION_NONE) args->loss[row] = one;
+                loss += one;
+                if (is_counted(label, args->classes, args->ignore_index))
+                    weight += class_weight_of(args->class_weight, label);
+            }
+            args->workspace[2 * b] = loss;
+            args->workspace[2 * b + 1] = weight;
         }
-        args->workspace[2 * b] = loss;
-        args->workspace[2 * b + 1] = weight;
-    }
     fnn_barrier(team);
     if (team->rank == 0) combine_blocks(args->workspace, blocks, args->reduction, args->loss, args->total_weight);
 }
@@ -112,9 +113,10 @@ void FNN_FUNCTION(cross_entropy_backward)(const struct fnn_cross_entropy_backwar
                                           const struct fnn_team *team) {
     float smoothing = (float)args->label_smoothing;
     float smooth_weight = smoothing / (float)args->classes * weight_sum(args->class_weight, args->classes);
-    struct fnn_range range = fnn_share(args->rows, team);
-    for (ptrdiff_t row = range.begin; row < range.end; row++) {
-        float gradient = row_dloss(args->dloss, args->total_weight, args->reduction, row);
-        row_gradient(args, row, gradient, smooth_weight);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t row = range.begin; row < range.end; row++) {
+            float gradient = row_dloss(args->dloss, args->total_weight, args->reduction, row);
+            row_gradient(args, row, gradient, smooth_weight);
+        }
 }

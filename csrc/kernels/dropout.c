@@ -86,22 +86,24 @@ void FNN_FUNCTION(dropout_channels)(const struct fnn_dropout_channels_args *args
     const ivec threshold = ivec_set1(keep_threshold(args->probability));
     const vec scale = vec_set1((float)args->scale);
     const bool stream = channels % FNN_LANES == 0 && streams(args->x, args->y, args->batch * positions * channels);
-    struct fnn_range range = fnn_share(args->batch * positions, team);
-    for (ptrdiff_t r = range.begin; r < range.end;) {
-        ptrdiff_t image = r / positions, end = fnn_min(range.end, (image + 1) * positions);
-        for (ptrdiff_t first = 0; first < channels; first += CHANNELS) {
-            ptrdiff_t last = fnn_min(first + CHANNELS, channels);
-            uint32_t bits[CHANNELS / FNN_LANES];
-            kept_channels(&random, threshold, args->probability >= 1.0, image * channels + first, last - first, bits);
-            for (ptrdiff_t row = r; row < end; row++)
-                for (ptrdiff_t c = first; c < last; c += FNN_LANES) {
-                    ptrdiff_t n = lanes_left(last - c), at = row * channels + c;
-                    mask kept = mask_from_bits(bits[(c - first) / FNN_LANES]);
-                    vec grown = vec_mul(load_lanes(args->x + at, n), scale);
-                    put_lanes(stream, args->y + at, vec_keep(kept, grown), n);
-                }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->batch * positions, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end;) {
+            ptrdiff_t image = r / positions, end = fnn_min(range.end, (image + 1) * positions);
+            for (ptrdiff_t first = 0; first < channels; first += CHANNELS) {
+                ptrdiff_t last = fnn_min(first + CHANNELS, channels);
+                uint32_t bits[CHANNELS / FNN_LANES];
+                kept_channels(&random, threshold, args->probability >= 1.0, image * channels + first, last - first,
+                              bits);
+                for (ptrdiff_t row = r; row < end; row++)
+                    for (ptrdiff_t c = first; c < last; c += FNN_LANES) {
+                        ptrdiff_t n = lanes_left(last - c), at = row * channels + c;
+                        mask kept = mask_from_bits(bits[(c - first) / FNN_LANES]);
+                        vec grown = vec_mul(load_lanes(args->x + at, n), scale);
+                        put_lanes(stream, args->y + at, vec_keep(kept, grown), n);
+                    }
+            }
+            r = end;
         }
-        r = end;
-    }
     vec_fence();
 }

@@ -20,36 +20,38 @@ void FNN_FUNCTION(glu_forward)(const struct fnn_glu_forward_args *args, const st
     ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
     /* x, twice as large as y, passes through the cache as well */
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, 2 * args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows * blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
-        const float *a = args->x + 2 * row * columns, *b = a + columns;
-        float *y = args->y + row * columns;
-        for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(end - c);
-            put_lanes(stream, y + c, vec_mul(load_lanes(a + c, n), vec_sigmoid(load_lanes(b + c, n))), n);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
+            const float *a = args->x + 2 * row * columns, *b = a + columns;
+            float *y = args->y + row * columns;
+            for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(end - c);
+                put_lanes(stream, y + c, vec_mul(load_lanes(a + c, n), vec_sigmoid(load_lanes(b + c, n))), n);
+            }
         }
-    }
     vec_fence();
 }
 
 void FNN_FUNCTION(glu_backward)(const struct fnn_glu_backward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->dx, 2 * args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows * blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
-        const float *a = args->x + 2 * row * columns, *b = a + columns, *dy = args->dy + row * columns;
-        float *da = args->dx + 2 * row * columns, *db = da + columns;
-        for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(end - c);
-            vec gate = vec_sigmoid(load_lanes(b + c, n)), first = load_lanes(a + c, n);
-            vec gradient = vec_mul(load_lanes(dy + c, n), gate);
-            vec closed = vec_sub(vec_set1(1.0f), gate);
-            put_lanes(stream, da + c, gradient, n);
-            put_lanes(stream, db + c, vec_mul(vec_mul(gradient, first), closed), n);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
+            const float *a = args->x + 2 * row * columns, *b = a + columns, *dy = args->dy + row * columns;
+            float *da = args->dx + 2 * row * columns, *db = da + columns;
+            for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(end - c);
+                vec gate = vec_sigmoid(load_lanes(b + c, n)), first = load_lanes(a + c, n);
+                vec gradient = vec_mul(load_lanes(dy + c, n), gate);
+                vec closed = vec_sub(vec_set1(1.0f), gate);
+                put_lanes(stream, da + c, gradient, n);
+                put_lanes(stream, db + c, vec_mul(vec_mul(gradient, first), closed), n);
+            }
         }
-    }
     vec_fence();
 }
 
@@ -62,16 +64,17 @@ void FNN_FUNCTION(prelu_forward)(const struct fnn_prelu_forward_args *args, cons
     ptrdiff_t channels = args->channels, slope_count = args->slope_count;
     const float *slopes = args->slopes;
     const bool stream = channels % FNN_LANES == 0 && streams(args->x, args->y, args->rows * channels);
-    struct fnn_range rows = fnn_share(args->rows, team);
-    for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
-        const float *x = args->x + r * channels;
-        float *y = args->y + r * channels;
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(channels - c);
-            vec value = load_lanes(x + c, n), below = vec_mul(load_slopes(slopes, slope_count, c, n), value);
-            put_lanes(stream, y + c, vec_select(vec_less(vec_zero(), value), value, below), n);
+    struct fnn_range rows;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &rows);)
+        for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
+            const float *x = args->x + r * channels;
+            float *y = args->y + r * channels;
+            for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(channels - c);
+                vec value = load_lanes(x + c, n), below = vec_mul(load_slopes(slopes, slope_count, c, n), value);
+                put_lanes(stream, y + c, vec_select(vec_less(vec_zero(), value), value, below), n);
+            }
         }
-    }
     vec_fence();
 }
 
@@ -122,16 +125,17 @@ void FNN_FUNCTION(prelu_backward)(const struct fnn_prelu_backward_args *args, co
     const bool stream =
         channels % FNN_LANES == 0 && args->dx != args->x && streams(args->dy, args->dx, args->rows * channels);
     struct row_blocks blocks = row_blocks(args->rows, channels);
-    struct fnn_range mine = fnn_share(blocks.count, team);
-    for (ptrdiff_t b = mine.begin; b < mine.end; b++) {
-        struct fnn_range block = row_block(&blocks, b);
-        for (ptrdiff_t row = block.begin; row < block.end; row += blocks.chunk) {
-            struct fnn_range rows = {row, fnn_min(row + blocks.chunk, block.end)};
-            for (ptrdiff_t c = 0; c < channels; c += TILE_CHANNELS)
-                prelu_chunk(args, stream, rows, c, fnn_min(TILE_CHANNELS, channels - c), row == block.begin,
-                            args->workspace + b * channels);
+    struct fnn_range mine;
+    for (struct fnn_work work = fnn_work(blocks.count, 1, team); fnn_take(&work, &mine);)
+        for (ptrdiff_t b = mine.begin; b < mine.end; b++) {
+            struct fnn_range block = row_block(&blocks, b);
+            for (ptrdiff_t row = block.begin; row < block.end; row += blocks.chunk) {
+                struct fnn_range rows = {row, fnn_min(row + blocks.chunk, block.end)};
+                for (ptrdiff_t c = 0; c < channels; c += TILE_CHANNELS)
+                    prelu_chunk(args, stream, rows, c, fnn_min(TILE_CHANNELS, channels - c), row == block.begin,
+                                args->workspace + b * channels);
+            }
         }
-    }
     vec_fence();
     fnn_barrier(team);
     if (!args->dslopes || team->rank != 0) return;

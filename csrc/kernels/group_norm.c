@@ -101,27 +101,28 @@ void FNN_FUNCTION(group_norm_forward)(const struct fnn_group_norm_forward_args *
     float *moments = args->workspace + team->rank * args->workspace_stride;
     float *mean = moments + FNN_GROUP_NORM_FIRST * channels, *scale = mean + channels, *shift = scale + channels;
     struct row_blocks blocks = row_blocks(positions, channels);
-    struct fnn_range images = fnn_share(positions ? args->batch : 0, team);
-    for (ptrdiff_t n = images.begin; n < images.end; n++) {
-        const float *x = args->x + n * size;
-        ptrdiff_t rows_left = (args->batch - n) * positions;
-        for (ptrdiff_t b = 0; b < blocks.count; b++)
-            block_moments(x, channels, row_block(&blocks, b), blocks.chunk, rows_left, moments + 2 * b * channels,
-                          moments + (2 * b + 1) * channels);
-        finish_groups(moments, &blocks, x, channels, width, all, args->eps, args->statistics + n * groups);
-        for (ptrdiff_t g = 0; g < groups; g++) {
-            const float *statistics = args->statistics + n * groups + g;
-            for (ptrdiff_t c = g * width; c < (g + 1) * width; c++) {
-                mean[c] = statistics[0];
-                scale[c] = args->weight ? args->weight[c] * statistics[2 * all] : statistics[2 * all];
-                shift[c] = (args->bias ? args->bias[c] : 0.0f) - statistics[all] * scale[c];
+    struct fnn_range images;
+    for (struct fnn_work work = fnn_work(positions ? args->batch : 0, 1, team); fnn_take(&work, &images);)
+        for (ptrdiff_t n = images.begin; n < images.end; n++) {
+            const float *x = args->x + n * size;
+            ptrdiff_t rows_left = (args->batch - n) * positions;
+            for (ptrdiff_t b = 0; b < blocks.count; b++)
+                block_moments(x, channels, row_block(&blocks, b), blocks.chunk, rows_left, moments + 2 * b * channels,
+                              moments + (2 * b + 1) * channels);
+            finish_groups(moments, &blocks, x, channels, width, all, args->eps, args->statistics + n * groups);
+            for (ptrdiff_t g = 0; g < groups; g++) {
+                const float *statistics = args->statistics + n * groups + g;
+                for (ptrdiff_t c = g * width; c < (g + 1) * width; c++) {
+                    mean[c] = statistics[0];
+                    scale[c] = args->weight ? args->weight[c] * statistics[2 * all] : statistics[2 * all];
+                    shift[c] = (args->bias ? args->bias[c] : 0.0f) - statistics[all] * scale[c];
+                }
             }
+            if (stream)
+                scale_rows(true, x, args->y + n * size, mean, scale, shift, positions, channels);
+            else
+                scale_rows(false, x, args->y + n * size, mean, scale, shift, positions, channels);
         }
-        if (stream)
-            scale_rows(true, x, args->y + n * size, mean, scale, shift, positions, channels);
-        else
-            scale_rows(false, x, args->y + n * size, mean, scale, shift, positions, channels);
-    }
     vec_fence();
 }
 
@@ -242,9 +243,10 @@ void FNN_FUNCTION(group_norm_backward)(const struct fnn_group_norm_backward_args
     float *partial = args->workspace + team->rank * args->workspace_stride;
     float *parts = args->workspace + args->threads * args->workspace_stride;
     struct row_blocks blocks = row_blocks(args->positions, channels);
-    struct fnn_range images = fnn_share(args->batch, team);
-    for (ptrdiff_t n = images.begin; n < images.end; n++)
-        image_gradient(args, &blocks, n, partial, parts + 2 * n * channels, stream);
+    struct fnn_range images;
+    for (struct fnn_work work = fnn_work(args->batch, 1, team); fnn_take(&work, &images);)
+        for (ptrdiff_t n = images.begin; n < images.end; n++)
+            image_gradient(args, &blocks, n, partial, parts + 2 * n * channels, stream);
     vec_fence();
     fnn_barrier(team);
     struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);

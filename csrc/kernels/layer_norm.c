@@ -83,22 +83,23 @@ FNN_INLINE void normalize_row(bool stream, const float *x, float *y, ptrdiff_t c
 void FNN_FUNCTION(layer_norm_forward)(const struct fnn_layer_norm_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns, rows = args->rows;
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, rows * columns);
-    struct fnn_range range = fnn_share(rows, team);
-    for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *x = args->x + r * columns;
-        const float *next = r + 1 < range.end && columns <= AHEAD_COLUMNS ? x + columns : x;
-        float *y = args->y + r * columns, pivot = columns ? x[0] : 0.0f;
-        float relative = columns ? row_sum(false, x, columns, pivot, 0.0f, x) / (float)columns : 0.0f;
-        double squares = row_sum(true, x, columns, pivot, relative, next),
-               exact_mean = (double)pivot + (double)relative;
-        float mean = (float)exact_mean, remainder = (float)(exact_mean - (double)mean);
-        float inverse = (float)(1.0 / __builtin_sqrt((columns ? squares / (double)columns : 0.0) + args->eps));
-        args->statistics[r] = mean;
-        args->statistics[rows + r] = remainder;
-        args->statistics[2 * rows + r] = inverse;
-        const struct row_statistics of = {mean, remainder, inverse};
-        normalize_row(stream, x, y, columns, args->weight, args->bias, of, next + columns / 2);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end; r++) {
+            const float *x = args->x + r * columns;
+            const float *next = r + 1 < range.end && columns <= AHEAD_COLUMNS ? x + columns : x;
+            float *y = args->y + r * columns, pivot = columns ? x[0] : 0.0f;
+            float relative = columns ? row_sum(false, x, columns, pivot, 0.0f, x) / (float)columns : 0.0f;
+            double squares = row_sum(true, x, columns, pivot, relative, next),
+                   exact_mean = (double)pivot + (double)relative;
+            float mean = (float)exact_mean, remainder = (float)(exact_mean - (double)mean);
+            float inverse = (float)(1.0 / __builtin_sqrt((columns ? squares / (double)columns : 0.0) + args->eps));
+            args->statistics[r] = mean;
+            args->statistics[rows + r] = remainder;
+            args->statistics[2 * rows + r] = inverse;
+            const struct row_statistics of = {mean, remainder, inverse};
+            normalize_row(stream, x, y, columns, args->weight, args->bias, of, next + columns / 2);
+        }
     vec_fence();
 }
 
@@ -153,13 +154,14 @@ void FNN_FUNCTION(layer_norm_backward)(const struct fnn_layer_norm_backward_args
     ptrdiff_t columns = args->columns, rows = args->rows;
     ptrdiff_t count = fnn_min(FNN_ROW_BLOCKS, fnn_ceil_div(rows, FNN_CHUNK_ROWS_MIN));
     ptrdiff_t each = fnn_ceil_div(rows, fnn_max(count, 1));
-    struct fnn_range mine = fnn_share(count, team);
-    for (ptrdiff_t b = mine.begin; b < mine.end; b++) {
-        float *dweight = args->workspace + 2 * b * columns, *dbias = dweight + columns;
-        ptrdiff_t begin = fnn_min(b * each, rows), end = fnn_min(begin + each, rows);
-        if (begin == end) memset(dweight, 0, (size_t)(2 * columns) * sizeof(float));
-        for (ptrdiff_t r = begin; r < end; r++) row_gradient(args, r, r == begin, dweight, dbias);
-    }
+    struct fnn_range mine;
+    for (struct fnn_work work = fnn_work(count, 1, team); fnn_take(&work, &mine);)
+        for (ptrdiff_t b = mine.begin; b < mine.end; b++) {
+            float *dweight = args->workspace + 2 * b * columns, *dbias = dweight + columns;
+            ptrdiff_t begin = fnn_min(b * each, rows), end = fnn_min(begin + each, rows);
+            if (begin == end) memset(dweight, 0, (size_t)(2 * columns) * sizeof(float));
+            for (ptrdiff_t r = begin; r < end; r++) row_gradient(args, r, r == begin, dweight, dbias);
+        }
     vec_fence();
     fnn_barrier(team);
     struct fnn_range some = fnn_share_blocks(columns, FNN_LANES, team);

@@ -69,19 +69,20 @@ FNN_INLINE void add_noise(bool stream, const float *x, float *y, ptrdiff_t count
 }
 
 void FNN_FUNCTION(gaussian_dropout)(const struct fnn_gaussian_dropout_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share_blocks(args->count, PHILOX_BLOCK, team);
+    struct fnn_range range;
     const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
     const vec deviation = vec_set1((float)args->deviation);
     const bool stream = streams(args->x, args->y, args->count);
-    for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_BLOCK) {
-        const struct philox_prefix prefix = philox_prefix(&random, (uint64_t)i);
-        ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
-        for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
-            ivec even[2], odd[2];
-            philox_pairs(&random, &prefix, (uint64_t)j, even, odd, philox_idle, NULL);
-            add_noise(stream, args->x + j, args->y + j, fnn_min(end - j, PHILOX_WORDS), even, odd, deviation);
+    for (struct fnn_work work = fnn_work(args->count, PHILOX_BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_BLOCK) {
+            const struct philox_prefix prefix = philox_prefix(&random, (uint64_t)i);
+            ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
+            for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
+                ivec even[2], odd[2];
+                philox_pairs(&random, &prefix, (uint64_t)j, even, odd, philox_idle, NULL);
+                add_noise(stream, args->x + j, args->y + j, fnn_min(end - j, PHILOX_WORDS), even, odd, deviation);
+            }
         }
-    }
     vec_fence();
 }
 

@@ -53,15 +53,16 @@ FNN_INLINE void map(slope_function *function, const struct fnn_pointwise_loss_ba
     const struct loss_settings settings = {vec_set1((float)args->a), vec_set1((float)args->b)};
     const bool each = args->reduction == LOSS_REDUCTION_NONE;
     const vec scale = vec_set1((float)args->scale);
-    struct fnn_range range = fnn_share_blocks(args->count, LOSS_BLOCK, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
-        ptrdiff_t n = lanes_left(range.end - i);
-        vec pos_weight = args->pos_weight ? load_lanes(args->pos_weight + i, n) : vec_set1(1.0f);
-        vec slope = function(&settings, load_lanes(args->x + i, n), load_lanes(args->target + i, n), pos_weight);
-        if (args->weight) slope = vec_mul(slope, load_lanes(args->weight + i, n));
-        vec dloss = each ? load_lanes(args->dloss + i, n) : vec_set1(args->dloss[0]);
-        store_lanes(args->dx + i, vec_mul(slope, vec_mul(dloss, scale)), n);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, LOSS_BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+            ptrdiff_t n = lanes_left(range.end - i);
+            vec pos_weight = args->pos_weight ? load_lanes(args->pos_weight + i, n) : vec_set1(1.0f);
+            vec slope = function(&settings, load_lanes(args->x + i, n), load_lanes(args->target + i, n), pos_weight);
+            if (args->weight) slope = vec_mul(slope, load_lanes(args->weight + i, n));
+            vec dloss = each ? load_lanes(args->dloss + i, n) : vec_set1(args->dloss[0]);
+            store_lanes(args->dx + i, vec_mul(slope, vec_mul(dloss, scale)), n);
+        }
 }
 
 void FNN_FUNCTION(pointwise_loss_backward)(const struct fnn_pointwise_loss_backward_args *args,

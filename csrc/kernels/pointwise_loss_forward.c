@@ -59,20 +59,21 @@ FNN_INLINE vec log_divergence(const struct loss_settings *p, vec x, vec target, 
 FNN_INLINE void map(loss_function *function, const struct fnn_pointwise_loss_forward_args *args,
                     const struct fnn_team *team) {
     const struct loss_settings settings = {vec_set1((float)args->a), vec_set1((float)args->b)};
-    struct fnn_range range = fnn_share(fnn_ceil_div(args->count, LOSS_BLOCK), team);
-    for (ptrdiff_t b = range.begin; b < range.end; b++) {
-        vec sum = vec_zero();
-        ptrdiff_t end = fnn_min((b + 1) * LOSS_BLOCK, args->count);
-        for (ptrdiff_t i = b * LOSS_BLOCK; i < end; i += FNN_LANES) {
-            ptrdiff_t n = lanes_left(end - i);
-            vec pos_weight = args->pos_weight ? load_lanes(args->pos_weight + i, n) : vec_set1(1.0f);
-            vec loss = function(&settings, load_lanes(args->x + i, n), load_lanes(args->target + i, n), pos_weight);
-            if (args->weight) loss = vec_mul(loss, load_lanes(args->weight + i, n));
-            if (args->reduction == LOSS_REDUCTION_NONE) store_lanes(args->loss + i, loss, n);
-            sum = vec_add(sum, n == FNN_LANES ? loss : vec_select(mask_first(n), loss, vec_zero()));
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(fnn_ceil_div(args->count, LOSS_BLOCK), 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t b = range.begin; b < range.end; b++) {
+            vec sum = vec_zero();
+            ptrdiff_t end = fnn_min((b + 1) * LOSS_BLOCK, args->count);
+            for (ptrdiff_t i = b * LOSS_BLOCK; i < end; i += FNN_LANES) {
+                ptrdiff_t n = lanes_left(end - i);
+                vec pos_weight = args->pos_weight ? load_lanes(args->pos_weight + i, n) : vec_set1(1.0f);
+                vec loss = function(&settings, load_lanes(args->x + i, n), load_lanes(args->target + i, n), pos_weight);
+                if (args->weight) loss = vec_mul(loss, load_lanes(args->weight + i, n));
+                if (args->reduction == LOSS_REDUCTION_NONE) store_lanes(args->loss + i, loss, n);
+                sum = vec_add(sum, n == FNN_LANES ? loss : vec_select(mask_first(n), loss, vec_zero()));
+            }
+            args->workspace[b] = vec_sum(sum);
         }
-        args->workspace[b] = vec_sum(sum);
-    }
 }
 
 void FNN_FUNCTION(pointwise_loss_forward)(const struct fnn_pointwise_loss_forward_args *args,

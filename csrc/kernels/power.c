@@ -60,22 +60,24 @@ FNN_INLINE vec vec_power(const struct power *power, vec x) {
 
 void FNN_FUNCTION(power_forward)(const struct fnn_power_forward_args *args, const struct fnn_team *team) {
     const struct power power = power_of(args->exponent);
-    struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
-        ptrdiff_t n = lanes_left(range.end - i);
-        store_lanes(args->y + i, vec_power(&power, load_lanes(args->x + i, n)), n);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+            ptrdiff_t n = lanes_left(range.end - i);
+            store_lanes(args->y + i, vec_power(&power, load_lanes(args->x + i, n)), n);
+        }
 }
 
 void FNN_FUNCTION(power_backward)(const struct fnn_power_backward_args *args, const struct fnn_team *team) {
     const struct power power = power_of(args->exponent - 1.0);
     const vec factor = vec_set1((float)args->exponent);
-    struct fnn_range range = fnn_share_blocks(args->count, BLOCK, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
-        ptrdiff_t n = lanes_left(range.end - i);
-        vec x = load_lanes(args->x + i, n), slope = vec_mul(factor, vec_power(&power, x));
-        vec dx = vec_mul(load_lanes(args->dy + i, n), slope);
-        if (args->exponent < 1.0) dx = vec_select(vec_equal(x, vec_zero()), vec_zero(), dx);
-        store_lanes(args->dx + i, dx, n);
-    }
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+            ptrdiff_t n = lanes_left(range.end - i);
+            vec x = load_lanes(args->x + i, n), slope = vec_mul(factor, vec_power(&power, x));
+            vec dx = vec_mul(load_lanes(args->dy + i, n), slope);
+            if (args->exponent < 1.0) dx = vec_select(vec_equal(x, vec_zero()), vec_zero(), dx);
+            store_lanes(args->dx + i, dx, n);
+        }
 }

@@ -18,17 +18,18 @@ void FNN_FUNCTION(softmax_forward)(const struct fnn_softmax_forward_args *args, 
     float aside[ROW_FLOATS];
     const bool stream =
         columns % FNN_LANES == 0 && columns <= ROW_FLOATS && streams(args->x, args->y, args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows, team);
-    for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
-        float *y = args->y + r * columns, *exponentials = stream ? aside : y;
-        float sum = row_exponentials(x, exponentials, columns, row_maximum(x, columns), ahead);
-        const vec inverse = vec_set1(1.0f / sum);
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            put_lanes(stream, y + c, vec_mul(load_lanes(exponentials + c, n), inverse), n);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end; r++) {
+            const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
+            float *y = args->y + r * columns, *exponentials = stream ? aside : y;
+            float sum = row_exponentials(x, exponentials, columns, row_maximum(x, columns), ahead);
+            const vec inverse = vec_set1(1.0f / sum);
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(columns - c);
+                put_lanes(stream, y + c, vec_mul(load_lanes(exponentials + c, n), inverse), n);
+            }
         }
-    }
     vec_fence();
 }
 
@@ -36,39 +37,41 @@ void FNN_FUNCTION(softmax_backward)(const struct fnn_softmax_backward_args *args
     ptrdiff_t columns = args->columns;
     const bool stream =
         columns % FNN_LANES == 0 && args->y != args->dx && streams(args->dy, args->dx, args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows, team);
-    for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *dy = args->dy + r * columns, *y = args->y + r * columns;
-        float *to = args->dx + r * columns;
-        vec sum = vec_zero();
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            sum = vec_fma(load_lanes(dy + c, n), load_lanes(y + c, n), sum);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end; r++) {
+            const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+            float *to = args->dx + r * columns;
+            vec sum = vec_zero();
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(columns - c);
+                sum = vec_fma(load_lanes(dy + c, n), load_lanes(y + c, n), sum);
+            }
+            vec total = vec_set1(vec_sum(sum));
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(columns - c);
+                vec dx = vec_mul(load_lanes(y + c, n), vec_sub(load_lanes(dy + c, n), total));
+                put_lanes(stream, to + c, dx, n);
+            }
         }
-        vec total = vec_set1(vec_sum(sum));
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            vec dx = vec_mul(load_lanes(y + c, n), vec_sub(load_lanes(dy + c, n), total));
-            put_lanes(stream, to + c, dx, n);
-        }
-    }
     vec_fence();
 }
 
 void FNN_FUNCTION(log_softmax_forward)(const struct fnn_log_softmax_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows, team);
-    for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
-        float *y = args->y + r * columns, maximum = row_maximum(x, columns);
-        const vec log_sum = vec_log(vec_set1(row_exponentials(x, NULL, columns, maximum, ahead)));
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            vec shifted = vec_sub(load_lanes(x + c, n), vec_set1(maximum));
-            put_lanes(stream, y + c, vec_sub(shifted, log_sum), n);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end; r++) {
+            const float *x = args->x + r * columns, *ahead = r + 1 < range.end ? x + columns : x;
+            float *y = args->y + r * columns, maximum = row_maximum(x, columns);
+            const vec log_sum = vec_log(vec_set1(row_exponentials(x, NULL, columns, maximum, ahead)));
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(columns - c);
+                vec shifted = vec_sub(load_lanes(x + c, n), vec_set1(maximum));
+                put_lanes(stream, y + c, vec_sub(shifted, log_sum), n);
+            }
         }
-    }
     vec_fence();
 }
 
@@ -77,19 +80,20 @@ void FNN_FUNCTION(log_softmax_backward)(const struct fnn_log_softmax_backward_ar
     ptrdiff_t columns = args->columns;
     const bool stream =
         columns % FNN_LANES == 0 && args->y != args->dx && streams(args->dy, args->dx, args->rows * columns);
-    struct fnn_range range = fnn_share(args->rows, team);
-    for (ptrdiff_t r = range.begin; r < range.end; r++) {
-        const float *dy = args->dy + r * columns, *y = args->y + r * columns;
-        float *dx = args->dx + r * columns;
-        vec sum = vec_zero();
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES)
-            sum = vec_add(sum, load_lanes(dy + c, lanes_left(columns - c)));
-        const vec total = vec_set1(vec_sum(sum));
-        for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
-            ptrdiff_t n = lanes_left(columns - c);
-            put_lanes(stream, dx + c, vec_fnma(vec_exp_below_88(load_lanes(y + c, n)), total, load_lanes(dy + c, n)),
-                      n);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t r = range.begin; r < range.end; r++) {
+            const float *dy = args->dy + r * columns, *y = args->y + r * columns;
+            float *dx = args->dx + r * columns;
+            vec sum = vec_zero();
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES)
+                sum = vec_add(sum, load_lanes(dy + c, lanes_left(columns - c)));
+            const vec total = vec_set1(vec_sum(sum));
+            for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
+                ptrdiff_t n = lanes_left(columns - c);
+                put_lanes(stream, dx + c,
+                          vec_fnma(vec_exp_below_88(load_lanes(y + c, n)), total, load_lanes(dy + c, n)), n);
+            }
         }
-    }
     vec_fence();
 }
