@@ -20,38 +20,36 @@ void FNN_FUNCTION(glu_forward)(const struct fnn_glu_forward_args *args, const st
     ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
     /* x, twice as large as y, passes through the cache as well */
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->y, 2 * args->rows * columns);
-    struct fnn_range range;
-    for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
-        for (ptrdiff_t i = range.begin; i < range.end; i++) {
-            ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
-            const float *a = args->x + 2 * row * columns, *b = a + columns;
-            float *y = args->y + row * columns;
-            for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
-                ptrdiff_t n = lanes_left(end - c);
-                put_lanes(stream, y + c, vec_mul(load_lanes(a + c, n), vec_sigmoid(load_lanes(b + c, n))), n);
-            }
+    struct fnn_range range = fnn_share(args->rows * blocks, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
+        const float *a = args->x + 2 * row * columns, *b = a + columns;
+        float *y = args->y + row * columns;
+        for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(end - c);
+            put_lanes(stream, y + c, vec_mul(load_lanes(a + c, n), vec_sigmoid(load_lanes(b + c, n))), n);
         }
+    }
     vec_fence();
 }
 
 void FNN_FUNCTION(glu_backward)(const struct fnn_glu_backward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
     const bool stream = columns % FNN_LANES == 0 && streams(args->x, args->dx, 2 * args->rows * columns);
-    struct fnn_range range;
-    for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
-        for (ptrdiff_t i = range.begin; i < range.end; i++) {
-            ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
-            const float *a = args->x + 2 * row * columns, *b = a + columns, *dy = args->dy + row * columns;
-            float *da = args->dx + 2 * row * columns, *db = da + columns;
-            for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
-                ptrdiff_t n = lanes_left(end - c);
-                vec gate = vec_sigmoid(load_lanes(b + c, n)), first = load_lanes(a + c, n);
-                vec gradient = vec_mul(load_lanes(dy + c, n), gate);
-                vec closed = vec_sub(vec_set1(1.0f), gate);
-                put_lanes(stream, da + c, gradient, n);
-                put_lanes(stream, db + c, vec_mul(vec_mul(gradient, first), closed), n);
-            }
+    struct fnn_range range = fnn_share(args->rows * blocks, team);
+    for (ptrdiff_t i = range.begin; i < range.end; i++) {
+        ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK, end = fnn_min(begin + BLOCK, columns);
+        const float *a = args->x + 2 * row * columns, *b = a + columns, *dy = args->dy + row * columns;
+        float *da = args->dx + 2 * row * columns, *db = da + columns;
+        for (ptrdiff_t c = begin; c < end; c += FNN_LANES) {
+            ptrdiff_t n = lanes_left(end - c);
+            vec gate = vec_sigmoid(load_lanes(b + c, n)), first = load_lanes(a + c, n);
+            vec gradient = vec_mul(load_lanes(dy + c, n), gate);
+            vec closed = vec_sub(vec_set1(1.0f), gate);
+            put_lanes(stream, da + c, gradient, n);
+            put_lanes(stream, db + c, vec_mul(vec_mul(gradient, first), closed), n);
         }
+    }
     vec_fence();
 }
 
