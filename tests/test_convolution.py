@@ -261,6 +261,7 @@ def test_gradient_added_to_another(name: str, kept: bool, isa: str, rng: np.rand
     ("x", "outputs", "size", "stride", "forward", "backward"),
     [
         ((2, 3, 24, 24), 64, 5, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a first layer
+        ((2, 3, 24, 32), 64, 3, 1, "conv2d_strip_forward", "conv2d_planar_backward_data"),  # a first one of long rows
         ((2, 32, 16, 16), 1, 5, 1, "conv2d_spread_backward_data", "conv2d_strip_forward"),  # a last one
         ((2, 6, 24, 24), 32, 3, 2, "conv2d_strip_forward", "conv2d_spread_backward_data"),  # a strided one
         ((2, 64, 16, 16), 96, 5, 2, "conv2d_forward", "conv2d_backward_data"),

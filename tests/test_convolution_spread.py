@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from input_gradient import expected, named_sizes
 from kernel_runner import UNIT, assert_within, run_kernel
 
 from fastnn.ops.convolution_spread import packed_floats, spread_stride
 from fastnn.settings import current_facts
 
 KERNELS = {"conv2d_spread_pack", "conv2d_spread_backward_data"}
-
-SIZES = ("batch", "height", "width", "channels", "out_height", "out_width", "out_channels", "kernel_height", "kernel_width",
-         "stride_h", "stride_w", "dilation_h", "dilation_w", "pad_top", "pad_left", "groups")  # fmt: skip
 
 # N, H, W, C, P, Q, K, R, S, strides, dilations, pad_top, pad_left, groups
 GEOMETRIES: dict[str, tuple[int, ...]] = {
@@ -39,23 +37,9 @@ GEOMETRIES: dict[str, tuple[int, ...]] = {
 }
 
 
-def expected(dy: Any, weight: Any, a: dict[str, int]) -> Any:
-    """dx (N,H,W,C) in float64, tap by tap."""
-    dx = np.zeros((a["batch"], a["height"], a["width"], a["channels"]))
-    inputs, outputs = a["channels"] // a["groups"], a["out_channels"] // a["groups"]
-    for p, q, r, s in np.ndindex(a["out_height"], a["out_width"], a["kernel_height"], a["kernel_width"]):
-        h = p * a["stride_h"] + r * a["dilation_h"] - a["pad_top"]
-        w = q * a["stride_w"] + s * a["dilation_w"] - a["pad_left"]
-        if 0 <= h < a["height"] and 0 <= w < a["width"]:
-            for g in range(a["groups"]):
-                k = slice(g * outputs, (g + 1) * outputs)
-                dx[:, h, w, g * inputs : (g + 1) * inputs] += dy[:, p, q, k].astype(float) @ weight[k, r, s]
-    return dx
-
-
 def arguments_of(name: str) -> tuple[dict[str, int], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Sizes, and the shapes of dy, the weight and dx."""
-    a = dict(zip(SIZES, GEOMETRIES[name], strict=True))
+    a = named_sizes(GEOMETRIES[name])
     dy = (a["batch"], a["out_height"], a["out_width"], a["out_channels"])
     weight = (a["out_channels"], a["kernel_height"], a["kernel_width"], a["channels"] // a["groups"])
     return a, dy, weight, (a["batch"], a["height"], a["width"], a["channels"])

@@ -14,6 +14,7 @@ from typing import Any
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
 from .convolution_geometry import Geometry, check_shapes, geometry_of
+from .convolution_planar import planar_bands, planar_stride, uses_planes
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
@@ -75,6 +76,15 @@ def _spread(
         "workspace_stride": stride,
     }
     steps.step("conv2d_spread_backward_data", g.work(steps.facts), **more, **arguments)
+
+
+def _planar(steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, dx: Tensor, **more: Any) -> None:
+    """The step that makes planes of dy."""
+    bands = planar_bands(g.arguments, steps.facts)
+    stride = planar_stride(g.arguments, steps.facts, bands)
+    more |= {"dy": steps.pointer(dy), "weight": steps.pointer(weight), "dx": steps.pointer(dx)}
+    more |= {"workspace": steps.workspace(4 * stride * steps.facts.threads), "workspace_stride": stride, "bands": bands}
+    steps.step("conv2d_planar_backward_data", g.work(steps.facts), **more, **g.arguments)
 
 
 def packed_depthwise(steps: Lowering, weight: Tensor, g: Geometry) -> Reference:
@@ -223,6 +233,9 @@ def lower_input_gradient(
         "residual": steps.pointer(residual),
         "activation": activation,
     }
+    if residual is None and sums is None and uses_planes(g.arguments, steps.facts):
+        _planar(steps, g, dy, weight, dx, bias=steps.pointer(bias), activation=activation)
+        return
     if not g.is_depthwise and spreads(g.arguments, steps.facts):
         _spread(steps, g, g.arguments, False, dy, weight, dx, **arguments)
         return

@@ -75,8 +75,10 @@ class WeightGradient:
 
     @property
     def chunks(self) -> int:
-        """Parts that the sum over pixels is cut into; where vectors lie along the output channels a power of two, since threads take
-        whole ones."""
+        """Parts that the sum over pixels is cut into.
+
+        Where vectors lie along the output channels a power of two, since threads take whole ones.
+        """
         a, (runs, columns) = self.arguments, self.runs
         pixels = a["batch"] * a["out_height"] * a["out_width"]
         units = a["groups"] * ceil_div(self.group_sizes[1], ROW_BLOCK)
@@ -88,7 +90,7 @@ class WeightGradient:
 
     @property
     def stride(self) -> int:
-        """Floats of workspace for each thread: a block of strips, a copy of a block of dy (of one panel of it), and where the taps are."""
+        """Floats of workspace for each thread: a block of strips, a copy of a block of dy, and where the taps are."""
         a, lanes, (channels, outputs) = self.arguments, self.facts.lanes, self.group_sizes
         outputs = min(outputs, ROW_BLOCK)
         channels = min(channels, CHANNEL_BLOCK)
