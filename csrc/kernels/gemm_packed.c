@@ -77,15 +77,18 @@ FNN_INLINE void stream_sums(float *y, ptrdiff_t y_step, vec sum[FNN_GEMM_ROWS][F
 FNN_INLINE void run_tiles(const struct gemm_packed *strip, int rows, int vectors) {
     const ptrdiff_t y_step = strip->y_step;
     const bool accumulate = strip->accumulate, stream = strip->stream;
-    const float *a = strip->a, *panel = strip->panel, *bias = strip->bias;
+    const bool in_place = strip->source && !strip->panel;
+    const float *panel = in_place ? strip->source : strip->panel;
+    const ptrdiff_t panel_step = in_place ? strip->source_step : vectors * FNN_LANES;
+    const float *a = strip->a, *bias = strip->bias;
     float *y = strip->y;
     for (ptrdiff_t t = 0; t < strip->tile_count; t++) {
         vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
         start_sums(y, y_step, !stream, sum, rows, vectors);
-        if (strip->source && t == 0)
+        if (strip->source && strip->panel && t == 0)
             multiply(strip, a, strip->source, strip->source_step, strip->panel, sum, rows, vectors);
         else
-            multiply(strip, a, panel, vectors * FNN_LANES, NULL, sum, rows, vectors);
+            multiply(strip, a, panel, panel_step, NULL, sum, rows, vectors);
         const ptrdiff_t last =
             strip->columns - (vectors - 1) * FNN_LANES; /* not before: its mask would take a register */
         if (accumulate) gemm_add(y, y_step, last, sum, rows, vectors);

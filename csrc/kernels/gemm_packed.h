@@ -13,7 +13,7 @@
  * each for the start and the bias.
  *
  * With a `source` the first tile reads its panel from there, in steps of source_step and whole vectors, and packs it at `panel` for the
- * tiles after it: a copy that costs no time beside the sum.
+ * tiles after it: a copy that costs no time beside the sum. Without a panel all tiles read the source.
  *
  * While it runs it asks for memory that is needed soon, a few lines every GEMM_CHUNK steps: asking for all at once stalls.
  */
@@ -36,7 +36,7 @@ struct gemm_fetch {
 struct gemm_packed {
     const float *a;
     ptrdiff_t a_step, a_next, depth;
-    float *panel; /* only read without a source */
+    float *panel; /* only read without a source; or null */
     ptrdiff_t panel_next;
     const float *source; /* or null; columns are then whole vectors, and panel_next is 0 */
     ptrdiff_t source_step;

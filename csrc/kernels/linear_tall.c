@@ -9,10 +9,10 @@
  * transposed, chunks * (K*C + K) floats.
  *
  * Both operands are read where they stand, a block of rows at a time: tiles of the product, `rows` channels of one operand by a
- * slice of the other. The first tile copies its slice for the others, whose steps then lie side by side in the first-level cache.
- * There is little to do with each line of memory, and what there is takes lines from all over the block: so tiles
- * ask for the next block meanwhile, in the order of memory. Each chunk is summed in equal blocks of at most TALL_BLOCK rows,
- * blocks and then chunks in order.
+ * slice of the other. The first tile copies its slice side by side if many use it, or if its steps would meet in few sets of the
+ * first-level cache; a slice whose vectors would end behind the operand is copied before. There is little to do with each line of
+ * memory, and what there is takes lines from all over the block: so tiles ask for the next block meanwhile, in the order of memory.
+ * Each chunk is summed in equal blocks of at most TALL_BLOCK rows, blocks and then chunks in order.
  *
  * Parallel over (chunk, slice).
  * Error bound: gamma_D * sum |dy||x|, D = TALL_BLOCK + blocks in a chunk + chunks (first term twice on the scalar ISA).
@@ -24,10 +24,11 @@
 #include "partial_sums.h"
 
 enum {
-    TALL_BLOCK =
-        128, /* a slice of so many rows (AVX-512: 16 KB) fits the first-level cache, the block the second one */
+    TALL_BLOCK = 128, /* a slice of so many rows (AVX-512: 16 KB) fits the first-level cache, the block the second */
+    COPY_ROWS = 128,  /* from which on a copy saves time */
+    FEW_SETS = 512,   /* floats; likewise if steps are a multiple of them apart */
     TALL_GAP =
-        1024 /* floats that nobody uses: processors read ahead, and lines that another thread writes then come and go */
+        1024   /* floats between what threads write: lines next to another's come and go as processors read ahead */
 };
 
 struct tall {
@@ -85,10 +86,13 @@ static void multiply_slice(const struct tall *t, const struct tall_block *block,
     const ptrdiff_t column = slice * FNN_GEMM_COLUMNS, rows = t->rows / t->tiles, higher = t->rows % t->tiles;
     const float *source = t->b + block->first * t->columns + column;
     strip->columns = fnn_min(t->columns - column, FNN_GEMM_COLUMNS);
-    if (strip->columns % FNN_LANES == 0)
-        strip->source = source;
-    else
-        gemm_pack_rows(source, t->columns, strip->columns, block->depth, gemm_width(strip->columns), strip->panel);
+    strip->source = source;
+    strip->panel = t->rows >= COPY_ROWS || t->columns % FEW_SETS == 0 ? t->panel : NULL;
+    if (strip->columns % FNN_LANES != 0) {
+        gemm_pack_rows(source, t->columns, strip->columns, block->depth, gemm_width(strip->columns), t->panel);
+        strip->source = NULL;
+        strip->panel = t->panel;
+    }
     strip->a = t->a + block->first * t->rows;
     strip->y = block->y + column;
     for (ptrdiff_t i = 0; i < t->tiles; i += strip->tile_count) {
@@ -97,7 +101,7 @@ static void multiply_slice(const struct tall *t, const struct tall_block *block,
         strip->a_next = strip->row_count;
         strip->y_next = strip->row_count * strip->y_step;
         FNN_FUNCTION(gemm_packed)(strip);
-        strip->source = NULL; /* copied by now */
+        if (strip->panel) strip->source = NULL; /* copied by now */
         strip->a += strip->tile_count * strip->a_next;
         strip->y += strip->tile_count * strip->y_next;
     }
@@ -108,7 +112,6 @@ static void multiply_block(const struct tall *t, const struct tall_block *block)
     struct gemm_packed strip = {
         .a_step = t->rows,
         .depth = block->depth,
-        .panel = t->panel,
         .source_step = t->columns,
         .y_step = t->columns,
         .accumulate = block->accumulate,
