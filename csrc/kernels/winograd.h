@@ -41,19 +41,30 @@ enum {
     WINOGRAD_LINE = 16 /* floats */
 };
 
+/* Every `step`-th row and column of a filter, from (row, column) on. With step 2 the taps and planes of the odd ones, row 1 or
+ * column 1, are one less in that direction (winograd_strided.h). */
+struct winograd_phase {
+    int step, row, column;
+};
+static inline struct winograd_phase winograd_whole(void) { return (struct winograd_phase){.step = 1}; }
+
 struct winograd_shape {
     int m, patch, planes;
     ptrdiff_t tile_rows, tile_columns; /* of one image */
     ptrdiff_t tiles; /* of all images */
+    ptrdiff_t full_rows, full_columns; /* of tiles that come in the usual order: all, but see winograd_strided.h */
+    ptrdiff_t last_rows, last_columns; /* rows of outputs of the last row of tiles, and columns */
 };
 
 static inline struct winograd_shape winograd_shape(ptrdiff_t tile, ptrdiff_t kernel_size, ptrdiff_t batch,
                                                    ptrdiff_t out_height, ptrdiff_t out_width) {
     struct winograd_shape shape = {.m = (int)tile, .patch = (int)(tile + kernel_size - 1)};
     shape.planes = shape.patch * shape.patch;
-    shape.tile_rows = fnn_ceil_div(out_height, tile);
-    shape.tile_columns = fnn_ceil_div(out_width, tile);
+    shape.full_rows = shape.tile_rows = fnn_ceil_div(out_height, tile);
+    shape.full_columns = shape.tile_columns = fnn_ceil_div(out_width, tile);
     shape.tiles = batch * shape.tile_rows * shape.tile_columns;
+    shape.last_rows = out_height - (shape.tile_rows - 1) * tile;
+    shape.last_columns = out_width - (shape.tile_columns - 1) * tile;
     return shape;
 }
 
@@ -86,16 +97,43 @@ static inline ptrdiff_t winograd_panel_offset(ptrdiff_t planes, ptrdiff_t depth,
 }
 
 struct winograd_tile {
-    ptrdiff_t image, row, column;
+    ptrdiff_t index, image, row, column;
 };
 
-static inline struct winograd_tile winograd_tile_at(const struct winograd_shape *shape, ptrdiff_t tile) {
-    ptrdiff_t row = tile / shape->tile_columns;
-    return (struct winograd_tile){row / shape->tile_rows, row % shape->tile_rows, tile % shape->tile_columns};
+/* Some rows and columns of tiles of each image; `first` is the index of the first. */
+struct winograd_region {
+    ptrdiff_t first, row, rows, column, columns;
+};
+
+/* Tiles come row by row, image by image, but in four regions: the last column if it is not full, the full tiles, the last row if
+ * it is not full, the corner. So those of full rows, those of full columns and those of both are neighbours. */
+static inline struct winograd_region winograd_region_of(const struct winograd_shape *shape, ptrdiff_t index) {
+    const ptrdiff_t rows = shape->full_rows, columns = shape->full_columns;
+    const ptrdiff_t below = shape->tile_rows - rows, beside = shape->tile_columns - columns;
+    const ptrdiff_t images = shape->tiles / (shape->tile_rows * shape->tile_columns);
+    const ptrdiff_t full = images * rows * beside, last = full + images * rows * columns;
+    const ptrdiff_t corner = last + images * below * columns;
+    if (index < full) return (struct winograd_region){0, 0, rows, columns, beside};
+    if (index < last) return (struct winograd_region){full, 0, rows, 0, columns};
+    if (index < corner) return (struct winograd_region){last, rows, below, 0, columns};
+    return (struct winograd_region){corner, rows, below, columns, beside};
 }
 
-/* The tile after it, without the divisions of winograd_tile_at. */
+static inline struct winograd_tile winograd_tile_at(const struct winograd_shape *shape, ptrdiff_t index) {
+    if (index >= shape->tiles) return (struct winograd_tile){.index = index};
+    const struct winograd_region region = winograd_region_of(shape, index);
+    const ptrdiff_t place = index - region.first, row = place / region.columns;
+    return (struct winograd_tile){index, row / region.rows, region.row + row % region.rows,
+                                  region.column + place % region.columns};
+}
+
+/* The tile after it, without the divisions of winograd_tile_at where there is one region. */
 static inline void winograd_next_tile(const struct winograd_shape *shape, struct winograd_tile *tile) {
+    tile->index++;
+    if (shape->full_rows < shape->tile_rows || shape->full_columns < shape->tile_columns) {
+        *tile = winograd_tile_at(shape, tile->index);
+        return;
+    }
     if (++tile->column < shape->tile_columns) return;
     tile->column = 0;
     if (++tile->row < shape->tile_rows) return;

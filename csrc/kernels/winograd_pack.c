@@ -21,7 +21,8 @@ FNN_INLINE void pack(const float *source, enum winograd_form form, int m, int r,
         const ptrdiff_t first = panel * FNN_GEMM_COLUMNS, count = gemm_panel_columns(columns, panel);
         const struct fnn_range steps = {d, fnn_min(d + WINOGRAD_DEPTH, depth)};
         const ptrdiff_t width = gemm_width(count);
-        winograd_transform_panel(&weight, m, r, first, count, steps, winograd_plane_stride(depth, width),
+        winograd_transform_panel(&weight, m, r, winograd_whole(), first, count, steps,
+                                 winograd_plane_stride(depth, width),
                                  packed + winograd_panel_offset(planes, depth, first) + d * width);
     }
 }

@@ -26,7 +26,7 @@ FNN_INLINE void winograd_find_patch(const float *image, ptrdiff_t n, ptrdiff_t h
     if (patch->interior) return;
     patch->left = left;
     patch->width = width;
-#pragma GCC unroll 6
+#pragma GCC unroll 9
     for (int i = 0; i < size; i++) {
         const bool inside = top + i >= 0 && top + i < height;
         patch->row[i] = inside ? image + (n * height + top + i) * patch->row_stride : FNN_FUNCTION(gemm_zeros);
@@ -40,13 +40,13 @@ FNN_INLINE bool winograd_load_column(const struct winograd_patch *patch, int siz
                                      ptrdiff_t lanes, vec *pixels) {
     if (interior) {
         const float *column = patch->corner + j * patch->column_stride + c;
-#pragma GCC unroll 6
+#pragma GCC unroll 9
         for (int i = 0; i < size; i++) pixels[i] = load_lanes(column + i * patch->row_stride, lanes);
         return true;
     }
     const ptrdiff_t column = patch->left + j, at = column * patch->column_stride + c;
     if (column < 0 || column >= patch->width) return false;
-#pragma GCC unroll 6
+#pragma GCC unroll 9
     for (int i = 0; i < size; i++) pixels[i] = load_lanes(patch->row[i] + (at & patch->row_mask[i]), lanes);
     return true;
 }
@@ -77,12 +77,12 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
         for (int j = 0; j < in; j++) {
             vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
             if (!winograd_load_column(patch, in, interior, j, first + c, lanes, column)) {
-#pragma GCC unroll 6
+#pragma GCC unroll 9
                 for (int i = 0; i < out; i++) half[i][j] = vec_zero(); /* as of a column of zeros */
                 continue;
             }
             map(m, r, column, mapped);
-#pragma GCC unroll 6
+#pragma GCC unroll 9
             for (int i = 0; i < out; i++) half[i][j] = mapped[i];
         }
         float *to = v + c;
@@ -90,7 +90,7 @@ FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, win
         for (int i = 0; i < out; i++, to += out * stride) {
             vec planes[WINOGRAD_PATCH];
             map(m, r, half[i], planes);
-#pragma GCC unroll 6
+#pragma GCC unroll 9
             for (int j = 0; j < out; j++) vec_store(to + j * stride, planes[j]);
         }
     }
