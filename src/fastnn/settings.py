@@ -108,8 +108,9 @@ def conv_algorithm(name: str) -> Iterator[None]:
     Parameters
     ----------
     name : "auto" (by shape), "direct" (no Winograd, whose rounding errors are larger), "winograd" (3x3 and 5x5 filters
-        with stride 1), or one form of the direct algorithm, "strip" (rows of patches are copied), "indirect" (taps are
-        found by pointers) or "spread" (filter rows are spread over rows of the result; stride 1 forward, any backward).
+        with stride 1, 3x3 with stride 2), or one form of the direct algorithm, "strip" (rows of patches are copied),
+        "indirect" (taps are found by pointers) or "spread" (filter rows are spread over rows of the result; stride 1
+        forward, any backward).
 
     >>> with conv_algorithm("direct"):
     ...     pass

@@ -2,7 +2,7 @@
 
 x (N,C,H,W), weight (K,C/G,R,S), bias (K,) -> y (N,K,P,Q). Padding is (top, bottom, left, right). Three algorithms: "direct" for
 every geometry, "depthwise" where each channel has one filter of its own, "winograd" for 3x3 and 5x5 filters
-(convolution_winograd.py; which one: convolution_algorithm.py).
+(convolution_winograd.py; which one: convolution_algorithm.py), 3x3 with stride 2 too (convolution_winograd_strided.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .convolution_planar import planar_bands, planar_stride, uses_planes
 from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
+from .convolution_winograd_strided import is_strided_forward, lower_strided_backward_data, lower_strided_forward
 from .product_gradient import lower_product_gradient
 from .rounding import round_up
 from .shape import channels_last
@@ -45,7 +46,8 @@ def _spreads_forward(g: Geometry, facts: Facts) -> bool:
 
 def _runs_on_strips(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
     """Whether the convolution forward takes the form of strips."""
-    others = is_forward(steps, g, weight) or _spreads_forward(g, steps.facts) or g.is_depthwise
+    winograd = is_forward(steps, g, weight) or is_strided_forward(steps, g, weight)
+    others = winograd or _spreads_forward(g, steps.facts) or g.is_depthwise
     return not others and uses_strips(g.arguments, steps.facts)
 
 
@@ -176,6 +178,8 @@ class Convolution(Op):
         if moments is None and lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
             return
         assert not pool
+        if moments is None and lower_strided_forward(steps, g, x, weight, bias, residual, y, activation):
+            return
         if _spreads_forward(g, steps.facts):
             epilogue = {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
             _spread(steps, g, rotated(g.arguments), True, x, weight, y, **epilogue)
@@ -226,8 +230,9 @@ def lower_input_gradient(
         arrays = {"dy": steps.pointer(dy), "packed": packed, "residual": residuals, "dx": steps.pointer(dx)}
         steps.step("conv2d_pointwise_sums", g.work(steps.facts), **arrays, **sums, **sizes)
         return
-    if sums is None and lower_backward_data(steps, g, dy, weight, bias, residual, dx, activation):
-        return
+    for lower in (lower_backward_data, lower_strided_backward_data):
+        if sums is None and lower(steps, g, dy, weight, bias, residual, dx, activation):
+            return
     arguments: dict[str, Any] = {
         "bias": steps.pointer(bias),
         "residual": steps.pointer(residual),
