@@ -180,7 +180,7 @@ def weight_gradient(x: Array, dy: Array, r: int, corner: tuple[int, int], cut: W
     workspace = cut.workspace(product_of(x.shape, dy.shape, r), current_facts())
     outputs = {"dw": ((k, r, r, c), "f4"), "dbias": ((k,), "f4"), "workspace": ((workspace,), "f4")}
     arguments = {"tile": cut.tile, "kernel_size": r, "block": cut.block, "shared": int(cut.shared), "parts": cut.parts}
-    arguments |= sizes(x.shape, dy.shape, *corner)
+    arguments |= {"stride": cut.stride, **sizes(x.shape, dy.shape, *corner)}
     return run_kernel("winograd_backward_weight", outputs, x=channels_last(x), dy=channels_last(dy), **arguments)
 
 
@@ -239,7 +239,8 @@ def test_backward_weight(name: str, tile: int, r: int, isa: str, rng: np.random.
     _, exact, exact_bias = reference.conv2d_backward(
         np.float64(dy), np.float64(x), weight, padding=(padding[:2], padding[2:])
     )
-    for cut in (WeightSchedule(tile, 7, False, 3), WeightSchedule(tile, 19, True, 1)):
+    cuts = [WeightSchedule(tile, block, shared, parts) for block, shared, parts in ((7, False, 3), (19, True, 1))]
+    for cut in (*cuts, WeightSchedule(tile, 3, True, 1)):
         run = lambda cut=cut: weight_gradient(x, dy, r, padding[::2], cut)
         results = same_results(same_bits, run, "workspace")
         assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, r, cut))

@@ -3,10 +3,16 @@
 #include "gemm_step.h"
 #include "gemm_sums.h"
 
-FNN_INLINE void multiply(const struct gemm_outer *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+FNN_INLINE void multiply(const struct gemm_outer *tile, bool asks, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
                          int vectors) {
-    for (ptrdiff_t d = 0; d < tile->depth; d++)
+    uintptr_t next = tile->next;
+    for (ptrdiff_t d = 0; d < tile->depth; d++) {
+        if (asks) {
+            __builtin_prefetch((const void *)next);
+            next += (size_t)tile->next_stride * sizeof(float);
+        }
         gemm_step(tile->a + d * tile->a_stride, tile->b[d] + tile->b_first, sum, rows, vectors);
+    }
 }
 
 FNN_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
@@ -22,7 +28,10 @@ FNN_INLINE void run_tile(const struct gemm_outer *tile, int rows, int vectors) {
             sum[i][v] = vec_zero();
         }
     }
-    multiply(tile, sum, rows, vectors);
+    if (tile->next)
+        multiply(tile, true, sum, rows, vectors);
+    else
+        multiply(tile, false, sum, rows, vectors);
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
     if (accumulate) gemm_add(y, y_stride, last, sum, rows, vectors);
     gemm_store(y, y_stride, last, sum, rows, vectors);

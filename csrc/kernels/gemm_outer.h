@@ -23,6 +23,10 @@ struct gemm_outer {
     float *y; /* element (i, j) at y[i*y_stride + j] */
     ptrdiff_t y_stride;
     bool accumulate; /* y += the sum; else y = the sum */
+    /* The address of a float, which need not be in bounds, or 0: next + d*next_stride is asked for at step d, for a product that
+     * comes later. Hardware prefetchers do not follow short rows that lie far apart. */
+    uintptr_t next;
+    ptrdiff_t next_stride;
 };
 
 void FNN_FUNCTION(gemm_outer)(const struct gemm_outer *tile);

@@ -1,76 +1,36 @@
-/* Winograd convolution backward with respect to its weight and bias, r x r taps, stride 1; layouts in winograd.h:
+/* Winograd convolution backward with respect to its weight and bias; layouts in winograd.h, maps in winograd_gradient.h:
  *
  *   dw[k] = G^T [ sum over tiles of (A dY A^T) . (B^T X B) ] G        dbias[k] = sum over n, p, q of dy[n,p,q,k]
  *
- * x N,H,W,C   dy N,P,Q,K   dw K,r,r,C, overwritten   dbias K, overwritten, or null. No aliasing. Padding, tile and
- * kernel_size as in winograd_forward.
+ * x N,H,W,C   dy N,P,Q,K   dw K,r,r,C, overwritten   dbias K, overwritten, or null. No aliasing.
+ * stride 1: r x r taps; padding, tile and kernel_size as in winograd_forward. stride 2: kernel_size 3, tile 4, the maps of
+ * winograd_phases.h; any padding from 0 to 2 on each side.
  *
  * A block of `block` <= 256 tiles goes through two stages: E = A dY A^T and V = B^T X B of each tile, then for each plane
- * U[k][c] += sum over tiles of E[tile][k] V[tile][c]. When all blocks are done, dw is made of U. The tiles are cut into
- * `parts` parts with a U each, parts into blocks. With `shared` parts is 1 and the team works on one block after the other, barriers
- * between the stages; else each thread works on parts of its own.
- * workspace, with L = roundup(K, lanes), E and V as V of winograd_forward with K and C channels:
- *   parts * (planes * K * roundup(C, lanes) + L), and once if shared, else for each thread of the team, E + V + block * L floats.
+ * U[k][c] += sum over tiles of E[tile][k] V[tile][c]; with stride 2 E has 25 planes, V and U have 81, each with a plane of E.
+ * When all blocks are done, dw is made of U. The tiles are cut into `parts` parts with a U each, parts into blocks. With `shared`
+ * parts is 1 and the team works on one block after the other, barriers between the stages; else each thread works on parts of its
+ * own. Of a shared block that is all there is, a thread makes U and dw for some rows and columns at a time, while that U is in its
+ * cache: a large one need not go to memory and back.
+ * workspace, with L = roundup(K, lanes), E and V as V of winograd_forward with K and C channels and their planes:
+ *   parts * (planes * (K * roundup(C, lanes) + 16) + L), and once if shared, else for each thread of the team, E + V + block * L
+ *   floats; of one shared block L + E + V + block * L, and for each thread min(UNIT_FLOATS, planes * min(K, 64) *
+ *   min(roundup(C, lanes), 64)) + planes * 16.
  *
- * Parallel over parts; or over (chunk, tile) and then over (plane, chunk of K); at last over K. tile, block and parts decide
- * the order of the sum, and so must depend on the shape alone.
+ * Parallel over parts; or over (chunk, tile) and then over (plane, chunk of K), at last over K; or then over (chunk of C, rows of K).
+ * tile, block and parts decide the order of the sum, and so must depend on the shape alone.
  * Error bound, as in winograd.h: |error| <= gamma_n |G^T| [ sum over tiles of (|A| |dY| |A^T|) . (|B^T| |X| |B|) ] |G|,
  * n = 25 + block + blocks in a part + parts; dbias: gamma_n * sum |dy|, n = 16 + the same three.
  */
 #include "gemm_outer.h"
-#include "winograd_patch.h"
+#include "winograd_gradient.h"
 
-enum { BLOCK_TILES = 256 };
-
-struct backward_weight;
-
-/* The maps for one size of tiles and filters. */
-struct stages {
-    void (*transform_inputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                             float *v);
-    void (*transform_outputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                              float *e);
-    void (*transform_weight)(const struct backward_weight *b, ptrdiff_t k);
+enum {
+    BLOCK_TILES = 256,
+    UNIT_FLOATS = 128 * 1024 /* of U that a thread makes at a time, about: a part of the second-level cache */
 };
 
-struct backward_weight {
-    const struct fnn_winograd_backward_weight_args *args;
-    const struct stages *stages;
-    struct winograd_shape shape;
-    struct winograd_patches in, out; /* layouts of V and E */
-    ptrdiff_t width, out_width;      /* C and K rounded up: rows of U and of tile sums */
-    ptrdiff_t part_size;             /* floats of U and of the sum of dy */
-    float *patches, *errors;         /* V, E */
-    float *sums;                     /* block, out_width: the sum of dy over each tile */
-};
-
-FNN_INLINE void transform(const float *image, ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels,
-                          const struct winograd_tile *tile, ptrdiff_t top, ptrdiff_t left, winograd_map map, int m,
-                          int r, int in, ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
-    const ptrdiff_t c = chunk * WINOGRAD_DEPTH, count = fnn_min(channels - c, WINOGRAD_DEPTH);
-    struct winograd_patch patch;
-    winograd_find_patch(image, tile->image, height, width, channels, top, left, in, &patch);
-    if (patch.interior)
-        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, true, c, count, plane_stride, to);
-    else
-        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, false, c, count, plane_stride, to);
-}
-
-/* V of one tile and one chunk. */
-FNN_INLINE void transform_inputs(const struct backward_weight *b, int m, int r, const struct winograd_tile *tile,
-                                 ptrdiff_t chunk, float *v) {
-    const struct fnn_winograd_backward_weight_args *args = b->args;
-    transform(args->x, args->height, args->width, args->channels, tile, tile->row * m - args->pad_top,
-              tile->column * m - args->pad_left, winograd_input, m, r, m + r - 1, chunk, b->in.plane_stride, v);
-}
-
-/* E of one tile and one chunk. */
-FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, int r, const struct winograd_tile *tile,
-                                  ptrdiff_t chunk, float *e) {
-    const struct fnn_winograd_backward_weight_args *args = b->args;
-    transform(args->dy, args->out_height, args->out_width, args->out_channels, tile, tile->row * m, tile->column * m,
-              winograd_output_transposed, m, r, m, chunk, b->out.plane_stride, e);
-}
+static ptrdiff_t chunks_of(ptrdiff_t channels) { return fnn_ceil_div(channels, WINOGRAD_DEPTH); }
 
 /* The sum of dy over one tile, one chunk of channels. */
 static void sum_tile(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk, float *sums) {
@@ -93,7 +53,7 @@ static void sum_tile(const struct backward_weight *b, const struct winograd_tile
 /* Stage 1 of one tile, number `index` of its block, of one chunk: those of V come first, then those of E. */
 static void transform_tile(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t index,
                            ptrdiff_t chunk) {
-    const ptrdiff_t in_chunks = fnn_ceil_div(b->args->channels, WINOGRAD_DEPTH);
+    const ptrdiff_t in_chunks = chunks_of(b->args->channels);
     if (chunk < in_chunks) {
         b->stages->transform_inputs(b, tile, chunk, b->patches + chunk * b->in.chunk_stride + index * b->in.width);
         return;
@@ -110,26 +70,55 @@ static void transform_tiles(const struct backward_weight *b, ptrdiff_t begin, st
         transform_tile(b, &tile, i, chunk);
 }
 
-/* Stage 2 for one plane and one chunk of K. */
-static void multiply(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t chunk, ptrdiff_t count,
-                     bool accumulate, float *part) {
-    const ptrdiff_t k = chunk * WINOGRAD_DEPTH, rows = fnn_min(b->args->out_channels - k, WINOGRAD_DEPTH);
-    const ptrdiff_t row_tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
-    const float *errors = b->errors + chunk * b->out.chunk_stride + plane * b->out.plane_stride;
+/* The rows of E that belong to a unit and a plane of V. */
+static const float *errors_of(const struct backward_weight *b, const struct unit *unit, ptrdiff_t plane) {
+    const ptrdiff_t k = unit->rows.begin, size = b->error_patch;
+    const ptrdiff_t error_plane = plane / b->shape.patch % size * size + plane % b->shape.patch % size;
+    return b->errors + k / WINOGRAD_DEPTH * b->out.chunk_stride + error_plane * b->out.plane_stride +
+           k % WINOGRAD_DEPTH;
+}
+
+/* Those of V, from column c on. */
+static const float *patches_of(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t c) {
+    return b->patches + c / WINOGRAD_DEPTH * b->in.chunk_stride + plane * b->in.plane_stride + c % WINOGRAD_DEPTH;
+}
+
+/* What tile number `index` of a unit asks for: line `index` of each row of V and E of the next plane. */
+static void ask_for_next(const struct backward_weight *b, const struct unit *unit, ptrdiff_t plane, ptrdiff_t index,
+                         struct gemm_outer *tile) {
+    const ptrdiff_t of_v = fnn_ceil_div(unit->columns.end - unit->columns.begin, WINOGRAD_LINE);
+    const ptrdiff_t of_e = fnn_ceil_div(unit->rows.end - unit->rows.begin, WINOGRAD_LINE);
+    const ptrdiff_t next = plane + 1 < b->shape.planes ? plane + 1 : 0;
+    tile->next = 0;
+    if (index < of_v) {
+        tile->next = (uintptr_t)patches_of(b, next, unit->columns.begin + index * WINOGRAD_LINE);
+        tile->next_stride = b->in.width;
+    } else if (index < of_v + of_e) {
+        tile->next = (uintptr_t)(errors_of(b, unit, next) + (index - of_v) * WINOGRAD_LINE);
+        tile->next_stride = b->out.width;
+    }
+}
+
+/* Stage 2 for one plane of a unit. */
+static void multiply(const struct backward_weight *b, const struct unit *unit, ptrdiff_t plane, ptrdiff_t count,
+                     bool accumulate) {
+    const ptrdiff_t rows = unit->rows.end - unit->rows.begin, row_tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
+    const float *errors = errors_of(b, unit, plane);
     const float *columns[BLOCK_TILES];
-    struct gemm_outer tile = {.a_stride = b->out.width, .b = columns, .depth = count, .y_stride = b->width};
+    struct gemm_outer tile = {.a_stride = b->out.width, .b = columns, .depth = count, .y_stride = unit->row_stride};
     tile.accumulate = accumulate;
-    for (ptrdiff_t c = 0; c < b->width; c += tile.columns) {
-        const ptrdiff_t in_chunk = c / WINOGRAD_DEPTH, column = c % WINOGRAD_DEPTH;
-        const float *row = b->patches + in_chunk * b->in.chunk_stride + plane * b->in.plane_stride + column;
+    ptrdiff_t index = 0;
+    for (ptrdiff_t c = unit->columns.begin; c < unit->columns.end; c += tile.columns) {
+        const float *row = patches_of(b, plane, c);
         for (ptrdiff_t i = 0; i < count; i++) columns[i] = row + i * b->in.width;
-        tile.columns = fnn_min(b->width - c, FNN_GEMM_COLUMNS);
-        for (ptrdiff_t i = 0; i < row_tiles; i++) {
-            const ptrdiff_t first = i * rows / row_tiles;
-            tile.row_count = (i + 1) * rows / row_tiles - first;
-            tile.a = errors + first;
-            tile.y = part + (plane * b->args->out_channels + k + first) * b->width + c;
+        tile.columns = fnn_min(unit->columns.end - c, FNN_GEMM_COLUMNS);
+        tile.y = unit->u + plane * unit->plane_stride + c - unit->columns.begin;
+        for (ptrdiff_t i = 0, k = 0; i < row_tiles; i++, k += tile.row_count) {
+            tile.row_count = (i + 1) * rows / row_tiles - k;
+            tile.a = errors + k;
+            ask_for_next(b, unit, plane, index++, &tile);
             FNN_FUNCTION(gemm_outer)(&tile);
+            tile.y += tile.row_count * unit->row_stride;
         }
     }
 }
@@ -144,35 +133,20 @@ static void add_sums(const struct backward_weight *b, ptrdiff_t count, bool accu
     }
 }
 
-/* dw[k]: the sum of the parts' U, in order, mapped. */
-FNN_INLINE void transform_weight(const struct backward_weight *b, int m, int r, ptrdiff_t k) {
-    const ptrdiff_t channels = b->args->channels, plane_stride = b->args->out_channels * b->width;
-    const int patch = m + r - 1;
-    float *dw = b->args->dw + k * r * r * channels;
-    vec half[WINOGRAD_TAPS][WINOGRAD_PATCH];
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        const float *from = b->args->workspace + k * b->width + c;
-#pragma GCC unroll 1
-        for (int j = 0; j < patch; j++, from += plane_stride) {
-            vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_TAPS];
-#pragma GCC unroll 6
-            for (int i = 0; i < patch; i++) {
-                planes[i] = vec_load(from + i * patch * plane_stride);
-                for (ptrdiff_t part = 1; part < b->args->parts; part++)
-                    planes[i] = vec_add(planes[i], vec_load(from + part * b->part_size + i * patch * plane_stride));
-            }
-            winograd_filter_transposed(m, r, planes, mapped);
-#pragma GCC unroll 5
-            for (int i = 0; i < r; i++) half[i][j] = mapped[i];
-        }
-#pragma GCC unroll 1
-        for (int i = 0; i < r; i++) {
-            vec taps[WINOGRAD_TAPS];
-            winograd_filter_transposed(m, r, half[i], taps);
-#pragma GCC unroll 5
-            for (int s = 0; s < r; s++) store_lanes(dw + (i * r + s) * channels + c, taps[s], lanes_left(channels - c));
-        }
-    }
+/* Room for U of one unit of run_units. */
+static ptrdiff_t unit_floats(const struct backward_weight *b) {
+    const ptrdiff_t rows = fnn_min(b->args->out_channels, WINOGRAD_DEPTH), columns = fnn_min(b->width, WINOGRAD_DEPTH);
+    return fnn_min(UNIT_FLOATS, b->shape.planes * rows * columns) + b->shape.planes * WINOGRAD_LINE;
+}
+
+/* All of U of one part and one chunk of K, which is where U begins in the workspace. */
+static struct unit whole_unit(const struct backward_weight *b, ptrdiff_t part, ptrdiff_t chunk) {
+    const ptrdiff_t k = chunk * WINOGRAD_DEPTH;
+    return (struct unit){.u = b->args->workspace + part * b->part_size + k * b->width,
+                         .plane_stride = b->args->out_channels * b->width + WINOGRAD_LINE,
+                         .row_stride = b->width,
+                         .rows = {k, fnn_min(k + WINOGRAD_DEPTH, b->args->out_channels)},
+                         .columns = {0, b->width}};
 }
 
 /* One part, by one thread. At least one block: a part without tiles is a sum of zero. */
@@ -180,41 +154,98 @@ static void run_part(const struct backward_weight *b, ptrdiff_t index) {
     const ptrdiff_t parts = b->args->parts, tiles = b->shape.tiles, begin = index * tiles / parts;
     const ptrdiff_t count = (index + 1) * tiles / parts - begin,
                     blocks = fnn_max(fnn_ceil_div(count, b->args->block), 1);
-    const ptrdiff_t out_chunks = fnn_ceil_div(b->args->out_channels, WINOGRAD_DEPTH);
-    const ptrdiff_t chunks = fnn_ceil_div(b->args->channels, WINOGRAD_DEPTH) + out_chunks;
+    const ptrdiff_t out_chunks = chunks_of(b->args->out_channels), chunks = chunks_of(b->args->channels) + out_chunks;
     float *part = b->args->workspace + index * b->part_size;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t first = begin + i * count / blocks, size = begin + (i + 1) * count / blocks - first;
         for (ptrdiff_t chunk = 0; chunk < chunks; chunk++)
             transform_tiles(b, first, (struct fnn_range){0, size}, chunk);
         for (ptrdiff_t p = 0; p < b->shape.planes; p++)
-            for (ptrdiff_t chunk = 0; chunk < out_chunks; chunk++) multiply(b, p, chunk, size, i > 0, part);
+            for (ptrdiff_t chunk = 0; chunk < out_chunks; chunk++) {
+                const struct unit unit = whole_unit(b, index, chunk);
+                multiply(b, &unit, p, size, i > 0);
+            }
         if (b->args->dbias) add_sums(b, size, i > 0, part);
     }
 }
 
-/* All blocks, the whole team working on one after the other. */
-static void run_shared(const struct backward_weight *b, const struct fnn_team *team) {
-    const ptrdiff_t tiles = b->shape.tiles, blocks = fnn_max(fnn_ceil_div(tiles, b->args->block), 1);
-    const ptrdiff_t out_chunks = fnn_ceil_div(b->args->out_channels, WINOGRAD_DEPTH);
-    const ptrdiff_t chunks = fnn_ceil_div(b->args->channels, WINOGRAD_DEPTH) + out_chunks;
-    float *part = b->args->workspace;
+/* Stage 1 of `count` tiles from `first` on, by the whole team. */
+static void transform_block(const struct backward_weight *b, ptrdiff_t first, ptrdiff_t count,
+                            const struct fnn_team *team) {
+    const ptrdiff_t chunks = chunks_of(b->args->channels) + chunks_of(b->args->out_channels);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(chunks * count, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin, end; i < range.end; i = end) {
+            const ptrdiff_t chunk = i / count;
+            end = fnn_min((chunk + 1) * count, range.end);
+            transform_tiles(b, first, (struct fnn_range){i - chunk * count, end - chunk * count}, chunk);
+        }
+    fnn_barrier(team);
+}
+
+/* Several blocks, the whole team working on one after the other. */
+static void run_blocks(const struct backward_weight *b, ptrdiff_t blocks, const struct fnn_team *team) {
+    const ptrdiff_t tiles = b->shape.tiles, chunks = chunks_of(b->args->out_channels);
+    struct fnn_range range;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const ptrdiff_t first = i * tiles / blocks, size = (i + 1) * tiles / blocks - first;
         if (i > 0) fnn_barrier(team);
-        struct fnn_range range;
-        for (struct fnn_work work = fnn_work(chunks * size, 1, team); fnn_take(&work, &range);)
-            for (ptrdiff_t u = range.begin, end; u < range.end; u = end) {
-                const ptrdiff_t chunk = u / size;
-                end = fnn_min((chunk + 1) * size, range.end);
-                transform_tiles(b, first, (struct fnn_range){u - chunk * size, end - chunk * size}, chunk);
+        transform_block(b, first, size, team);
+        for (struct fnn_work work = fnn_work(b->shape.planes * chunks, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t j = range.begin; j < range.end; j++) {
+                const struct unit unit = whole_unit(b, 0, j % chunks);
+                multiply(b, &unit, j / chunks, size, i > 0);
             }
-        fnn_barrier(team);
-        for (struct fnn_work work = fnn_work(b->shape.planes * out_chunks, 1, team); fnn_take(&work, &range);)
-            for (ptrdiff_t u = range.begin; u < range.end; u++)
-                multiply(b, u / out_chunks, u % out_chunks, size, i > 0, part);
-        if (b->args->dbias && team->rank == team->size - 1) add_sums(b, size, i > 0, part);
+        if (b->args->dbias && team->rank == team->size - 1) add_sums(b, size, i > 0, b->args->workspace);
     }
+}
+
+/* How the units of run_units are cut: tiles of rows in one, units in a chunk of K, columns in one, units side by side. */
+struct units {
+    ptrdiff_t tiles, groups, width, columns;
+};
+
+static struct units cut_units(const struct backward_weight *b, const struct fnn_team *team) {
+    const ptrdiff_t rows = fnn_min(b->args->out_channels, WINOGRAD_DEPTH), all = fnn_ceil_div(rows, FNN_GEMM_ROWS);
+    struct units units = {.width = fnn_min(b->width, WINOGRAD_DEPTH)};
+    units.columns = fnn_ceil_div(b->width, units.width);
+    units.tiles = UNIT_FLOATS / (b->shape.planes * units.width * FNN_GEMM_ROWS);
+    const ptrdiff_t count = chunks_of(b->args->out_channels) * fnn_ceil_div(all, units.tiles) * units.columns;
+    if (count < 4 * team->size) units.tiles = 1; /* no sum is cut */
+    units.groups = fnn_ceil_div(all, units.tiles);
+    return units;
+}
+
+/* Unit `index`: neighbours share a chunk of C. */
+static struct unit unit_at(const struct backward_weight *b, const struct units *units, ptrdiff_t index, float *u) {
+    const ptrdiff_t chunks = chunks_of(b->args->out_channels), column = index / units->groups / chunks * units->width;
+    struct unit unit = whole_unit(b, 0, index / units->groups % chunks);
+    const ptrdiff_t k = unit.rows.begin, rows = unit.rows.end - k, all = fnn_ceil_div(rows, FNN_GEMM_ROWS);
+    const ptrdiff_t first = fnn_min(index % units->groups * units->tiles, all),
+                    end = fnn_min(first + units->tiles, all);
+    unit.rows = (struct fnn_range){k + first * rows / all, k + end * rows / all};
+    unit.columns = (struct fnn_range){column, fnn_min(column + units->width, b->width)};
+    unit.row_stride = unit.columns.end - column;
+    unit.plane_stride = (unit.rows.end - unit.rows.begin) * unit.row_stride + WINOGRAD_LINE;
+    unit.u = u;
+    return unit;
+}
+
+/* One block that is all there is: U is made and mapped unit by unit, while it is in the second-level cache. */
+static void run_units(const struct backward_weight *b, const struct fnn_team *team) {
+    const ptrdiff_t size = b->shape.tiles, planes = b->shape.planes;
+    const struct units units = cut_units(b, team);
+    float *own = b->sums + b->args->block * b->out_width + team->rank * unit_floats(b);
+    transform_block(b, 0, size, team);
+    const ptrdiff_t count = chunks_of(b->args->out_channels) * units.groups * units.columns;
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(count, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            const struct unit unit = unit_at(b, &units, i, own);
+            for (ptrdiff_t p = 0; p < planes; p++) multiply(b, &unit, p, size, false);
+            for (ptrdiff_t k = unit.rows.begin; k < unit.rows.end; k++) b->stages->transform_weight(b, &unit, k);
+        }
+    if (b->args->dbias && team->rank == team->size - 1) add_sums(b, size, false, b->args->workspace);
 }
 
 static void finish_bias(const struct backward_weight *b) {
@@ -227,61 +258,49 @@ static void finish_bias(const struct backward_weight *b) {
     }
 }
 
-static void transform_inputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, 4, 3, tile, chunk, v);
+/* All parts, and then dw of their sum. */
+static void run_parts(const struct backward_weight *b, ptrdiff_t blocks, const struct fnn_team *team) {
+    struct fnn_range range;
+    if (b->args->shared) {
+        run_blocks(b, blocks, team);
+    } else {
+        for (struct fnn_work work = fnn_work(b->args->parts, 1, team); fnn_take(&work, &range);)
+            for (ptrdiff_t part = range.begin; part < range.end; part++) run_part(b, part);
+    }
+    fnn_barrier(team);
+    for (struct fnn_work work = fnn_work(b->args->out_channels, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t k = range.begin; k < range.end; k++) {
+            const struct unit unit = whole_unit(b, 0, k / WINOGRAD_DEPTH);
+            b->stages->transform_weight(b, &unit, k);
+        }
 }
-static void transform_inputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, 2, 3, tile, chunk, v);
-}
-static void transform_inputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, 2, 5, tile, chunk, v);
-}
-static void transform_outputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 4, 3, tile, chunk, e);
-}
-static void transform_outputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 2, 3, tile, chunk, e);
-}
-static void transform_outputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 2, 5, tile, chunk, e);
-}
-static void transform_weight_4_3(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 4, 3, k); }
-static void transform_weight_2_3(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 2, 3, k); }
-static void transform_weight_2_5(const struct backward_weight *b, ptrdiff_t k) { transform_weight(b, 2, 5, k); }
-
-static const struct stages stages_4_3 = {transform_inputs_4_3, transform_outputs_4_3, transform_weight_4_3};
-static const struct stages stages_2_3 = {transform_inputs_2_3, transform_outputs_2_3, transform_weight_2_3};
-static const struct stages stages_2_5 = {transform_inputs_2_5, transform_outputs_2_5, transform_weight_2_5};
 
 void FNN_FUNCTION(winograd_backward_weight)(const struct fnn_winograd_backward_weight_args *args,
                                             const struct fnn_team *team) {
-    struct backward_weight b = {.args = args};
-    b.stages = args->kernel_size == 5 ? &stages_2_5 : args->tile == 4 ? &stages_4_3 : &stages_2_3;
+    struct backward_weight b = {.args = args, .stages = winograd_gradient_stages(args)};
     b.shape = winograd_shape(args->tile, args->kernel_size, args->batch, args->out_height, args->out_width);
+    struct winograd_shape errors = b.shape;
+    if (args->stride == 2) {
+        b.shape.patch = PHASES_PATCH;
+        b.shape.planes = PHASES_PATCH * PHASES_PATCH;
+        errors.patch = PHASES_PLANES;
+        errors.planes = PHASES_PLANES * PHASES_PLANES;
+    }
+    b.error_patch = errors.patch;
     b.in = winograd_patches(&b.shape, args->channels, args->block);
-    b.out = winograd_patches(&b.shape, args->out_channels, args->block);
+    b.out = winograd_patches(&errors, args->out_channels, args->block);
     b.width = gemm_width(args->channels);
     b.out_width = gemm_width(args->out_channels);
-    b.part_size = b.shape.planes * args->out_channels * b.width + b.out_width;
+    const ptrdiff_t blocks = fnn_ceil_div(b.shape.tiles, args->block);
+    const bool by_units = args->shared && blocks <= 1;
+    b.part_size = (by_units ? 0 : b.shape.planes * (args->out_channels * b.width + WINOGRAD_LINE)) + b.out_width;
     const ptrdiff_t each = b.in.size + b.out.size + args->block * b.out_width;
     b.patches = args->workspace + args->parts * b.part_size + (args->shared ? 0 : team->rank * each);
     b.errors = b.patches + b.in.size;
     b.sums = b.errors + b.out.size;
-    struct fnn_range range;
-    if (args->shared) {
-        run_shared(&b, team);
-    } else {
-        for (struct fnn_work work = fnn_work(args->parts, 1, team); fnn_take(&work, &range);)
-            for (ptrdiff_t part = range.begin; part < range.end; part++) run_part(&b, part);
-    }
-    fnn_barrier(team);
-    for (struct fnn_work work = fnn_work(args->out_channels, 1, team); fnn_take(&work, &range);)
-        for (ptrdiff_t k = range.begin; k < range.end; k++) b.stages->transform_weight(&b, k);
+    if (by_units)
+        run_units(&b, team);
+    else
+        run_parts(&b, blocks, team);
     if (args->dbias && team->rank == team->size - 1) finish_bias(&b);
 }

@@ -76,6 +76,10 @@ PART_BYTES = 5 << 18
 """Larger transformed weight gradients are summed by the whole team at once, instead of in a part for each thread."""
 
 
+UNIT_FLOATS = 128 * 1024
+"""UNIT_FLOATS of csrc/kernels/winograd_backward_weight.c: of a transformed gradient that a thread makes at a time."""
+
+
 def planes_of(tile: int, kernel_size: int) -> int:
     """Products of one tile."""
     return (tile + kernel_size - 1) ** 2
@@ -188,7 +192,7 @@ def packed_size(columns: int, depth: int, planes: int, facts: Facts) -> int:
     return planes * ceil_div(columns, facts.gemm_columns) * (depth * facts.gemm_columns + LINE)
 
 
-def _even(tiles: int, most: int) -> int:
+def even_blocks(tiles: int, most: int) -> int:
     """The block of at most so many tiles that cuts them evenly."""
     return max(ceil_div(tiles, max(ceil_div(tiles, most), 1)), 1)
 
@@ -211,7 +215,7 @@ def schedule(product: Product, backward: bool, facts: Facts) -> Schedule:
         if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
             return Schedule(tile, block, shared=False, form=form)
     most = PATCH_BYTES // (4 * planes_of(tile, product.kernel_size) * product.channels) // GROUP_TILES * GROUP_TILES
-    return Schedule(tile, _even(tiles, max(most, GROUP_TILES)), shared=True, form=form)
+    return Schedule(tile, even_blocks(tiles, max(most, GROUP_TILES)), shared=True, form=form)
 
 
 @dataclass(frozen=True)
@@ -222,14 +226,25 @@ class WeightSchedule:
     block: int
     shared: bool
     parts: int
+    stride: int = 1
+
+    def planes(self, kernel_size: int) -> tuple[int, int]:
+        """Of transformed patches of x and of dy."""
+        if self.stride == 2:
+            return (2 * self.tile + 1) ** 2, (self.tile + 1) ** 2
+        return (planes_of(self.tile, kernel_size),) * 2
 
     def workspace(self, product: Product, facts: Facts) -> int:
         """Floats."""
         columns, rows = round_up(product.channels, facts.lanes), round_up(product.out_channels, facts.lanes)
-        planes = planes_of(self.tile, product.kernel_size)
-        part = planes * product.out_channels * columns + rows
-        patches = (patches_size(n, planes, self.block, facts) for n in (product.channels, product.out_channels))
-        each = sum(patches) + self.block * rows
+        planes, error_planes = self.planes(product.kernel_size)
+        patches = patches_size(product.channels, planes, self.block, facts)
+        errors = patches_size(product.out_channels, error_planes, self.block, facts)
+        each = patches + errors + self.block * rows
+        if self.shared and product.tiles(self.tile) <= self.block:
+            unit = min(UNIT_FLOATS, planes * min(DEPTH, product.out_channels) * min(DEPTH, columns))
+            return rows + each + facts.threads * (unit + planes * LINE)
+        part = planes * (product.out_channels * columns + LINE) + rows
         return self.parts * part + (each if self.shared else facts.threads * each)
 
 
@@ -239,7 +254,7 @@ def weight_schedule(product: Product) -> WeightSchedule:
     parts = min(8, tiles // 98)
     if product.filter_bytes <= PART_BYTES and parts >= 4:
         return WeightSchedule(tile, 56, shared=False, parts=parts)
-    return WeightSchedule(tile, _even(tiles, 64), shared=True, parts=1)
+    return WeightSchedule(tile, even_blocks(tiles, 64), shared=True, parts=1)
 
 
 def uses_winograd(product: Product, min_tiles: int, facts: Facts) -> bool:

@@ -20,6 +20,12 @@ from .convolution_algorithm import (
     weight_schedule,
 )
 from .convolution_geometry import Geometry
+from .convolution_winograd_strided_weight import (
+    STRIDED_SHARE,
+    strided_product,
+    strided_weight_schedule,
+    uses_strided_weight,
+)
 
 SHARE = 0.4
 """Of the direct algorithm's time, about."""
@@ -126,18 +132,23 @@ def lower_backward_weight(
     steps: Lowering, g: Geometry, x: Tensor, dy: Tensor, dw: Tensor, dbias: Tensor | None
 ) -> bool:
     """Adds the step of dw and dbias, if this is the algorithm to use."""
-    product = _product(g, backward=False)
-    if product is None or not uses_winograd(product, MIN_TILES_WEIGHT[product.kernel_size], steps.facts):
-        return False
-    cut = weight_schedule(product)
+    if uses_strided_weight(g, steps.facts):
+        product = strided_product(g)
+        cut = strided_weight_schedule(product)
+    else:
+        plain = _product(g, backward=False)
+        if plain is None or not uses_winograd(plain, MIN_TILES_WEIGHT[plain.kernel_size], steps.facts):
+            return False
+        product, cut = plain, weight_schedule(plain)
     steps.step(
         "winograd_backward_weight",
-        g.work(steps.facts) * SHARE,
+        g.work(steps.facts) * (STRIDED_SHARE if cut.stride == 2 else SHARE),
         x=steps.pointer(x),
         dy=steps.pointer(dy),
         dw=steps.pointer(dw),
         dbias=steps.pointer(dbias),
         workspace=steps.workspace(4 * cut.workspace(product, steps.facts)),
+        stride=cut.stride,
         tile=cut.tile,
         kernel_size=product.kernel_size,
         block=cut.block,
