@@ -15,6 +15,7 @@ from fastnn import reference
 from fastnn.graph import Graph
 from fastnn.nn import functional as F
 from fastnn.ops.convolution_algorithm import (
+    LARGE_FLOATS,
     MIN_TILES,
     MIN_TILES_WEIGHT,
     TILES,
@@ -246,6 +247,20 @@ def test_backward_weight(name: str, tile: int, r: int, isa: str, rng: np.random.
         assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, r, cut))
         steps = (16 + out[0] * out[2] * out[3] + cut.parts) * UNIT
         assert_within(results["dbias"], exact_bias, steps * np.abs(np.float64(dy)).sum((0, 2, 3)))
+
+
+@pytest.mark.parametrize(("tile", "r"), SIZES)
+def test_large_weight_gradient(tile: int, r: int, isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
+    """One block of a gradient that is made and mapped piece by piece has the bits of one that is made as a whole."""
+    n, c, k = 1, 133, 260
+    x, dy, padding = normal(rng, n, c, 9, 8), normal(rng, n, k, 9, 8), (r // 2,) * 4
+    cut = WeightSchedule(tile, 20, True, 1)
+    assert planes_of(tile, r) * k * c > LARGE_FLOATS and product_of(x.shape, dy.shape, r).tiles(tile) <= cut.block
+    results = same_results(same_bits, lambda: weight_gradient(x, dy, r, padding[::2], cut), "workspace")
+    _, exact, _ = reference.conv2d_backward(np.float64(dy), np.float64(x), np.zeros((k, c, r, r)), padding=r // 2)
+    assert_within(channels_first(results["dw"]), exact, weight_bound(x, dy, padding, r, cut))
+    whole = weight_gradient(x, dy, r, padding[::2], replace(cut, shared=False))
+    np.testing.assert_array_equal(whole["dw"], results["dw"])
 
 
 def hostile(rng: np.random.Generator, *shape: int, period: int) -> Array:

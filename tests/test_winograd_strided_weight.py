@@ -16,7 +16,7 @@ from test_winograd import SHAPES, Geometry, hostile, normal, patches, weight_gra
 import fastnn as fnn
 from fastnn import reference
 from fastnn.graph import Graph
-from fastnn.ops.convolution_algorithm import Product, WeightSchedule
+from fastnn.ops.convolution_algorithm import LARGE_FLOATS, Product, WeightSchedule
 from fastnn.ops.convolution_winograd_strided_weight import strided_weight_schedule
 from fastnn.plan import compile_graph
 from fastnn.settings import current_facts
@@ -98,9 +98,11 @@ def test_gradient(name: str, cut: WeightSchedule, isa: str, rng: np.random.Gener
 
 
 def test_bits_do_not_depend_on_how_one_block_is_cut(isa: str, rng: np.random.Generator, same_bits: SameBits) -> None:
-    """Several chunks of either side, in units of one tile of rows and of as many as the second-level cache holds."""
+    """A gradient so large that it is made and mapped piece by piece: several chunks of either side, in pieces of one tile of
+    rows and of as many as the second-level cache holds."""
     x, dy, padding = normal(rng, 3, 150, 9, 8), normal(rng, 3, 200, 5, 4), (1, 1, 1, 1)
     cut = CUTS["one block"]
+    assert 81 * 150 * 200 > LARGE_FLOATS
     results = same_results(same_bits, lambda: weight_gradient(x, dy, 3, (1, 1), cut), "workspace")
     assert_within(channels_first(results["dw"]), exact_gradients(x, dy, padding)[0], bound(x, dy, padding, cut))
     wide = weight_gradient(x, dy, 3, (1, 1), replace(CUTS["parts"], parts=1, block=60))

@@ -5,13 +5,16 @@
 
 FNN_INLINE void multiply(const struct gemm_outer *tile, bool asks, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
                          int vectors) {
+    const ptrdiff_t depth = tile->depth, stride = tile->a_stride, first = tile->b_first;
+    const float *a = tile->a;
     uintptr_t next = tile->next;
-    for (ptrdiff_t d = 0; d < tile->depth; d++) {
+    for (ptrdiff_t d = 0; d < depth; d++) {
         if (asks) {
             __builtin_prefetch((const void *)next);
             next += (size_t)tile->next_stride * sizeof(float);
         }
-        gemm_step(tile->a + d * tile->a_stride, tile->b[d] + tile->b_first, sum, rows, vectors);
+        gemm_step(a, tile->b[d] + first, sum, rows, vectors);
+        a += stride;
     }
 }
 

@@ -10,12 +10,12 @@
  * U[k][c] += sum over tiles of E[tile][k] V[tile][c]; with stride 2 E has 25 planes, V and U have 81, each with a plane of E.
  * When all blocks are done, dw is made of U. The tiles are cut into `parts` parts with a U each, parts into blocks. With `shared`
  * parts is 1 and the team works on one block after the other, barriers between the stages; else each thread works on parts of its
- * own. Of a shared block that is all there is, a thread makes U and dw for some rows and columns at a time, while that U is in its
- * cache: a large one need not go to memory and back.
+ * own. If one shared block is all there is and U is large, a thread makes U and dw for some rows and columns at a time, while that
+ * U is in its cache: it need not go to memory and back.
  * workspace, with L = roundup(K, lanes), E and V as V of winograd_forward with K and C channels and their planes:
  *   parts * (planes * (K * roundup(C, lanes) + 16) + L), and once if shared, else for each thread of the team, E + V + block * L
- *   floats; of one shared block L + E + V + block * L, and for each thread min(UNIT_FLOATS, planes * min(K, 64) *
- *   min(roundup(C, lanes), 64)) + planes * 16.
+ *   floats; of one shared block whose planes * (K * roundup(C, lanes) + 16) are more than LARGE_FLOATS, L + E + V + block * L, and
+ *   for each thread UNIT_FLOATS + planes * 16.
  *
  * Parallel over parts; or over (chunk, tile) and then over (plane, chunk of K), at last over K; or then over (chunk of C, rows of K).
  * tile, block and parts decide the order of the sum, and so must depend on the shape alone.
@@ -27,7 +27,8 @@
 
 enum {
     BLOCK_TILES = 256,
-    UNIT_FLOATS = 128 * 1024 /* of U that a thread makes at a time, about: a part of the second-level cache */
+    UNIT_FLOATS = 128 * 1024, /* of U that a thread makes at a time, about: a part of the second-level cache */
+    LARGE_FLOATS = 4 * UNIT_FLOATS /* of U from which on it is made so, if it can be */
 };
 
 static ptrdiff_t chunks_of(ptrdiff_t channels) { return fnn_ceil_div(channels, WINOGRAD_DEPTH); }
@@ -133,12 +134,6 @@ static void add_sums(const struct backward_weight *b, ptrdiff_t count, bool accu
     }
 }
 
-/* Room for U of one unit of run_units. */
-static ptrdiff_t unit_floats(const struct backward_weight *b) {
-    const ptrdiff_t rows = fnn_min(b->args->out_channels, WINOGRAD_DEPTH), columns = fnn_min(b->width, WINOGRAD_DEPTH);
-    return fnn_min(UNIT_FLOATS, b->shape.planes * rows * columns) + b->shape.planes * WINOGRAD_LINE;
-}
-
 /* All of U of one part and one chunk of K, which is where U begins in the workspace. */
 static struct unit whole_unit(const struct backward_weight *b, ptrdiff_t part, ptrdiff_t chunk) {
     const ptrdiff_t k = chunk * WINOGRAD_DEPTH;
@@ -235,7 +230,7 @@ static struct unit unit_at(const struct backward_weight *b, const struct units *
 static void run_units(const struct backward_weight *b, const struct fnn_team *team) {
     const ptrdiff_t size = b->shape.tiles, planes = b->shape.planes;
     const struct units units = cut_units(b, team);
-    float *own = b->sums + b->args->block * b->out_width + team->rank * unit_floats(b);
+    float *own = b->sums + b->args->block * b->out_width + team->rank * (UNIT_FLOATS + planes * WINOGRAD_LINE);
     transform_block(b, 0, size, team);
     const ptrdiff_t count = chunks_of(b->args->out_channels) * units.groups * units.columns;
     struct fnn_range range;
@@ -291,9 +286,10 @@ void FNN_FUNCTION(winograd_backward_weight)(const struct fnn_winograd_backward_w
     b.out = winograd_patches(&errors, args->out_channels, args->block);
     b.width = gemm_width(args->channels);
     b.out_width = gemm_width(args->out_channels);
-    const ptrdiff_t blocks = fnn_ceil_div(b.shape.tiles, args->block);
-    const bool by_units = args->shared && blocks <= 1;
-    b.part_size = (by_units ? 0 : b.shape.planes * (args->out_channels * b.width + WINOGRAD_LINE)) + b.out_width;
+    const ptrdiff_t blocks = fnn_max(fnn_ceil_div(b.shape.tiles, args->block), 1);
+    const ptrdiff_t u_size = b.shape.planes * (args->out_channels * b.width + WINOGRAD_LINE);
+    const bool by_units = args->shared && blocks == 1 && u_size > LARGE_FLOATS;
+    b.part_size = (by_units ? 0 : u_size) + b.out_width;
     const ptrdiff_t each = b.in.size + b.out.size + args->block * b.out_width;
     b.patches = args->workspace + args->parts * b.part_size + (args->shared ? 0 : team->rank * each);
     b.errors = b.patches + b.in.size;

@@ -79,6 +79,9 @@ PART_BYTES = 5 << 18
 UNIT_FLOATS = 128 * 1024
 """UNIT_FLOATS of csrc/kernels/winograd_backward_weight.c: of a transformed gradient that a thread makes at a time."""
 
+LARGE_FLOATS = 4 * UNIT_FLOATS
+"""LARGE_FLOATS of the same: of one block's transformed gradient from which on it is made so."""
+
 
 def planes_of(tile: int, kernel_size: int) -> int:
     """Products of one tile."""
@@ -241,11 +244,10 @@ class WeightSchedule:
         patches = patches_size(product.channels, planes, self.block, facts)
         errors = patches_size(product.out_channels, error_planes, self.block, facts)
         each = patches + errors + self.block * rows
-        if self.shared and product.tiles(self.tile) <= self.block:
-            unit = min(UNIT_FLOATS, planes * min(DEPTH, product.out_channels) * min(DEPTH, columns))
-            return rows + each + facts.threads * (unit + planes * LINE)
-        part = planes * (product.out_channels * columns + LINE) + rows
-        return self.parts * part + (each if self.shared else facts.threads * each)
+        gradient = planes * (product.out_channels * columns + LINE)
+        if self.shared and product.tiles(self.tile) <= self.block and gradient > LARGE_FLOATS:
+            return rows + each + facts.threads * (UNIT_FLOATS + planes * LINE)
+        return self.parts * (gradient + rows) + (each if self.shared else facts.threads * each)
 
 
 def weight_schedule(product: Product) -> WeightSchedule:

@@ -7,7 +7,7 @@ winograd_phases.h). Nothing here depends on the number of threads: all of it dec
 from __future__ import annotations
 
 from ..plan import Facts
-from .convolution_algorithm import Product, WeightSchedule, even_blocks
+from .convolution_algorithm import PART_BYTES, Product, WeightSchedule, even_blocks
 from .convolution_geometry import Geometry
 
 STRIDED_SHARE = 0.7
@@ -22,14 +22,14 @@ PLANES, ERROR_PLANES = (2 * TILE + 1) ** 2, (TILE + 1) ** 2
 MIN_CHANNELS = 16
 """With fewer channels on either side, the transforms cost more than they save."""
 
-MIN_TILES = 32
+MIN_TILES = 48
 """With fewer tiles, the transform of the gradient costs more than it saves."""
 
 MAX_SHARE = 0.75
 """Tiles that overhang a small image must still save a quarter of the direct algorithm's products."""
 
-PART_BYTES = 5 << 16
-"""Larger transformed weight gradients are summed by the whole team at once, instead of in a part for each thread."""
+PART_TILES = 64
+"""Tiles of a part, at least, and of its blocks, at most."""
 
 BLOCK_BYTES = 5 << 20
 """Transformed patches of a block of more than 64 tiles."""
@@ -62,9 +62,9 @@ def uses_strided_weight(g: Geometry, facts: Facts) -> bool:
 
 def strided_weight_schedule(product: Product) -> WeightSchedule:
     tiles = product.tiles(TILE)
-    parts = min(8, tiles // 98)
+    parts = min(8, tiles // PART_TILES)
     if 4 * PLANES * product.channels * product.out_channels <= PART_BYTES and parts >= 4:
-        return WeightSchedule(TILE, 64, shared=False, parts=parts, stride=2)
+        return WeightSchedule(TILE, PART_TILES, shared=False, parts=parts, stride=2)
     floats = PLANES * product.channels + ERROR_PLANES * product.out_channels
     most = next((block for block in (128, 96) if 4 * floats * block <= BLOCK_BYTES), 64)
     return WeightSchedule(TILE, even_blocks(tiles, most), shared=True, parts=1, stride=2)

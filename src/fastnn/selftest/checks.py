@@ -338,7 +338,7 @@ CHECKS: dict[str, Check] = {
     "conv2d 5x5": _convolution((2, 19, 13, 14), 37, 5, padding=2),
     "conv2d strided": _convolution((2, 19, 9, 10), 37, 3, stride=2, padding=1),
     "conv2d strided, many tiles": _convolution((8, 17, 14, 15), 18, 3, stride=2, padding=1),
-    "conv2d strided, large images": _convolution((2, 19, 33, 31), 37, 3, stride=2, padding=1),
+    "conv2d strided, large images": _convolution((3, 19, 33, 31), 37, 3, stride=2, padding=1),
     "conv2d dilated": _convolution((1, 9, 13, 11), 7, 3, dilation=2, padding=2),
     "conv2d 1x1": _convolution((2, 33, 7, 5), 18, 1),
     "conv2d few channels": _convolution((2, 3, 12, 32), 10, 3, padding=1),
