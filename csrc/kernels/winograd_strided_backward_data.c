@@ -29,7 +29,7 @@ static void transform_inputs(const struct winograd_convolution *f, ptrdiff_t beg
     for (ptrdiff_t i = tiles.begin; i < tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
         float *to = f->patches + chunk * f->layout.chunk_stride + (i - begin) * f->layout.width;
         float *v[2][2] = {{to}};
-        winograd_strided_transform(f, STRIDED_PLANES, 1, &tile, chunk, v);
+        winograd_strided_transform(f, PHASES_PLANES, 1, &tile, chunk, v);
     }
 }
 

@@ -23,7 +23,7 @@ static void transform_inputs(const struct winograd_convolution *f, ptrdiff_t beg
         for (ptrdiff_t phase = 0; phase < WINOGRAD_PHASES; phase++)
             v[winograd_odd_row(phase)][winograd_odd_column(phase)] =
                 f->patches + (i - begin) * f->layout.width + winograd_slot(f, phase, chunk) * f->layout.chunk_stride;
-        winograd_strided_transform(f, STRIDED_PATCH, 2, &tile, chunk, v);
+        winograd_strided_transform(f, PHASES_PATCH, 2, &tile, chunk, v);
     }
 }
 

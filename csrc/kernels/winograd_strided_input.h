@@ -3,39 +3,28 @@
 #define FASTNN_WINOGRAD_STRIDED_INPUT_H
 
 #include "winograd_patch.h"
+#include "winograd_phases.h"
 #include "winograd_strided.h"
 
-enum {
-    STRIDED_PATCH =
-        9, /* pixels of a patch of all phases, in one direction: five even ones, four odd ones between them */
-    STRIDED_PLANES = 5 /* planes of an even phase, and of dy, in one direction */
-};
-
-/* B^T of a tile of m outputs in one direction, of 5 pixels; or of 9, the planes of even ones before those of odd ones. */
+/* B^T of a tile of m outputs in one direction: of 9 pixels, those of both phases, or of the 5 of one. */
 FNN_INLINE void winograd_strided_map(int m, int size, const vec *d, vec *v) {
-    if (size == STRIDED_PLANES) {
+    if (size == PHASES_PATCH)
+        winograd_phases_input(2 * m, WINOGRAD_STRIDED_TAPS, d, v);
+    else
         winograd_input(m, WINOGRAD_STRIDED_TAPS, d, v);
-        return;
-    }
-    const vec even[] = {d[0], d[2], d[4], d[6], d[8]}, odd[] = {d[1], d[3], d[5], d[7], vec_zero()};
-    vec planes[STRIDED_PLANES];
-    winograd_input(m, WINOGRAD_STRIDED_TAPS, even, v);
-    winograd_input(m, WINOGRAD_STRIDED_TAPS, odd, planes);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) v[STRIDED_PLANES + i] = planes[i];
 }
 
 /* Channels [first, first + channels) of a patch of size x size pixels; v: of each phase [row odd][column odd]. */
 FNN_INLINE void winograd_strided_patch(const struct winograd_patch *patch, int size, bool interior,
                                        struct winograd_extent outputs, ptrdiff_t first, ptrdiff_t channels,
                                        ptrdiff_t stride, float *const v[2][2]) {
-    vec half[STRIDED_PATCH][STRIDED_PATCH];
+    vec half[PHASES_PATCH][PHASES_PATCH];
     for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
         const ptrdiff_t lanes = lanes_left(channels - c);
         if (interior && c % WINOGRAD_LINE == 0) winograd_prefetch_patch(patch, size, size - 1, first + c);
 #pragma GCC unroll 1
         for (int j = 0; j < size; j++) {
-            vec column[STRIDED_PATCH], mapped[STRIDED_PATCH];
+            vec column[PHASES_PATCH], mapped[PHASES_PATCH];
             if (!winograd_load_column(patch, size, interior, j, first + c, lanes, column)) {
 #pragma GCC unroll 9
                 for (int i = 0; i < size; i++) half[i][j] = vec_zero(); /* as of a column of zeros */
@@ -47,16 +36,16 @@ FNN_INLINE void winograd_strided_patch(const struct winograd_patch *patch, int s
         }
 #pragma GCC unroll 1
         for (int i = 0; i < size; i++) {
-            const bool odd = i >= STRIDED_PLANES;
-            const ptrdiff_t at = (odd ? i - STRIDED_PLANES : i) * STRIDED_PLANES * stride + c;
-            vec planes[STRIDED_PATCH];
+            const bool odd = i >= PHASES_PLANES;
+            const ptrdiff_t at = (odd ? i - PHASES_PLANES : i) * PHASES_PLANES * stride + c;
+            vec planes[PHASES_PATCH];
             winograd_strided_map(outputs.columns, size, half[i], planes);
 #pragma GCC unroll 5
-            for (int j = 0; j < STRIDED_PLANES; j++) vec_store(v[odd][0] + at + j * stride, planes[j]);
-            if (size == STRIDED_PLANES) continue;
+            for (int j = 0; j < PHASES_PLANES; j++) vec_store(v[odd][0] + at + j * stride, planes[j]);
+            if (size == PHASES_PLANES) continue;
 #pragma GCC unroll 4
-            for (int j = STRIDED_PLANES; j < STRIDED_PATCH; j++)
-                vec_store(v[odd][1] + at + (j - STRIDED_PLANES) * stride, planes[j]);
+            for (int j = PHASES_PLANES; j < PHASES_PATCH; j++)
+                vec_store(v[odd][1] + at + (j - PHASES_PLANES) * stride, planes[j]);
         }
     }
 }
