@@ -31,13 +31,19 @@ FNN_INLINE vec hyperbolic_tangent(const struct activation *p, vec x) {
 
 FNN_INLINE vec logsigmoid(const struct activation *p, vec x) {
     (void)p;
-    return vec_neg(vec_softplus(vec_neg(x)));
+    return vec_sub(vec_min(vec_zero(), x), vec_softplus_below(x));
 }
 
 FNN_INLINE vec softplus(const struct activation *p, vec x) {
     vec scaled = vec_mul(p->a, x);
     vec inverse = vec_div(vec_set1(1.0f), p->a); /* the same for all: taken out of the loop */
     return vec_select(vec_less(p->b, scaled), x, vec_mul(vec_softplus(scaled), inverse));
+}
+
+/* The same for a = 1 where y rounds to x beyond b: nothing to choose. */
+FNN_INLINE vec softplus_alone(const struct activation *p, vec x) {
+    (void)p;
+    return vec_softplus(x);
 }
 
 FNN_INLINE vec softsign(const struct activation *p, vec x) {
@@ -113,5 +119,8 @@ FNN_INLINE void map(activation_function *function, const struct fnn_activation_f
 }
 
 void FNN_FUNCTION(activation_forward)(const struct fnn_activation_forward_args *args, const struct fnn_team *team) {
-    switch ((enum activation_code)args->code) { ACTIVATIONS(ACTIVATION_CASE) }
+    if (args->code == SOFTPLUS && args->a == 1.0 && args->b >= 18.0)
+        map(softplus_alone, args, team);
+    else
+        switch ((enum activation_code)args->code) { ACTIVATIONS(ACTIVATION_CASE) }
 }

@@ -4,7 +4,7 @@
  *   vec_exp         1.01 / 0.98    overflow gives infinity; exp(-inf) = 0
  *   vec_log         0.81 / 0.82    log(0) = -inf, log of a negative number is NaN, log(inf) = inf
  *   vec_expm1       1.53 / 1.62    arguments up to 88
- *   vec_log1p       1.04 / 1.29    arguments from 0 to 1, NaN gives anything
+ *   vec_log1p       1.05 / 1.32    arguments from 0 to 1, NaN gives anything
  *   vec_sigmoid     2.50 / 2.50    below 2^-125 it may be 0
  *   vec_tanh        4.6 / 5.5    never above 1, and 1 from 9.02 on
  *   vec_softplus    1.97 / 2.1
@@ -51,15 +51,19 @@ FNN_INLINE vec vec_exp(vec x) {
     return vec_scale(p, n);
 }
 
-/* The same bits for x <= 88, where 2^n is a float: below exp(-88) as well the result is 0. */
-FNN_INLINE vec vec_exp_below_88(vec x) {
-    vec clamped = vec_max(vec_set1(-88.0f), x), power; /* keeps a NaN */
-    vec n = vec_round_power(clamped, vec_set1(1.44269504f), &power);
-    vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
+/* exp(x) = 2^n * (1 + e) for -88 <= x <= 88: returns e, at most sqrt(2) - 1; *power receives 2^n, 0 for n = -127. */
+FNN_INLINE vec vec_exp_parts(vec x, vec *power) {
+    vec n = vec_round_power(x, vec_set1(1.44269504f), power);
+    vec r = vec_fnma(n, vec_set1(0.693359375f), x);
     r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
     vec square = vec_mul(r, r);
-    vec p = vec_add(vec_fma(vec_exp_polynomial(r, square), square, r), vec_set1(1.0f));
-    return vec_mul(p, power);
+    return vec_fma(vec_exp_polynomial(r, square), square, r);
+}
+
+/* The same bits as vec_exp's for x <= 88, where 2^n is a float: below exp(-88) as well the result is 0. */
+FNN_INLINE vec vec_exp_below_88(vec x) {
+    vec power, e = vec_exp_parts(vec_max(vec_set1(-88.0f), x), &power); /* keeps a NaN */
+    return vec_mul(vec_add(e, vec_set1(1.0f)), power);
 }
 
 /* Positive finite x = 2^e * (1 + f), sqrt(1/2) <= 1 + f < sqrt(2): returns e. */
@@ -102,21 +106,20 @@ FNN_INLINE vec vec_log(vec x) {
 /* exp(x) - 1 for x <= 88 (larger ones count as 88): 2^n * (exp(r) - 1) + (2^n - 1). */
 FNN_INLINE vec vec_expm1(vec x) {
     vec clamped = vec_max(vec_set1(-30.0f), vec_min(vec_set1(88.0f), x)); /* exp(-30) - 1 rounds to -1 */
-    vec power, n = vec_round_power(clamped, vec_set1(1.44269504f), &power);
-    vec r = vec_fnma(n, vec_set1(0.693359375f), clamped);
-    r = vec_fnma(n, vec_set1(-2.12194440e-4f), r);
-    vec square = vec_mul(r, r), less_one = vec_fma(vec_exp_polynomial(r, square), square, r);
+    vec power, less_one = vec_exp_parts(clamped, &power);
     return vec_fma(power, less_one, vec_sub(power, vec_set1(1.0f)));
 }
 
-/* log(1 + u) for 0 <= u <= 1: with s = u / (2 + u) it is 2 artanh(s) = u - s * (u - r), r = s^2 * p(s^2). The last subtraction
- * takes off less than half of u. p: a minimax fit over s <= 1/3, relative error of the logarithm 4.5e-9. */
-FNN_INLINE vec vec_log1p(vec u) {
-    vec s = vec_quotient(u, vec_add(u, vec_set1(2.0f))), z = vec_mul(s, s);
+/* log(1 + u) for 0 <= u <= 1, s = u / (2 + u): it is 2 artanh(s) = u - s * (u - r), r = s^2 * p(s^2). The last subtraction takes
+ * off less than half of u. p: a minimax fit over s <= 1/3, relative error of the logarithm 4.5e-9. */
+FNN_INLINE vec vec_log1p_of_quotient(vec u, vec s) {
+    vec z = vec_mul(s, s);
     vec high = vec_fma(vec_set1(2.801199257e-01f), z, vec_set1(2.800180316e-01f));
     vec p = vec_fma(vec_fma(high, z, vec_set1(4.002152681e-01f)), z, vec_set1(6.666641831e-01f));
     return vec_fnma(s, vec_fnma(z, p, u), u);
 }
+
+FNN_INLINE vec vec_log1p(vec u) { return vec_log1p_of_quotient(u, vec_quotient(u, vec_add(u, vec_set1(2.0f)))); }
 
 /* log(1 - u) for 0 <= u <= 1: log(w), w = 1 - u rounded, plus what the rounding lost, over w; -inf for u = 1. */
 FNN_INLINE vec vec_log1m(vec u) {
@@ -126,9 +129,11 @@ FNN_INLINE vec vec_log1m(vec u) {
     return vec_select(vec_less_equal(rest, vec_zero()), vec_set1(-__builtin_inff()), logarithm);
 }
 
-/* 1 / (1 + exp(-x)); exp(88) is finite, as vec_reciprocal wants it, and 1 / exp(88) below 2^-126. */
+/* 1 / (1 + exp(-x)), 1 + 2^n + 2^n * e below; exp(88) is finite, as vec_reciprocal wants it, and 1 / exp(88) below 2^-126. */
 FNN_INLINE vec vec_sigmoid(vec x) {
-    return vec_reciprocal(vec_add(vec_set1(1.0f), vec_exp_below_88(vec_min(vec_set1(88.0f), vec_neg(x)))));
+    vec clamped = vec_max(vec_set1(-88.0f), vec_min(vec_set1(88.0f), vec_neg(x)));
+    vec power, e = vec_exp_parts(clamped, &power);
+    return vec_reciprocal(vec_fma(power, e, vec_add(vec_set1(1.0f), power)));
 }
 
 /* tanh |x| = |x| p(x^2) / q(x^2): a minimax fit over |x| <= 9.02, from where on tanh rounds to 1; relative error 2.2e-8. */
@@ -147,10 +152,16 @@ FNN_INLINE vec vec_tanh(vec x) {
     return vec_from_bits(ivec_or(ivec_from_float_bits(result), sign));
 }
 
-/* log(1 + exp(x)) */
-FNN_INLINE vec vec_softplus(vec x) {
-    return vec_add(vec_max(vec_zero(), x), vec_log1p(vec_exp_below_88(vec_neg(vec_abs(x)))));
+/* log(1 + exp(-|x|)) */
+FNN_INLINE vec vec_softplus_below(vec x) {
+    vec power, e = vec_exp_parts(vec_max(vec_set1(-88.0f), vec_neg(vec_abs(x))), &power);
+    vec u = vec_mul(vec_add(e, vec_set1(1.0f)), power); /* with few roundings where it is small */
+    vec s = vec_quotient(u, vec_fma(power, e, vec_add(vec_set1(2.0f), power)));
+    return vec_log1p_of_quotient(u, s);
 }
+
+/* log(1 + exp(x)) */
+FNN_INLINE vec vec_softplus(vec x) { return vec_add(vec_max(vec_zero(), x), vec_softplus_below(x)); }
 
 /* exp(-m^2 / 2) for 0 <= m <= 13.29: 2^n * exp(-r / 2), r = m^2 + n * 2 ln(2), |r| <= ln(2), together with what rounding the
  * square lost; a minimax fit, relative error 3.1e-9. */
