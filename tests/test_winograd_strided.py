@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,14 @@ from kernel_runner import UNIT, Array, assert_within, channels_first, channels_l
 
 import fastnn as fnn
 from fastnn import nn, reference
-from fastnn.graph import Graph
 from fastnn.nn import functional as F
 from fastnn.ops.convolution_algorithm import Form
 from fastnn.ops.convolution_geometry import Geometry
 from fastnn.ops.convolution_winograd_strided import (
-    MIN_TILES,
-    MIN_TILES_CACHED,
-    PHASES,
-    StridedProduct,
     StridedSchedule,
     packed_floats,
     product_of,
-    schedule,
 )
-from fastnn.plan import compile_graph
 from fastnn.settings import current_facts, serial_below
 
 KERNELS = {
@@ -318,86 +310,6 @@ def test_any_geometry(
             dx = pullback(dy)[0]
         assert_within(y, exact[0], bound(x, weight, g, False) + UNIT * (1 + 1e-5) * np.abs(exact[0]) + 1e-30)
         assert_within(dx, exact[1], bound(dy, weight, g, True))
-
-
-def kernels_of(
-    x: tuple[int, ...], k: int, algorithm: str = "auto", fixed: bool = False, **attributes: Any
-) -> list[str]:
-    """Of the convolution, and of the gradient of its input."""
-    options = {"stride": (2, 2), "padding": (1,) * 4, "dilation": (1, 1), "groups": 1, "r": 3, **attributes}
-    r = options.pop("r")
-    names = []
-    for backward in (False, True):
-        graph = Graph()
-        weight = nn.Parameter(np.zeros((k, x[1] // options["groups"], r, r), np.float32)).variable if fixed else None
-        filters = graph.variable(weight) if weight else graph.input((k, x[1] // options["groups"], r, r))
-        y = Geometry(x, filters.shape, options["stride"], options["padding"], options["dilation"], options["groups"]).y
-        image = graph.input(y if backward else x)
-        name, shape = ("conv2d_backward_data", {"shape": x}) if backward else ("conv2d", {})
-        graph.outputs = [graph.record(name, image, filters, **shape, **options)]
-        with fnn.conv_algorithm(algorithm):
-            names.append(compile_graph(graph, current_facts()).steps[-1].kernel)
-    return names
-
-
-BOTH = ["winograd_strided_forward", "winograd_strided_backward_data"]
-
-
-def test_choice() -> None:
-    assert kernels_of((16, 64, 56, 56), 128) == kernels_of((16, 256, 14, 14), 512) == BOTH
-    assert kernels_of((1, 128, 28, 28), 256, fixed=True) == BOTH
-    assert kernels_of((1, 3, 1, 1), 2, "winograd") == BOTH
-    for case in (
-        kernels_of((16, 64, 56, 56), 128, "direct"),
-        kernels_of((1, 128, 28, 28), 256),  # few tiles for filters that change
-        kernels_of((1, 256, 14, 14), 512, fixed=True),  # for filters that no cache holds
-        kernels_of((64, 64, 4, 4), 64),  # tiles of 2x2 outputs save less than they cost
-        kernels_of((16, 8, 56, 56), 64),  # few channels
-        kernels_of((16, 64, 56, 56), 8),
-    ):
-        assert not any("winograd" in name for name in case)
-
-
-@pytest.mark.parametrize(
-    "attributes",
-    [
-        {"stride": (1, 2)},
-        {"stride": (2, 1)},
-        {"stride": (3, 3)},
-        {"dilation": (2, 1)},
-        {"groups": 2},
-        {"padding": (3, 1, 1, 1)},
-        {"padding": (1, 1, 1, 3)},
-        {"r": 5},
-        {"r": 2},
-    ],  # fmt: skip
-)
-def test_falls_back_where_it_does_not_apply(attributes: dict[str, Any]) -> None:
-    assert not any("winograd" in name for name in kernels_of((2, 32, 40, 40), 32, "winograd", **attributes))
-
-
-def test_tables() -> None:
-    """Which cut: from the shape, blocks of whole register tiles, filters packed where many tiles use them."""
-    facts, layer = current_facts(), StridedProduct(16, 28, 28, 64, 128, False)
-    assert layer.tiles == 784
-    assert layer.share == pytest.approx(81 / 144)
-    assert replace(layer, rows=7).share == pytest.approx((9 + 7) / 21 * 0.75)
-    cut = schedule(layer, facts)
-    assert not cut.shared
-    assert cut.form == Form.PACKED
-    assert cut.block % facts.gemm_rows == 0
-    large = StridedProduct(16, 7, 7, 256, 512, False)
-    assert schedule(large, facts).shared
-    assert schedule(large, facts).form == Form.FILTERS
-    assert schedule(replace(large, backward=True), facts).form == Form.ROTATED
-    assert schedule(replace(large, fixed=True), facts).form == Form.PACKED
-    middle = StridedProduct(16, 14, 14, 128, 256, False)
-    assert schedule(middle, facts).form == Form.PACKED
-    assert schedule(replace(middle, batch=8), facts).form == Form.FILTERS
-    assert layer.in_phases == PHASES
-    for product in (replace(layer, rows=4, columns=4, batch=b) for b in (MIN_TILES_CACHED, MIN_TILES - 1, MIN_TILES)):
-        assert product.pays == (product.tiles >= MIN_TILES)
-        assert replace(product, fixed=True).pays
 
 
 def test_an_image_that_lies_by_channels_is_turned(rng: np.random.Generator) -> None:

@@ -74,7 +74,7 @@ def bound(x: Array, dy: Array, padding: tuple[int, ...], cut: WeightSchedule) ->
     e = output_map.T @ patches(dy, (0, 0, 0, 0), dy.shape, 4, 4) @ output_map
     products = np.einsum("nhwkij,nhwcij->kcij", e, v, optimize=True)
     blocks = -(-v.shape[0] * v.shape[1] * v.shape[2] // cut.parts // cut.block) + 1
-    steps = (25 + cut.block + blocks + cut.parts) * UNIT
+    steps = (27 + cut.block + blocks + cut.parts) * UNIT
     return filter_map.T @ products @ filter_map * steps / (1 - steps)
 
 

@@ -3,12 +3,13 @@
  * Where C is a small part of a vector, vectors lie along the pixels of a row instead: dy is turned into planes, one for each output
  * channel, a band of rows at a time, and the pixels with the same (h mod stride_h, w mod stride_w), a phase, are
  *
- *   t[c][j] = sum over r, k, s of w[k,r,s,c] * plane[p(h, r)][k][q(phase, s) + j],   dx[n, h, phase + j*stride_w, c] = activation(bias[c] + t[c][j])
+ *   t[c][j] = sum over r, k, s of w[k,r,s,c] * plane[p(h, r)][k][q(phase, s) + j]
+ *   dx[n, h, phase + j*stride_w, c] = activation(bias[c] + t[c][j])
  *
  * over the taps that meet the phase. No lane is empty but at the end of a row.
  *
  * dy N,P,Q,K   weight K,R,S,C   bias C or null   dx N,H,W,C, overwritten   activation: enum fnn_activation of gemm.h
- *  C <= PLANES_ROWS   pad_top, pad_left >= 0. No aliasing.
+ * C <= PLANES_ROWS   pad_top, pad_left >= 0. No aliasing.
  * bands: parts that the rows of each image are cut into, >= 1; no bit depends on it.
  * workspace: for each thread of the team workspace_stride >= rows * K * plane + C * up(ceil(W/stride_w)) +
  * R*S*K * (C + 1) floats, up: rounded up to whole vectors, rows = (ceil(H/bands) - 1 + (R - 1)*dilation_h) / stride_h + 1, plane =
@@ -129,7 +130,8 @@ static void clear_sides(const struct planar *s, ptrdiff_t rows) {
     }
 }
 
-/* The sums of `pixels` pixels to their places in dx, `step` floats apart. Copied as bytes: more of them are stored in a cycle than floats. */
+/* The sums of `pixels` pixels to their places in dx, `step` floats apart. Copied as bytes: more of them are stored in a cycle than
+ * floats. */
 FNN_INLINE void interleave(const struct planar *s, ptrdiff_t pixels, ptrdiff_t step, ptrdiff_t channels, float *to) {
     const float *from = s->sums;
     for (ptrdiff_t i = 0; i < pixels; i++, to += step)

@@ -20,7 +20,7 @@
  * Parallel over parts; or over (chunk, tile) and then over (plane, chunk of K), at last over K; or then over (chunk of C, rows of K).
  * tile, block and parts decide the order of the sum, and so must depend on the shape alone.
  * Error bound, as in winograd.h: |error| <= gamma_n |G^T| [ sum over tiles of (|A| |dY| |A^T|) . (|B^T| |X| |B|) ] |G|,
- * n = 25 + block + blocks in a part + parts; dbias: gamma_n * sum |dy|, n = 16 + the same three.
+ * n = 27 + block + blocks in a part + parts; dbias: gamma_n * sum |dy|, n = 16 + the same three.
  */
 #include "gemm_outer.h"
 #include "winograd_gradient.h"

@@ -205,7 +205,7 @@ FNN_INLINE void winograd_error_pair(int m, const vec *y, float point, vec *plus,
     winograd_pair(even, odd, point, plus, minus);
 }
 
-/* v = A y, m in, m+r-1 out: the transpose of winograd_output. Roundings on any path: 3. */
+/* v = A y, m in, m+r-1 out: the transpose of winograd_output. Roundings on any path: 3 (scalar: 4). */
 FNN_INLINE void winograd_output_transposed(int m, int r, const vec *y, vec *v) {
     if (r == 2) {
         winograd_error_pair(m, y, POINT_C, &v[0], &v[1]);
