@@ -74,19 +74,8 @@ static void plan_blocks(struct backward_weight *b) {
     b->by_tap = g->dilation_w > 1 || b->channel_blocks > 1 || channels % FNN_GEMM_COLUMNS == 0;
     b->blocks.width = g->out_width;
     b->blocks.pieces = fnn_max(fnn_ceil_div(g->out_width, CONV2D_PIXEL_BLOCK), 1);
-    b->strip = (struct conv2d_strip){
-        .image = b->args->x,
-        .height = g->height,
-        .width = g->width,
-        .image_channels = g->channels,
-        .filter_rows = g->kernel_height,
-        .filter_columns = g->kernel_width,
-        .dilation_h = g->dilation_h,
-        .dilation_w = g->dilation_w,
-        .stride_w = g->stride_w,
-        /* by taps, an odd number of vectors: pixels side by side spread over the sets of the cache */
-        .pixel_stride = b->by_tap ? gemm_width(channels) + FNN_LANES : channels,
-    };
+    /* by taps, an odd number of vectors: pixels side by side spread over the sets of the cache */
+    b->strip = conv2d_strip_of(g, b->args->x, b->by_tap ? gemm_width(channels) + FNN_LANES : channels);
     const ptrdiff_t longest = pixel_blocks_longest(&b->blocks);
     b->strip.row_stride = conv2d_strip_row(&b->strip, longest);
     b->blocks.rows =

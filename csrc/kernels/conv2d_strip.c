@@ -137,18 +137,8 @@ static struct strip_forward plan_strips(const struct fnn_conv2d_strip_forward_ar
     f.pieces = fnn_ceil_div(g->out_width, CONV2D_PIECE);
     f.blocks = fnn_ceil_div(g->out_height, args->rows);
     f.panels = gemm_panels(f.group_out_channels);
-    f.strip = (struct conv2d_strip){
-        .image = args->x,
-        .height = g->height,
-        .width = g->width,
-        .image_channels = args->planar ? 1 : g->channels,
-        .filter_rows = g->kernel_height,
-        .filter_columns = g->kernel_width,
-        .dilation_h = g->dilation_h,
-        .dilation_w = g->dilation_w,
-        .stride_w = g->stride_w,
-        .pixel_stride = args->planar ? 1 : f.group_channels,
-    };
+    f.strip = conv2d_strip_of(g, args->x, args->planar ? 1 : f.group_channels);
+    if (args->planar) f.strip.image_channels = 1;
     f.strip.row_stride = conv2d_strip_row(&f.strip, fnn_ceil_div(g->out_width, f.pieces));
     f.plane_stride = ((args->rows - 1) * g->stride_h + g->kernel_height) * f.strip.row_stride;
     f.floats = args->workspace + team->rank * args->workspace_stride;

@@ -20,6 +20,23 @@ struct conv2d_strip {
     ptrdiff_t pixel_stride, row_stride; /* in floats */
 };
 
+/* The strips that a convolution's outputs look at; row_stride is left to the caller. */
+static inline struct conv2d_strip conv2d_strip_of(const struct conv2d_geometry *g, const float *image,
+                                                  ptrdiff_t pixel_stride) {
+    return (struct conv2d_strip){
+        .image = image,
+        .height = g->height,
+        .width = g->width,
+        .image_channels = g->channels,
+        .filter_rows = g->kernel_height,
+        .filter_columns = g->kernel_width,
+        .dilation_h = g->dilation_h,
+        .dilation_w = g->dilation_w,
+        .stride_w = g->stride_w,
+        .pixel_stride = pixel_stride,
+    };
+}
+
 /* Pixels of an image row that `count` outputs look at. */
 static inline ptrdiff_t conv2d_strip_pixels(const struct conv2d_strip *strip, ptrdiff_t count) {
     return (count - 1) * strip->stride_w + (strip->filter_columns - 1) * strip->dilation_w + 1;

@@ -75,18 +75,7 @@ static void plan_blocks(struct weight_taps *t) {
     const struct conv2d_geometry *g = &t->geometry;
     t->blocks.width = g->out_width;
     t->blocks.pieces = fnn_max(fnn_ceil_div(g->out_width, TAPS_PIXELS), 1);
-    t->strip = (struct conv2d_strip){
-        .image = t->args->x,
-        .height = g->height,
-        .width = g->width,
-        .image_channels = g->channels,
-        .filter_rows = g->kernel_height,
-        .filter_columns = g->kernel_width,
-        .dilation_h = g->dilation_h,
-        .dilation_w = g->dilation_w,
-        .stride_w = g->stride_w,
-        .pixel_stride = t->group_channels,
-    };
+    t->strip = conv2d_strip_of(g, t->args->x, t->group_channels);
     const ptrdiff_t longest = pixel_blocks_longest(&t->blocks), strip_row = conv2d_strip_row(&t->strip, longest);
     t->strip.row_stride = strip_row;
     t->blocks.rows = fnn_min(TAPS_PIXELS / longest, TAPS_STRIP_BLOCK / (g->kernel_height * strip_row));

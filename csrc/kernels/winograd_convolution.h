@@ -61,6 +61,15 @@ struct winograd_convolution {
     float *filters; /* U: this thread's, when it is made on the way */
 };
 
+/* The members that kernels with arguments of the same names fill alike. */
+#define WINOGRAD_ARGUMENTS(args)                                                                                      \
+    .x = (args)->x, .weight = (args)->weight, .bias = (args)->bias, .residual = (args)->residual, .y = (args)->y,     \
+    .workspace = (args)->workspace, .form = (enum winograd_form)(args)->weight_form,                                  \
+    .activation = (enum fnn_activation)(args)->activation, .block = (args)->block, .shared = (args)->shared != 0,     \
+    .height = (args)->height, .width = (args)->width, .channels = (args)->channels, .out_height = (args)->out_height, \
+    .out_width = (args)->out_width, .out_channels = (args)->out_channels, .pad_top = (args)->pad_top,                 \
+    .pad_left = (args)->pad_left
+
 /* A unit of stages 2 and 3. */
 struct winograd_unit {
     const float *patches; /* V of its first tile */

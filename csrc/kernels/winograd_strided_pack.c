@@ -25,37 +25,37 @@ void FNN_FUNCTION(winograd_strided_panel)(const struct winograd_weight *weight, 
     if (phase == 3) winograd_transform_panel(weight, TILE, TAPS, odd_odd, first, columns, depth, plane_stride, to);
 }
 
-void FNN_FUNCTION(winograd_strided_pack_weight)(const struct fnn_winograd_strided_pack_weight_args *args,
-                                                const struct fnn_team *team) {
-    const ptrdiff_t columns = args->out_channels, depth = args->channels, blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
-    const ptrdiff_t whole = depth / WINOGRAD_DEPTH * WINOGRAD_DEPTH, all = WINOGRAD_PHASES * depth;
-    const struct winograd_weight weight = winograd_weight(args->source, WINOGRAD_FILTERS, 9, columns, depth, 0);
-    struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);
+/* All panels of all phases. Forward the phases of x are more depth of a panel, in the order of winograd_slot; backward each phase of dx
+ * has panels of its own. */
+static void pack(const struct winograd_weight *weight, bool backward, float *packed, const struct fnn_team *team) {
+    const ptrdiff_t depth = weight->depth, blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
+    const ptrdiff_t whole = depth / WINOGRAD_DEPTH * WINOGRAD_DEPTH, all = backward ? depth : WINOGRAD_PHASES * depth;
+    const ptrdiff_t size = winograd_packed_size(PLANES, weight->columns, depth);
+    struct fnn_range range = fnn_share(gemm_panels(weight->columns) * blocks, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         const ptrdiff_t panel = i / blocks, d = i % blocks * WINOGRAD_DEPTH, first = panel * FNN_GEMM_COLUMNS;
-        const ptrdiff_t count = gemm_panel_columns(columns, panel), width = gemm_width(count);
+        const ptrdiff_t count = gemm_panel_columns(weight->columns, panel), width = gemm_width(count);
         const struct fnn_range steps = {d, fnn_min(d + WINOGRAD_DEPTH, depth)};
+        float *to = packed + winograd_panel_offset(PLANES, all, first);
         for (ptrdiff_t phase = 0; phase < WINOGRAD_PHASES; phase++) {
-            const ptrdiff_t at = d < whole ? phase * whole + d : WINOGRAD_PHASES * whole + phase * (depth - whole);
+            const ptrdiff_t slot = d < whole ? phase * whole + d : WINOGRAD_PHASES * whole + phase * (depth - whole);
             FNN_FUNCTION(winograd_strided_panel)
-            (&weight, phase, first, count, steps, winograd_plane_stride(all, width),
-             args->packed + winograd_panel_offset(PLANES, all, first) + at * width);
+            (weight, phase, first, count, steps, winograd_plane_stride(all, width),
+             to + (backward ? phase * size + d * width : slot * width));
         }
     }
 }
 
+void FNN_FUNCTION(winograd_strided_pack_weight)(const struct fnn_winograd_strided_pack_weight_args *args,
+                                                const struct fnn_team *team) {
+    const struct winograd_weight weight =
+        winograd_weight(args->source, WINOGRAD_FILTERS, 9, args->out_channels, args->channels, 0);
+    pack(&weight, false, args->packed, team);
+}
+
 void FNN_FUNCTION(winograd_strided_pack_weight_backward)(
     const struct fnn_winograd_strided_pack_weight_backward_args *args, const struct fnn_team *team) {
-    const ptrdiff_t columns = args->channels, depth = args->out_channels, blocks = fnn_ceil_div(depth, WINOGRAD_DEPTH);
-    const ptrdiff_t size = winograd_packed_size(PLANES, columns, depth);
-    const struct winograd_weight weight = winograd_weight(args->source, WINOGRAD_ROTATED, 9, columns, depth, 0);
-    struct fnn_range range = fnn_share(gemm_panels(columns) * blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        const ptrdiff_t panel = i / blocks, d = i % blocks * WINOGRAD_DEPTH, first = panel * FNN_GEMM_COLUMNS;
-        const ptrdiff_t count = gemm_panel_columns(columns, panel), width = gemm_width(count);
-        const struct fnn_range steps = {d, fnn_min(d + WINOGRAD_DEPTH, depth)};
-        for (ptrdiff_t phase = 0; phase < WINOGRAD_PHASES; phase++) FNN_FUNCTION(winograd_strided_panel)
-        (&weight, phase, first, count, steps, winograd_plane_stride(depth, width),
-         args->packed + phase * size + winograd_panel_offset(PLANES, depth, first) + d * width);
-    }
+    const struct winograd_weight weight =
+        winograd_weight(args->source, WINOGRAD_ROTATED, 9, args->channels, args->out_channels, 0);
+    pack(&weight, true, args->packed, team);
 }
