@@ -17,6 +17,8 @@ SameBits = Callable[..., Any]
 SIZES = [7, 4096, 10007, 0, 1, 4097]
 STEPS = 4
 LR = 0.01
+NO_PRODUCT = (None, None, 0, 0)
+"""x, panels, batch and channels of a gradient that was made before."""
 
 
 def arrays(seed: int) -> list[Array]:
@@ -31,8 +33,9 @@ def native_steps(kernel: str, states: int, **settings: Any) -> list[Array]:
     for step in range(1, STEPS + 1):
         segments: list[Any] = []
         for parameter, gradient, kept in zip(parameters, arrays(step), state, strict=True):
-            segments += [parameter, gradient, *kept, parameter.size]
-        run_kernel(kernel, {}, segments=segments, segment_count=len(SIZES), step=step, **settings)
+            segments += [parameter, gradient, *kept, parameter.size, *NO_PRODUCT]
+        table = {"segments": segments, "segment_count": len(SIZES), "workspace_stride": 0}
+        run_kernel(kernel, {"workspace": ((1,), "f4")}, step=step, **table, **settings)
     return parameters
 
 

@@ -3,6 +3,7 @@
  *   linear_forward:          y[n,k]   = activation(bias[k] + sum over c of x[n,c] * w[k,c])
  *   linear_backward_data:    dx[n,c]  = sum over k of dy[n,k] * w[k,c]
  *   linear_backward_weight:  dw[k,c]  = sum over n of dy[n,k] * x[n,c],  dbias[k] = sum over n of dy[n,k]
+ *   linear_backward_bias:    the second of these alone, where dw is made by an optimizer (product_update.h)
  *
  * x N,C   w K,C (out, in)   bias, dbias K or null   y N,K   dy N,K   dx N,C   dw K,C; results are overwritten; no aliasing.
  * workspace: as in gemm_blocked.h, linear_rows.c, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with
@@ -78,19 +79,25 @@ void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_ar
     FNN_FUNCTION(gemm_blocked)(&product, team);
 }
 
-/* dbias[k] = sum over n of dy[n,k], in blocks of as many rows as a product has steps. */
-static void sum_bias(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
+/* In blocks of as many rows as a product has steps. */
+void FNN_FUNCTION(linear_backward_bias)(const struct fnn_linear_backward_bias_args *args, const struct fnn_team *team) {
     const struct fnn_range range = fnn_share_blocks(args->out_channels, 4 * FNN_LANES, team);
     for (ptrdiff_t n = 0; n == 0 || n < args->batch; n += GEMM_DEPTH_BLOCK)
         sum_rows(args->dy + n * args->out_channels, args->out_channels, fnn_min(args->batch - n, GEMM_DEPTH_BLOCK),
                  range, n > 0, args->dbias);
 }
 
+static void sum_bias(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
+    const struct fnn_linear_backward_bias_args sum = {
+        .dy = args->dy, .dbias = args->dbias, .batch = args->batch, .out_channels = args->out_channels};
+    if (args->dbias) FNN_FUNCTION(linear_backward_bias)(&sum, team);
+}
+
 void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weight_args *args,
                                           const struct fnn_team *team) {
     if (args->batch > 0 && args->batch <= LINEAR_WEIGHT_ROWS) {
         FNN_FUNCTION(linear_stream_weight)(args, team);
-        if (args->dbias) sum_bias(args, team);
+        sum_bias(args, team);
         return;
     }
     if (args->chunks > 0) {
@@ -114,5 +121,5 @@ void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weigh
         .workspace_stride = args->workspace_stride,
     };
     FNN_FUNCTION(gemm_blocked)(&product, team);
-    if (args->dbias) sum_bias(args, team);
+    sum_bias(args, team);
 }

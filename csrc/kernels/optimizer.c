@@ -39,7 +39,7 @@ void FNN_FUNCTION(sgd_step)(const struct fnn_sgd_step_args *args, const struct f
                                           args->nesterov != 0,
                                           args->maximize != 0,
                                           args->step <= 1};
-    update_segments(args->segments, args->segment_count, sgd_block, &settings, team);
+    update_segments(&SEGMENT_TABLE(args), sgd_block, &settings, team);
 }
 
 struct adam_settings {
@@ -105,6 +105,5 @@ void FNN_FUNCTION(adam_step)(const struct fnn_adam_step_args *args, const struct
                                            .weight_decay = decoupled ? 0.0f : (float)args->weight_decay,
                                            .shrink = decoupled ? (float)(1 - args->lr * args->weight_decay) : 1.0f,
                                            .maximize = args->maximize != 0};
-    update_segments(args->segments, args->segment_count, args->amsgrad ? adam_amsgrad_block : adam_plain_block,
-                    &settings, team);
+    update_segments(&SEGMENT_TABLE(args), args->amsgrad ? adam_amsgrad_block : adam_plain_block, &settings, team);
 }

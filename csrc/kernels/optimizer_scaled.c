@@ -48,7 +48,7 @@ void FNN_FUNCTION(rmsprop_step)(const struct fnn_rmsprop_step_args *args, const 
                                               .momentum = (float)args->momentum,
                                               .centered = args->centered != 0,
                                               .maximize = args->maximize != 0};
-    update_segments(args->segments, args->segment_count, rmsprop_block, &settings, team);
+    update_segments(&SEGMENT_TABLE(args), rmsprop_block, &settings, team);
 }
 
 struct adagrad_settings {
@@ -79,5 +79,5 @@ void FNN_FUNCTION(adagrad_step)(const struct fnn_adagrad_step_args *args, const 
                                               .eps = (float)args->eps,
                                               .weight_decay = (float)args->weight_decay,
                                               .maximize = args->maximize != 0};
-    update_segments(args->segments, args->segment_count, adagrad_block, &settings, team);
+    update_segments(&SEGMENT_TABLE(args), adagrad_block, &settings, team);
 }

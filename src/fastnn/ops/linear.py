@@ -10,6 +10,7 @@ import numpy as np
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS
+from .elementwise import FLOATS_PER_NANOSECOND, elements
 from .product_gradient import blocked_workspace, lower_product_gradient
 from .rounding import ceil_div
 
@@ -201,3 +202,24 @@ class LinearBackwardWeight(_Product):
         dbias = (*node.outputs, None)[1]
         sizes = _sizes(x.shape, (dy.shape[-1], x.shape[-1]))
         lower_product_gradient(steps, x, dy, node.outputs[0], dbias, sizes, _work(sizes, steps.facts))
+
+
+@register
+class LinearBackwardBias(Op):
+    """dbias = the sum of dy (..., K) over the batch, as LinearBackwardWeight makes it."""
+
+    name = "linear_backward_bias"
+
+    def infer(self, dy: Tensor) -> Spec:  # type: ignore[override]
+        return Spec(dy.shape[-1:])
+
+    def lower(self, node: Node, steps: Lowering) -> None:
+        (dy,), (dbias,) = node.inputs, node.outputs
+        steps.step(
+            self.name,
+            elements(dy) / FLOATS_PER_NANOSECOND,
+            dy=steps.pointer(dy),
+            dbias=steps.pointer(dbias),
+            batch=elements(dy) // dy.shape[-1],
+            out_channels=dy.shape[-1],
+        )

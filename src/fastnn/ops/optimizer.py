@@ -1,7 +1,9 @@
 """Updates of parameters by an optimizer: operations with effects and no outputs; clipping of gradients before them,
 averages of weights after them.
 
-An update's inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of its shape.
+An update's inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of its shape. A gradient
+that is a product of matrices need not be made before: `factored` names the positions of such parameters, whose gradient is
+dy^T x; dy stands in its place, and their x follow after all parameters.
 """
 
 from __future__ import annotations
@@ -10,14 +12,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Node, Op, Spec, Tensor, register
-from ..plan import Lowering
+from ..plan import Facts, Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .rounding import round_up
 
 MOST_STATES = 3
 """State arrays that a segment of the kernels' table has room for."""
 
+PRODUCT_FLOATS = 1 << 16
+"""Of csrc/kernels/product_update.h: floats of a piece of a product."""
 
-class _Update(Op):
+
+def _product_workspace(batch: int, facts: Facts) -> int:
+    """Floats that a thread needs, by csrc/kernels/product_update.h."""
+    piece = PRODUCT_FLOATS + 2 * facts.gemm_rows * facts.gemm_columns
+    return piece + batch * round_up(facts.gemm_rows, facts.lanes)
+
+
+def rows_of(tensor: Tensor) -> int:
+    """Rows of a matrix whose columns are the last axis."""
+    return elements(tensor) // tensor.shape[-1]
+
+
+class Update(Op):
     """What the updates share: checks, the table of segments, what is written."""
 
     has_effects = True
@@ -37,35 +54,68 @@ class _Update(Op):
         return ()
 
     def writes(self, node: Node) -> tuple[int, ...]:
-        return tuple(i for i in range(len(node.inputs)) if i % (2 + node.states) != 1)
+        return tuple(i for i in range(self._first_x(node)) if i % (2 + node.states) != 1)
+
+    @staticmethod
+    def _first_x(node: Node) -> int:
+        """Where the parameters' tensors end."""
+        return len(node.inputs) - len(node.attributes.get("factored", ()))
+
+    @staticmethod
+    def factor(node: Node, position: int, x: Tensor, dy: Tensor) -> None:
+        """Lets the gradient of the parameter at a position be the product of x (..., C) and dy (..., K)."""
+        node.inputs[position * (2 + node.states) + 1] = dy
+        node.inputs.append(x)
+        node.attributes["factored"] = (*node.attributes.get("factored", ()), position)
 
     def _slots(self, node: Node) -> tuple[int, ...]:
         """The places of a parameter's states in the table."""
         return tuple(range(node.states))
 
     def _segments(self, node: Node, steps: Lowering) -> dict[str, Any]:
-        """The table: parameter, gradient, three states (or null) and count for each parameter; and the run-time values."""
-        group = 2 + node.states
+        """The table: parameter, gradient or dy, three states (or null), count, and x (or null) with its sizes for each
+        parameter; and the run-time values."""
+        group, end = 2 + node.states, self._first_x(node)
+        factors = dict(zip(node.attributes.get("factored", ()), node.inputs[end:], strict=True))
         table: list[Any] = []
-        for first in range(0, len(node.inputs), group):
+        for position, first in enumerate(range(0, end, group)):
             parameter, gradient, *states = node.inputs[first : first + group]
             places: list[Any] = [None] * MOST_STATES
             for slot, state in zip(self._slots(node), states, strict=True):
                 places[slot] = steps.pointer(state)
             table += [steps.pointer(parameter), steps.pointer(gradient), *places, elements(parameter)]
+            table += self._factor_slots(factors.get(position), steps)
+        most = max((rows_of(x) for x in factors.values()), default=None)
+        stride = 0 if most is None else _product_workspace(most, steps.facts)
         return {
             "segments": table,
-            "segment_count": len(node.inputs) // group,
+            "segment_count": end // group,
+            "workspace": steps.workspace(4 * max(stride * steps.facts.threads, 1)),
+            "workspace_stride": stride,
             "step": steps.value(node.attributes["step"]),
             "lr": steps.value(node.lr),
         }
 
+    @staticmethod
+    def _factor_slots(x: Tensor | None, steps: Lowering) -> list[Any]:
+        if x is None:
+            return [None, None, 0, 0]
+        batch, channels = rows_of(x), x.shape[-1]
+        panels = steps.workspace(4 * batch * round_up(channels, steps.facts.lanes))
+        return [steps.pointer(x), panels, batch, channels]
+
     def _work(self, node: Node) -> float:
-        return sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND
+        group = 2 + node.states
+        floats = sum(elements(tensor) for tensor in node.inputs)
+        products = [
+            rows_of(node.inputs[position * group + 1]) * elements(node.inputs[position * group])
+            for position in node.attributes.get("factored", ())
+        ]
+        return floats / FLOATS_PER_NANOSECOND + sum(products) / 16.0
 
 
 @register
-class SGDUpdate(_Update):
+class SGDUpdate(Update):
     """One step of gradient descent for a group of parameters; see optim.SGD. State: the momentum buffer, if any."""
 
     name = "sgd_update"
@@ -84,7 +134,7 @@ class SGDUpdate(_Update):
 
 
 @register
-class AdamUpdate(_Update):
+class AdamUpdate(Update):
     """One step of Adam or AdamW for a group of parameters; see optim.Adam. States: the moments, with amsgrad the
     largest second moment."""
 
@@ -106,7 +156,7 @@ class AdamUpdate(_Update):
 
 
 @register
-class RMSpropUpdate(_Update):
+class RMSpropUpdate(Update):
     """One step of RMSprop for a group of parameters; see optim.RMSprop. States: the mean square, the mean if centred, the
     momentum buffer if there is momentum."""
 
@@ -130,7 +180,7 @@ class RMSpropUpdate(_Update):
 
 
 @register
-class AdagradUpdate(_Update):
+class AdagradUpdate(Update):
     """One step of Adagrad for a group of parameters; see optim.Adagrad. State: the sum of squares."""
 
     name = "adagrad_update"

@@ -13,6 +13,7 @@ from .fold_batch_norm import fold_batch_norm
 from .fold_flatten import fold_flatten
 from .fuse_inverted_residuals import fuse_inverted_residuals
 from .fuse_pooling import fuse_pooling
+from .fuse_updates import fuse_updates
 from .read_planes import read_planes
 
 PASSES: tuple[Callable[[Graph], None], ...] = (
@@ -26,6 +27,7 @@ PASSES: tuple[Callable[[Graph], None], ...] = (
     fuse_pooling,
     take_moments,
     take_gradient_sums,
+    fuse_updates,
 )
 
 PASS_NAMES.extend(rewrite.__name__ for rewrite in PASSES)

@@ -288,20 +288,21 @@ def _inverted_residual(generator: np.random.Generator) -> list[Figure]:
     return [Figure("result", _InvertedResidual()(*arrays), block(6, *exact), 19 + 9 + 37 + 8, scale)]
 
 
-def _optimizer(name: str, **options: Any) -> Check:
-    """Three training steps of a linear layer, the update in one call, against the reference's update rule."""
+def _optimizer(name: str, inputs: int = 7, outputs: int = 5, **options: Any) -> Check:
+    """Three training steps of a linear layer, the update in one call, against the reference's update rule. In a large layer
+    the update makes the gradient, too."""
 
     def check(generator: np.random.Generator) -> list[Figure]:
         from .. import optim
 
-        layer = nn.Linear(7, 5)
-        layer.load_state_dict({"weight": _normal(generator, 5, 7), "bias": _normal(generator, 5)})
+        layer = nn.Linear(inputs, outputs)
+        layer.load_state_dict({"weight": _normal(generator, outputs, inputs), "bias": _normal(generator, outputs)})
         trainer = Trainer(layer, nn.CrossEntropyLoss(), getattr(optim, name)(**options))
         parameters = {key: _exact(value) for key, value in layer.state_dict().items()}
         states: dict[str, Any] = dict.fromkeys(parameters)
         update = getattr(reference, f"{name.lower()}_step")
         for _ in range(3):
-            x, target = _normal(generator, 11, 7), generator.integers(0, 5, 11)
+            x, target = _normal(generator, 11, inputs), generator.integers(0, outputs, 11)
             trainer.step(x, target)
             exact = _exact(x)
             scores = reference.linear(exact, parameters["weight"], parameters["bias"])
@@ -390,6 +391,7 @@ CHECKS: dict[str, Check] = {
     "binary_cross_entropy_with_logits": _loss("binary_cross_entropy_with_logits", (0, 1)),
     "penalties": _penalty,
     "SGD": _optimizer("SGD", lr=0.1, momentum=0.9, weight_decay=0.01),
+    "SGD, large layer": _optimizer("SGD", 1061, 991, lr=0.1, momentum=0.9),
     "Adam": _optimizer("Adam", lr=0.01),
     "AdamW": _optimizer("AdamW", lr=0.01),
     "RMSprop": _optimizer("RMSprop", lr=0.01, momentum=0.5),

@@ -19,6 +19,7 @@ from ..optim.average import ExponentialMovingAverage
 from ..optim.clipping import Clipping
 from ..optim.optimizer import Clip, Optimizer
 from ..passes import run_passes
+from ..passes.fuse_updates import fuse_updates
 from ..profile import Profile, profile
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
@@ -135,7 +136,8 @@ class TrainingStep:
         if not monitors:
             return outputs
         graph.outputs = outputs
-        run_passes(graph, current_choice().without)  # before the monitors: what they look at is fused all the same
+        # before the monitors: what they look at is fused all the same, but for gradients that would be made nowhere
+        run_passes(graph, current_choice().without | {fuse_updates.__name__})
         observed = Observed(graph, layers, list(given.items()))
         for monitor in monitors:
             monitor.observe(observed)
