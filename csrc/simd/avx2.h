@@ -83,6 +83,28 @@ static inline vec vec_interleave_high(vec a, vec b) {
     return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
 }
 
+/* rows[i][j] <-> rows[j][i]: squares of four inside of the halves of four rows, then halves of vectors. */
+#define FNN_HAS_TRANSPOSE
+static inline void vec_transpose(vec rows[FNN_LANES]) {
+    vec quads[FNN_LANES];
+#pragma GCC unroll 2
+    for (int i = 0; i < FNN_LANES; i += 4) {
+        const __m256d low = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i], rows[i + 1]));
+        const __m256d high = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i], rows[i + 1]));
+        const __m256d next_low = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2], rows[i + 3]));
+        const __m256d next_high = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2], rows[i + 3]));
+        quads[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(low, next_low));
+        quads[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(low, next_low));
+        quads[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(high, next_high));
+        quads[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(high, next_high));
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        rows[j] = _mm256_permute2f128_ps(quads[j], quads[j + 4], 0x20);
+        rows[j + 4] = _mm256_permute2f128_ps(quads[j], quads[j + 4], 0x31);
+    }
+}
+
 static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm256_set1_epi32((int)a); }
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm256_loadu_si256((const __m256i *)(const void *)p); }

@@ -71,6 +71,34 @@ static inline vec vec_interleave_high(vec a, vec b) {
     return _mm512_permutex2var_ps(a, index, b);
 }
 
+/* rows[i][j] <-> rows[j][i]: squares of four inside of the quarters of four rows, then quarters of vectors. */
+#define FNN_HAS_TRANSPOSE
+static inline void vec_transpose(vec rows[FNN_LANES]) {
+    vec quads[FNN_LANES];
+#pragma GCC unroll 4
+    for (int i = 0; i < FNN_LANES; i += 4) {
+        const __m512d low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i], rows[i + 1]));
+        const __m512d high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i], rows[i + 1]));
+        const __m512d next_low = _mm512_castps_pd(_mm512_unpacklo_ps(rows[i + 2], rows[i + 3]));
+        const __m512d next_high = _mm512_castps_pd(_mm512_unpackhi_ps(rows[i + 2], rows[i + 3]));
+        quads[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, next_low));
+        quads[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, next_low));
+        quads[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high, next_high));
+        quads[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high, next_high));
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        const vec even = _mm512_shuffle_f32x4(quads[j], quads[j + 4], 0x88);
+        const vec odd = _mm512_shuffle_f32x4(quads[j], quads[j + 4], 0xdd);
+        const vec next_even = _mm512_shuffle_f32x4(quads[j + 8], quads[j + 12], 0x88);
+        const vec next_odd = _mm512_shuffle_f32x4(quads[j + 8], quads[j + 12], 0xdd);
+        rows[j] = _mm512_shuffle_f32x4(even, next_even, 0x88);
+        rows[j + 4] = _mm512_shuffle_f32x4(odd, next_odd, 0x88);
+        rows[j + 8] = _mm512_shuffle_f32x4(even, next_even, 0xdd);
+        rows[j + 12] = _mm512_shuffle_f32x4(odd, next_odd, 0xdd);
+    }
+}
+
 static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm512_set1_epi32((int)a); }
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm512_loadu_si512(p); }

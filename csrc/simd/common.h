@@ -96,6 +96,7 @@ static inline vec vec_square_error(vec a, vec square) {
 
 /* rows[i][j] <-> rows[j][i]. Each round of interleaving rotates the bits of the address (i, j) by one place, so that
  * log2(FNN_LANES) rounds swap i and j. */
+#if !defined(FNN_HAS_TRANSPOSE)
 static inline void vec_transpose(vec rows[FNN_LANES]) {
     for (int round = 1; round < FNN_LANES; round *= 2) {
         vec next[FNN_LANES];
@@ -108,5 +109,6 @@ static inline void vec_transpose(vec rows[FNN_LANES]) {
         for (int i = 0; i < FNN_LANES; i++) rows[i] = next[i];
     }
 }
+#endif
 
 #endif

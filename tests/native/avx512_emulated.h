@@ -188,6 +188,8 @@ static inline __m512 emulated_rcp14_ps(__m512 a) {
 #define _mm512_extractf32x8_ps emulated_extractf32x8_ps
 #undef _mm512_mask_shuffle_epi32
 #define _mm512_mask_shuffle_epi32 emulated_mask_shuffle_epi32
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4 simde_mm512_shuffle_f32x4
 #undef _mm512_shuffle_epi32
 #define _mm512_shuffle_epi32 emulated_shuffle_epi32
 #undef _mm512_cvtepu8_epi32
