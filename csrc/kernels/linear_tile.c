@@ -84,7 +84,7 @@ ALWAYS_INLINE void run_tile(const struct linear_tile *tile, int rows, int vector
 static void tall_tile(const struct linear_tile *tile) { run_tile(tile, LINEAR_TILE_TALL, 1); }
 
 void FNN_FUNCTION(linear_tile)(const struct linear_tile *tile) {
-    if (tile->row_count > FNN_GEMM_ROWS)
+    if (LINEAR_TILE_TALL > FNN_GEMM_ROWS && tile->row_count > FNN_GEMM_ROWS)
         tall_tile(tile);
     else
         tiles[tile->row_count - 1][fnn_ceil_div(tile->columns, FNN_LANES) - 1](tile);

@@ -25,8 +25,8 @@ OFFSETS = 2**31
 TILE, WAITING_SUMS = 1.1, 8
 """Time of a product in a register tile, of the peak; and sums with fewer of which a tile waits for itself."""
 
-CROSSING = 1.4
-"""Lines of the cache that a vector of pixels lies in, on average: as many loads."""
+LINE = 16
+"""Floats of a line of the cache."""
 
 TURN, PUT, ROW = 0.55, 0.6, 330.0
 """What turning a float of dy, putting a float of dx to its place and beginning a row of a phase cost, in products of vectors."""
@@ -53,7 +53,8 @@ def _time(arguments: Mapping[str, int], facts: Facts) -> float:
     pixels = ceil_div(a["width"], a["stride_w"])
     vectors = ceil_div(pixels, facts.lanes)
     tile = min(vectors, facts.gemm_rows * facts.gemm_columns // facts.lanes // channels, VECTORS)
-    loads = (channels + CROSSING * tile) / (channels * tile)
+    lines = 1 + (facts.lanes - 1) / LINE  # that a vector of pixels lies in, on average: as many loads
+    loads = (channels + lines * tile) / (channels * tile)
     slower = max(TILE, WAITING_SUMS / (channels * tile), loads)
     products = a["kernel_height"] * a["kernel_width"] * a["out_channels"] * channels * vectors / pixels
     putting = a["stride_h"] * a["stride_w"] * (channels * PUT + ROW / pixels)
