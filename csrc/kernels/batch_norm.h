@@ -31,8 +31,8 @@ static inline float batch_norm_shift(const float *bias, float scale, const float
 }
 
 /* dy where the ReLU, or the ReLU6, with result y was open, else 0. */
-static inline vec open_gradient(vec dy, vec y) { return vec_select(vec_less_equal(y, vec_zero()), vec_zero(), dy); }
-static inline vec open_gradient_6(vec dy, vec y) {
+FNN_INLINE vec open_gradient(vec dy, vec y) { return vec_select(vec_less_equal(y, vec_zero()), vec_zero(), dy); }
+FNN_INLINE vec open_gradient_6(vec dy, vec y) {
     return vec_select(vec_less_equal(vec_set1(6.0f), y), vec_zero(), open_gradient(dy, y));
 }
 

@@ -5,9 +5,6 @@
 
 #include "kernel.h"
 
-/* For functions whose constant arguments (a count of vectors, an operation) make them different loops. */
-#define FNN_INLINE static inline __attribute__((always_inline))
-
 FNN_INLINE ptrdiff_t lanes_left(ptrdiff_t count) { return count < FNN_LANES ? count : FNN_LANES; }
 FNN_INLINE vec load_lanes(const float *p, ptrdiff_t n) { return n == FNN_LANES ? vec_load(p) : vec_load_partial(p, n); }
 FNN_INLINE void store_lanes(float *p, vec a, ptrdiff_t n) {

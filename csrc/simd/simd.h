@@ -17,6 +17,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* For functions of the vocabulary, which are part of the loop they stand in whatever the build optimises for, and for functions whose
+ * constant arguments (a count of vectors, an operation) make them different loops. */
+#define FNN_INLINE static inline __attribute__((always_inline))
+
 #if defined(FNN_ISA_AVX512_BUILD)
 #include "avx512.h"
 #elif defined(FNN_ISA_AVX2_BUILD)
