@@ -73,7 +73,7 @@ static inline vec vec_interleave_high(vec a, vec b) {
 
 /* rows[i][j] <-> rows[j][i]: squares of four inside of the quarters of four rows, then quarters of vectors. */
 #define FNN_HAS_TRANSPOSE
-static inline void vec_transpose(vec rows[FNN_LANES]) {
+FNN_INLINE void vec_transpose(vec rows[FNN_LANES]) {
     vec quads[FNN_LANES];
 #pragma GCC unroll 4
     for (int i = 0; i < FNN_LANES; i += 4) {
