@@ -23,6 +23,7 @@ struct run {
     const float *x;
     float *y;
     uint8_t *index; /* null: not wanted */
+    bool wide;      /* an index of four bytes, else of one */
     ptrdiff_t count, channels, x_step; /* x_step: from one position's x to the next one's */
     ptrdiff_t room;                    /* of the first `room` positions a vector may run over into the next ones */
     struct taps_inside taps;
@@ -36,17 +37,15 @@ struct vectors {
     ptrdiff_t x_step, y_step; /* from one vector to the next, in floats; index has y_step elements */
 };
 
-FNN_INLINE struct vectors vectors_at(const bool wide, const bool numbered, const struct run *run, ptrdiff_t position,
-                                     ptrdiff_t channel) {
-    ptrdiff_t out = position * run->channels + channel;
+/* Vectors of the channels from `channel` on: of one position, or (`beside`) of positions from that one on. */
+FNN_INLINE struct vectors vectors_at(const bool wide, const bool numbered, const bool beside, const struct run *run,
+                                     ptrdiff_t position, ptrdiff_t channel) {
+    const ptrdiff_t out = position * run->channels + channel;
     return (struct vectors){.x = run->x + position * run->x_step + channel,
                             .y = run->y + out,
-                            .index = run->index + (!numbered ? 0
-                                                   : wide    ? 4
-                                                             : 1) *
-                                                      out,
-                            .x_step = run->x_step,
-                            .y_step = run->channels};
+                            .index = numbered ? run->index + (wide ? 4 : 1) * out : NULL,
+                            .x_step = beside ? run->x_step : FNN_LANES,
+                            .y_step = beside ? run->channels : FNN_LANES};
 }
 
 /* Sums that are kept: one a vector, but two in all where registers are short, for the vectors' numbers and the tap's. */
@@ -104,116 +103,101 @@ FNN_INLINE void largest_of_square(const int K, const bool numbered, const int co
 }
 
 /* As pool_vectors, for any values. */
-static __attribute__((noinline)) void pool_exactly(bool wide, bool numbered, int count, ptrdiff_t n, struct vectors of,
-                                                   struct taps_inside taps) {
-    ptrdiff_t first = taps.rows.begin * taps.kernel_width + taps.columns.begin;
+static __attribute__((noinline)) void pool_exactly(const struct run *run, bool beside, int count, ptrdiff_t n,
+                                                   ptrdiff_t position, ptrdiff_t channel) {
+    const struct taps_inside *taps = &run->taps;
+    const struct vectors of = vectors_at(run->wide, run->index, beside, run, position, channel);
     for (int v = 0; v < count; v++) {
         vec best = vec_set1(-__builtin_inff());
-        ivec where = ivec_set1((uint32_t)first);
-        for (ptrdiff_t r = taps.rows.begin; r < taps.rows.end; r++)
-            for (ptrdiff_t s = taps.columns.begin; s < taps.columns.end; s++) {
-                vec seen = load_lanes(of.x + v * of.x_step + r * taps.row_step + s * taps.column_step, n);
+        ivec where = ivec_set1((uint32_t)(taps->rows.begin * taps->kernel_width + taps->columns.begin));
+        for (ptrdiff_t r = taps->rows.begin; r < taps->rows.end; r++)
+            for (ptrdiff_t s = taps->columns.begin; s < taps->columns.end; s++) {
+                vec seen = load_lanes(of.x + v * of.x_step + r * taps->row_step + s * taps->column_step, n);
                 mask better = mask_or(vec_less(best, seen), vec_is_nan(seen));
                 best = vec_select(better, seen, best);
-                where = ivec_select(better, ivec_set1((uint32_t)(r * taps.kernel_width + s)), where);
+                where = ivec_select(better, ivec_set1((uint32_t)(r * taps->kernel_width + s)), where);
             }
         store_lanes(of.y + v * of.y_step, best, n);
-        if (numbered) store_index(wide, of.index, v * of.y_step, where, n);
+        if (run->index) store_index(run->wide, of.index, v * of.y_step, where, n);
     }
 }
 
 /* Windows with one tap inside or more; square: 0, or all of them have square x square taps, all inside. Vectors are stored in
  * their order: what one runs over is written again by the next. */
-FNN_INLINE void pool_vectors(const bool wide, const bool numbered, const int square, const int count, const ptrdiff_t n,
-                             const struct vectors *of, const struct taps_inside *taps) {
+FNN_INLINE void pool_vectors(const bool numbered, const int square, const bool beside, const int count,
+                             const ptrdiff_t n, const struct run *run, ptrdiff_t position, ptrdiff_t channel) {
+    const bool wide = !square && run->wide;
+    const struct vectors of = vectors_at(wide, numbered, beside, run, position, channel);
     vec best[FORWARD_VECTORS], sum[FORWARD_VECTORS], all;
     ivec where[FORWARD_VECTORS];
     if (square)
-        largest_of_square(square, numbered, count, n, of, taps, best, where, sum);
+        largest_of_square(square, numbered, count, n, &of, &run->taps, best, where, sum);
     else
-        largest_taps(numbered, count, n, of, taps, best, where, sum);
+        largest_taps(numbered, count, n, &of, &run->taps, best, where, sum);
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) {
-        store_lanes(of->y + v * of->y_step, best[v], n);
-        if (numbered) store_index(wide, of->index, v * of->y_step, where[v], n);
+        store_lanes(of.y + v * of.y_step, best[v], n);
+        if (numbered) store_index(wide, of.index, v * of.y_step, where[v], n);
     }
     all = count == 1 ? sum[0] : vec_add(sum[0], sum[1]);
     if (count > 1 && sums_of(numbered, square) > 2) all = vec_add(all, vec_add(sum[2], sum[3]));
-    if (mask_bits(vec_is_nan(all))) pool_exactly(wide, numbered, count, n, *of, *taps);
+    if (mask_bits(vec_is_nan(all))) pool_exactly(run, beside, count, n, position, channel);
 }
 
 /* Groups of FORWARD_VECTORS vectors of one position's channels; returns the first channel that is left. Nine taps without numbers
  * are faster as a loop. */
-FNN_INLINE ptrdiff_t pool_many_channels(const bool wide, const bool numbered, const int square, const struct run *run) {
+FNN_INLINE ptrdiff_t pool_many_channels(const bool numbered, const int square, const struct run *run) {
     const ptrdiff_t group = FORWARD_VECTORS * FNN_LANES, end = run->channels / group * group;
     const int unrolled = numbered || square == 2 ? square : 0;
     for (ptrdiff_t i = 0; i < run->count && end; i++)
-        for (ptrdiff_t c = 0; c < end; c += group) {
-            struct vectors of = vectors_at(wide, numbered, run, i, c);
-            of.x_step = of.y_step = FNN_LANES;
-            pool_vectors(wide, numbered, unrolled, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
-        }
+        for (ptrdiff_t c = 0; c < end; c += group)
+            pool_vectors(numbered, unrolled, false, FORWARD_VECTORS, FNN_LANES, run, i, c);
     return end;
 }
 
 /* Channels from `begin` on, in FORWARD_VECTORS positions at a time; the last vector ends with the last channel. */
-FNN_INLINE void pool_some_channels(const bool wide, const bool numbered, const int square, const struct run *run,
-                                   ptrdiff_t begin) {
+FNN_INLINE void pool_some_channels(const bool numbered, const int square, const struct run *run, ptrdiff_t begin) {
     for (ptrdiff_t c0 = begin; c0 < run->channels; c0 += FNN_LANES) {
         ptrdiff_t i = 0, c = fnn_min(c0, run->channels - FNN_LANES);
-        for (; i + FORWARD_VECTORS <= run->count; i += FORWARD_VECTORS) {
-            const struct vectors of = vectors_at(wide, numbered, run, i, c);
-            pool_vectors(wide, numbered, square, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
-        }
-        for (; i < run->count; i++) {
-            const struct vectors of = vectors_at(wide, numbered, run, i, c);
-            pool_vectors(wide, numbered, square, 1, FNN_LANES, &of, &run->taps);
-        }
+        for (; i + FORWARD_VECTORS <= run->count; i += FORWARD_VECTORS)
+            pool_vectors(numbered, square, true, FORWARD_VECTORS, FNN_LANES, run, i, c);
+        for (; i < run->count; i++) pool_vectors(numbered, square, true, 1, FNN_LANES, run, i, c);
     }
 }
 
 /* Less than a vector of channels: whole vectors where there is room. */
-FNN_INLINE void pool_few_channels(const bool wide, const bool numbered, const int square, const struct run *run) {
+FNN_INLINE void pool_few_channels(const bool numbered, const int square, const struct run *run) {
     ptrdiff_t i = 0;
-    for (; i + FORWARD_VECTORS <= run->room; i += FORWARD_VECTORS) {
-        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
-        pool_vectors(wide, numbered, square, FORWARD_VECTORS, FNN_LANES, &of, &run->taps);
-    }
-    for (; i < run->room; i++) {
-        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
-        pool_vectors(wide, numbered, square, 1, FNN_LANES, &of, &run->taps);
-    }
-    for (; i < run->count; i++) {
-        const struct vectors of = vectors_at(wide, numbered, run, i, 0);
-        pool_vectors(wide, numbered, square, 1, run->channels, &of, &run->taps);
-    }
+    for (; i + FORWARD_VECTORS <= run->room; i += FORWARD_VECTORS)
+        pool_vectors(numbered, square, true, FORWARD_VECTORS, FNN_LANES, run, i, 0);
+    for (; i < run->room; i++) pool_vectors(numbered, square, true, 1, FNN_LANES, run, i, 0);
+    for (; i < run->count; i++) pool_vectors(numbered, square, true, 1, run->channels, run, i, 0);
 }
 
 /* A run whose windows have a tap inside. */
-FNN_INLINE void pool_run(const bool wide, const bool numbered, const int square, const struct run *restrict run) {
+FNN_INLINE void pool_run(const bool numbered, const int square, const struct run *restrict run) {
     if (run->channels < FNN_LANES)
-        pool_few_channels(wide, numbered, square, run);
+        pool_few_channels(numbered, square, run);
     else
-        pool_some_channels(wide, numbered, square, run, pool_many_channels(wide, numbered, square, run));
+        pool_some_channels(numbered, square, run, pool_many_channels(numbered, square, run));
 }
 
 /* Functions of their own, lest the loops of one take registers from another's. */
 typedef void pool_run_function(const struct run *restrict run);
-static __attribute__((noinline)) void pool_2x2(const struct run *restrict run) { pool_run(false, false, 2, run); }
-static __attribute__((noinline)) void pool_3x3(const struct run *restrict run) { pool_run(false, false, 3, run); }
-static __attribute__((noinline)) void pool_any(const struct run *restrict run) { pool_run(false, false, 0, run); }
-static __attribute__((noinline)) void pool_2x2_index(const struct run *restrict run) { pool_run(false, true, 2, run); }
-static __attribute__((noinline)) void pool_3x3_index(const struct run *restrict run) { pool_run(false, true, 3, run); }
-static __attribute__((noinline)) void pool_any_index(const struct run *restrict run) { pool_run(false, true, 0, run); }
-static __attribute__((noinline)) void pool_any_wide(const struct run *restrict run) { pool_run(true, true, 0, run); }
+static __attribute__((noinline)) void pool_2x2(const struct run *restrict run) { pool_run(false, 2, run); }
+static __attribute__((noinline)) void pool_3x3(const struct run *restrict run) { pool_run(false, 3, run); }
+static __attribute__((noinline)) void pool_any(const struct run *restrict run) { pool_run(false, 0, run); }
+static __attribute__((noinline)) void pool_2x2_index(const struct run *restrict run) { pool_run(true, 2, run); }
+static __attribute__((noinline)) void pool_3x3_index(const struct run *restrict run) { pool_run(true, 3, run); }
+static __attribute__((noinline)) void pool_any_index(const struct run *restrict run) { pool_run(true, 0, run); }
 
 /* Windows without a tap inside. */
-static void pool_nothing(const struct run *run, bool wide) {
+static void pool_nothing(const struct run *run) {
     const ptrdiff_t count = run->count * run->channels;
     for (ptrdiff_t i = 0; i < count; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(count - i);
         store_lanes(run->y + i, vec_set1(-__builtin_inff()), n);
-        if (run->index) store_index(wide, run->index, i, ivec_set1(NO_TAP), n);
+        if (run->index) store_index(run->wide, run->index, i, ivec_set1(NO_TAP), n);
     }
 }
 
@@ -221,7 +205,6 @@ static pool_run_function *function_for(const struct fnn_max_pool2d_forward_args 
     const ptrdiff_t height = args->kernel_height, width = args->kernel_width;
     const ptrdiff_t square = whole && height == width ? height : 0;
     if (!args->index) return square == 2 ? pool_2x2 : square == 3 ? pool_3x3 : pool_any;
-    if (height * width > BYTE_TAPS) return pool_any_wide;
     return square == 2 ? pool_2x2_index : square == 3 ? pool_3x3_index : pool_any_index;
 }
 
@@ -234,7 +217,8 @@ static void pool_rows(const struct fnn_max_pool2d_forward_args *args, struct fnn
     const ptrdiff_t roomy =
         channels < FNN_LANES && channels > 0 ? window_room_end(&horizontal, fnn_ceil_div(FNN_LANES, channels)) : 0;
     const bool wide = args->kernel_height * args->kernel_width > BYTE_TAPS;
-    struct run run = {.channels = channels,
+    struct run run = {.wide = wide,
+                      .channels = channels,
                       .x_step = args->stride_w * channels,
                       .taps = {.row_step = args->dilation_h * args->width * channels,
                                .column_step = args->dilation_w * channels,
@@ -254,7 +238,7 @@ static void pool_rows(const struct fnn_max_pool2d_forward_args *args, struct fnn
             run.y = args->y + out;
             run.index = args->index ? args->index + (wide ? 4 : 1) * out : NULL;
             if (rows.begin == rows.end || columns.begin == columns.end)
-                pool_nothing(&run, wide);
+                pool_nothing(&run);
             else
                 (whole_columns && rows.end - rows.begin == args->kernel_height ? whole : part)(&run);
         }
