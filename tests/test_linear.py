@@ -20,15 +20,15 @@ UNIT = 2.0**-24
 
 # rows, in, out: on both sides of where few rows stream the weights (4 or 6, 16 with few outputs), of where weights are read
 # as they stand (128; the gradient: 16), of tiles, panels, depth blocks; several blocks; a gradient made row by row; more
-# weights than are packed at once; tall and wide matrices for the weight gradient, transposed and not, copied and not, one part
-# and several
+# weights than are packed at once; tall and wide matrices for the weight gradient, transposed and not, vectors along either side,
+# copied and not, one part and several
 SIZES = [
     (0, 5, 3), (0, 70, 33), (1, 1, 1), (1, 97, 10), (2, 16, 33), (5, 261, 7), (7, 64, 64), (13, 31, 17), (9, 300, 7),
     (11, 2, 57), (16, 33, 130), (17, 33, 130), (17, 1, 5), (29, 257, 31), (64, 256, 10), (100, 515, 65), (211, 19, 257),
     (1050, 7, 4), (2311, 3, 2), (460, 530, 1060), (4, 300, 70), (6, 270, 67), (7, 15, 261), (8, 530, 600), (9, 33, 300),
     (16, 600, 130), (17, 515, 111), (1600, 24, 96), (1600, 70, 40), (300, 160, 104), (1543, 130, 100), (33, 257, 64),
     (127, 290, 127), (128, 31, 150), (129, 31, 150), (19, 1003, 525), (17, 34999, 60),
-    (270, 512, 20), (150, 184, 136), (300, 136, 200),
+    (270, 512, 20), (150, 184, 136), (300, 136, 200), (1600, 16, 96), (1550, 150, 32), (260, 20, 192), (1600, 8, 17),
 ]  # fmt: skip
 
 
@@ -79,7 +79,16 @@ def test_error_bound(size: tuple[int, int, int], isa: str, rng: np.random.Genera
 
 @pytest.mark.parametrize(
     "size",
-    [(3, 500, 301), (7, 260, 300), (29, 257, 131), (300, 129, 70), (1600, 24, 96), (1700, 97, 70), (19, 1003, 525)],
+    [
+        (3, 500, 301),
+        (7, 260, 300),
+        (29, 257, 131),
+        (300, 129, 70),
+        (1600, 24, 96),
+        (1600, 16, 96),
+        (1700, 97, 70),
+        (19, 1003, 525),
+    ],
 )
 def test_same_bits_for_any_team(
     size: tuple[int, int, int], isa: str, rng: np.random.Generator, same_bits: Callable[..., Any]

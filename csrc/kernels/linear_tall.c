@@ -14,7 +14,7 @@
  * memory, and what there is takes lines from all over the block: so tiles ask for the next block meanwhile, in the order of memory.
  * Each chunk is summed in equal blocks of at most TALL_BLOCK rows, blocks and then chunks in order.
  *
- * Parallel over (chunk, slice).
+ * Parallel over (some slices, chunk).
  * Error bound: gamma_D * sum |dy||x|, D = TALL_BLOCK + blocks in a chunk + chunks (first term twice on the scalar ISA).
  */
 #include "gemm_pack.h"
@@ -26,7 +26,8 @@
 enum {
     TALL_BLOCK = 128, /* a slice of so many rows (AVX-512: 16 KB) fits the first-level cache, the block the second */
     COPY_ROWS = 128,  /* from which on a copy saves time */
-    FEW_SETS = 512,   /* floats; likewise if steps are a multiple of them apart */
+    FEW_SETS = 64,    /* floats; likewise if steps are a multiple of them apart */
+    ENOUGH = 4,       /* units of work for a thread, so that others can help it */
     TALL_GAP =
         1024   /* floats between what threads write: lines next to another's come and go as processors read ahead */
 };
@@ -65,11 +66,18 @@ static struct gemm_fetch lines_of(const float *first, ptrdiff_t rows, ptrdiff_t 
     };
 }
 
-/* The lines that the next block's rows take of b's slices, then those of a: asked for while this block's tiles run. */
+/* The lines that the next block's rows take of b's slices, then those of a: asked for while this block's tiles run. Behind the last row
+ * other slices begin. */
 static struct gemm_fetch next_lines(const struct tall *t, const struct tall_block *block, struct gemm_fetch *a_lines) {
-    const ptrdiff_t next = block->first + block->depth, depth = fnn_min(t->args->batch - next, block->depth);
-    const ptrdiff_t column = block->slices.begin * FNN_GEMM_COLUMNS;
-    const ptrdiff_t width = fnn_min(block->slices.end * FNN_GEMM_COLUMNS, t->columns) - column;
+    struct fnn_range slices = block->slices;
+    ptrdiff_t next = block->first + block->depth;
+    if (next == t->args->batch) {
+        next = 0;
+        slices = (struct fnn_range){slices.end, fnn_min(2 * slices.end - slices.begin, t->slices)};
+    }
+    const ptrdiff_t depth = slices.begin < t->slices ? fnn_min(t->args->batch - next, block->depth) : 0;
+    const ptrdiff_t column = slices.begin * FNN_GEMM_COLUMNS;
+    const ptrdiff_t width = fnn_min(slices.end * FNN_GEMM_COLUMNS, t->columns) - column;
     const ptrdiff_t chunks = fnn_max(fnn_ceil_div(block->depth, GEMM_CHUNK), 1);
     const ptrdiff_t tiles = (block->slices.end - block->slices.begin) * t->tiles;
     struct gemm_fetch b_lines = lines_of(t->b + next * t->columns + column, depth, width, t->columns);
@@ -172,14 +180,13 @@ void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_ar
     t.tiles = fnn_ceil_div(t.rows, FNN_GEMM_ROWS);
     t.slices = fnn_ceil_div(t.columns, FNN_GEMM_COLUMNS);
     if (args->chunks > 1 || args->transposed) t.parts = args->workspace + team->size * args->workspace_stride;
-    const ptrdiff_t count = args->chunks * t.slices;
+    const ptrdiff_t groups = fnn_min(fnn_ceil_div(ENOUGH * team->size, args->chunks), t.slices);
     struct fnn_range range;
-    for (struct fnn_work work = fnn_work(count, fnn_whole_units(count, t.slices, team), team); fnn_take(&work, &range);)
-        while (range.begin < range.end) {
-            const ptrdiff_t chunk = range.begin / t.slices, slice = range.begin % t.slices;
-            const ptrdiff_t end = fnn_min(slice + range.end - range.begin, t.slices);
-            run_chunk(&t, chunk, (struct fnn_range){slice, end});
-            range.begin += end - slice;
+    for (struct fnn_work work = fnn_work(groups * args->chunks, 1, team); fnn_take(&work, &range);)
+        for (; range.begin < range.end; range.begin++) {
+            const ptrdiff_t group = range.begin / args->chunks;
+            const struct fnn_range slices = {group * t.slices / groups, (group + 1) * t.slices / groups};
+            run_chunk(&t, range.begin % args->chunks, slices);
         }
     if (!t.parts) return;
     fnn_barrier(team);

@@ -27,8 +27,8 @@ CHUNK_ROWS = 768
 WIDE = 192
 """With so many channels on both sides, packing both operands pays."""
 
-UNITS = 32
-"""Units of work that a tall product is cut into at least, so that small teams share them evenly."""
+PARTS, MOST_PARTS = 1 << 16, 32
+"""Floats in all parts of the sum, and parts, at most: adding them up is to cost little. Of few parts threads share slices."""
 
 
 def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
@@ -53,14 +53,19 @@ class TallProduct:
 
     @property
     def transposed(self) -> bool:
-        """Vectors lie along the side with more channels: fewer lanes stay empty, and the other side fits the cache."""
-        return self.channels < self.out_channels
+        """Vectors lie along the side with more channels: fewer lanes stay empty, and the other side fits the cache.
+
+        But along a narrow side of one or two whole panels: tiles are as high as they can be where there are many rows.
+        """
+        if self.channels == self.out_channels:
+            return False
+        narrow, columns = min(self.channels, self.out_channels), self.facts.gemm_columns
+        return (self.channels < self.out_channels) != (narrow in (columns, 2 * columns))
 
     @property
     def chunks(self) -> int:
         """Parts that the sum over the rows is cut into."""
-        slices = ceil_div(max(self.channels, self.out_channels), self.facts.gemm_columns)
-        return max(1, min(ceil_div(UNITS, slices), ceil_div(self.batch, CHUNK_ROWS)))
+        return max(1, min(MOST_PARTS, PARTS // (self.channels * self.out_channels), self.batch // CHUNK_ROWS))
 
     @property
     def stride(self) -> int:
