@@ -41,6 +41,9 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "1x1, many pixels": ((3, 24, 21, 27), (40, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1, many channels": ((1, 195, 5, 7), (203, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "1x1, strides": ((2, 19, 9, 8), (37, 1, 1), (2, 3), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, strides, many pixels": ((3, 24, 66, 47), (37, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, strides, rows longer than a block": ((1, 64, 3, 401), (64, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "1x1, strides, empty batch": ((0, 16, 5, 5), (16, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
     "1x1, strides, long rows": ((2, 19, 6, 90), (37, 1, 1), (2, 3), (0, 0, 0, 0), (1, 1), 1),
     "1x1, strides, long rows of groups": ((3, 12, 5, 61), (18, 1, 1), (3, 2), (0, 0, 0, 0), (1, 1), 2),
     "1x1, strides, long rows, padded": ((1, 10, 4, 57), (17, 1, 1), (2, 2), (0, 1, 0, 3), (1, 1), 1),
@@ -185,6 +188,7 @@ def test_error_bound(name: str, isa: str, rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("name", ["3x3", "three channels", "several panels a tap", "strides", "strides, batch in parts", "groups",
+                                  "1x1, strides, many pixels",
                                   "many pixels", "depthwise", "depthwise, strides"])  # fmt: skip
 def test_same_bits_for_any_team(name: str, isa: str, rng: np.random.Generator, same_bits: Callable[..., Any]) -> None:
     geometry = GEOMETRIES[name]

@@ -35,6 +35,13 @@ static inline bool conv2d_is_product(const struct conv2d_geometry *g) {
            g->pad_left == 0;
 }
 
+/* Whether output pixel (p, q) is a product of the weights and input pixel (p*stride_h, q*stride_w). */
+static inline bool conv2d_is_strided_product(const struct conv2d_geometry *g) {
+    const bool inside = (g->out_height - 1) * g->stride_h < g->height && (g->out_width - 1) * g->stride_w < g->width;
+    return inside && g->kernel_height == 1 && g->kernel_width == 1 && g->groups == 1 && g->pad_top == 0 &&
+           g->pad_left == 0;
+}
+
 /* A place in an image that may lie in the padding: inside tells. */
 static inline bool conv2d_inside(ptrdiff_t position, ptrdiff_t size) { return (size_t)position < (size_t)size; }
 

@@ -6,7 +6,7 @@
  * x N,H,W,C   dy N,P,Q,K   dw K,R,S,C/G, overwritten   dbias K, overwritten, or null. No aliasing.
  * chunks: into how many parts the N*P output rows are cut, >= 1; chosen from the shape alone, because it decides the order
  * of the sum. transposed: 1 takes the form of conv2d_weight_taps.c, for filters of which a row makes bad vectors; its workspace is
- * described there.
+ * described there. Else 1x1 filters without groups and padding take that of linear_tall.c: chunks of N*P*Q pixels, its workspace and error.
  * workspace: if chunks > 1, chunks * (K*R*S*(C/G) + K) floats; then for each thread of the team
  * workspace_stride >= block_rows * R * strip_row + CONV2D_PIXEL_BLOCK * ceil(rows/gemm_rows) * up(gemm_rows, lanes) floats, rows =
  * min(K/G, CONV2D_ROW_BLOCK), up: rounded up; block_rows and strip_row as in plan_blocks.
@@ -25,6 +25,7 @@
 #include "conv2d_weight_taps.h"
 #include "gemm_outer.h"
 #include "lanes.h"
+#include "linear.h"
 #include "partial_sums.h"
 #include "pixel_blocks.h"
 
@@ -270,6 +271,32 @@ static void combine(const struct backward_weight *b, const struct fnn_team *team
         add_parts(args->workspace + weights, args->chunks, part, (struct fnn_range){0, out_channels}, args->dbias);
 }
 
+/* 1x1 filters: the weight gradient of a linear layer, of the pixels that they look at. */
+static void strided_product(const struct fnn_conv2d_backward_weight_args *args, const struct conv2d_geometry *g,
+                            const struct fnn_team *team) {
+    const ptrdiff_t row = g->width * g->channels;
+    const struct tall_pixels pixels = {
+        .height = g->out_height,
+        .width = g->out_width,
+        .image = g->height * row,
+        .row = g->stride_h * row,
+        .step = g->stride_w * g->channels,
+    };
+    const struct fnn_linear_backward_weight_args product = {
+        .x = args->x,
+        .dy = args->dy,
+        .dw = args->dw,
+        .dbias = args->dbias,
+        .workspace = args->workspace,
+        .workspace_stride = args->workspace_stride,
+        .chunks = args->chunks,
+        .batch = g->batch * g->out_height * g->out_width,
+        .channels = g->channels,
+        .out_channels = g->out_channels,
+    };
+    FNN_FUNCTION(linear_tall_weight)(&product, &pixels, team);
+}
+
 void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weight_args *args,
                                           const struct fnn_team *team) {
     if (args->transposed) {
@@ -278,6 +305,10 @@ void FNN_FUNCTION(conv2d_backward_weight)(const struct fnn_conv2d_backward_weigh
     }
     struct backward_weight b = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &b.geometry;
+    if (conv2d_is_strided_product(g)) {
+        strided_product(args, g, team);
+        return;
+    }
     b.group_channels = g->channels / g->groups;
     b.group_out_channels = g->out_channels / g->groups;
     b.columns = g->kernel_height * g->kernel_width * b.group_channels;

@@ -3,6 +3,7 @@
 #define FASTNN_GEMM_PACK_H
 
 #include "gemm.h"
+#include "lanes.h"
 
 /* One square of gemm_pack_transposed: `exist` columns and `steps` steps of it exist. */
 static inline __attribute__((always_inline)) void gemm_pack_square(const float *corner, ptrdiff_t stride,
@@ -38,8 +39,8 @@ static inline void gemm_pack_rows(const float *source, ptrdiff_t stride, ptrdiff
                                   ptrdiff_t width, float *packed) {
     for (ptrdiff_t d = 0; d < depth; d++) {
         for (ptrdiff_t j = 0; j < width; j += FNN_LANES) {
-            ptrdiff_t lanes = fnn_min(columns - j, FNN_LANES);
-            vec_store(packed + d * width + j, vec_load_partial(source + d * stride + j, lanes));
+            const ptrdiff_t lanes = fnn_min(columns - j, FNN_LANES);
+            vec_store(packed + d * width + j, load_lanes(source + d * stride + j, lanes));
         }
     }
 }

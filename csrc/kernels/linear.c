@@ -101,7 +101,7 @@ void FNN_FUNCTION(linear_backward_weight)(const struct fnn_linear_backward_weigh
         return;
     }
     if (args->chunks > 0) {
-        FNN_FUNCTION(linear_tall_weight)(args, team);
+        FNN_FUNCTION(linear_tall_weight)(args, NULL, team);
         return;
     }
     const struct gemm_product product = {

@@ -35,6 +35,14 @@ void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_
 void FNN_FUNCTION(linear_backward_rows)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team);
 void FNN_FUNCTION(linear_stream_weight)(const struct fnn_linear_backward_weight_args *args,
                                         const struct fnn_team *team);
-void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team);
+
+/* Rows of x that are pixels of images: row ((n*height + p)*width + q) lies n*image + p*row + q*step floats behind the first. */
+struct tall_pixels {
+    ptrdiff_t height, width, image, row, step;
+};
+
+/* pixels: null where x is a plain matrix; else it is not transposed. */
+void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_args *args,
+                                      const struct tall_pixels *pixels, const struct fnn_team *team);
 
 #endif

@@ -12,6 +12,7 @@
  * slice of the other. The first tile copies its slice side by side if many use it, or if its steps would meet in few sets of the
  * first-level cache; a slice whose vectors would end behind the operand is copied before. There is little to do with each line of
  * memory, and what there is takes lines from all over the block: so tiles ask for the next block meanwhile, in the order of memory.
+ * Rows of x that are pixels some strides apart (linear.h) are copied, slice by slice, in any case but within one row of an image.
  * Each chunk is summed in equal blocks of at most TALL_BLOCK rows, blocks and then chunks in order.
  *
  * Parallel over (some slices, chunk).
@@ -35,6 +36,7 @@ enum {
 struct tall {
     const struct fnn_linear_backward_weight_args *args;
     const float *a, *b; /* N,rows and N,columns */
+    struct tall_pixels pixels; /* where b's rows lie */
     ptrdiff_t rows, columns, tiles, slices;
     float *panel; /* this thread's copy of a slice */
     float *parts; /* of the sum, rows,columns and a bias each, or null */
@@ -66,9 +68,24 @@ static struct gemm_fetch lines_of(const float *first, ptrdiff_t rows, ptrdiff_t 
     };
 }
 
+/* Rows of b from `index` on, at most `most`, that lie pixels.step apart. */
+struct tall_run {
+    const float *first;
+    ptrdiff_t count;
+};
+
+static struct tall_run run_at(const struct tall *t, ptrdiff_t index, ptrdiff_t most) {
+    const struct tall_pixels *p = &t->pixels;
+    const ptrdiff_t row = index / p->width, place = index % p->width;
+    return (struct tall_run){
+        .first = t->b + row / p->height * p->image + row % p->height * p->row + place * p->step,
+        .count = fnn_min(p->width - place, most),
+    };
+}
+
 /* The lines that the next block's rows take of b's slices, then those of a: asked for while this block's tiles run. Behind the last row
  * other slices begin. */
-static struct gemm_fetch next_lines(const struct tall *t, const struct tall_block *block, struct gemm_fetch *a_lines) {
+static void find_next_lines(const struct tall *t, const struct tall_block *block, struct gemm_fetch *lines) {
     struct fnn_range slices = block->slices;
     ptrdiff_t next = block->first + block->depth;
     if (next == t->args->batch) {
@@ -80,24 +97,40 @@ static struct gemm_fetch next_lines(const struct tall *t, const struct tall_bloc
     const ptrdiff_t width = fnn_min(slices.end * FNN_GEMM_COLUMNS, t->columns) - column;
     const ptrdiff_t chunks = fnn_max(fnn_ceil_div(block->depth, GEMM_CHUNK), 1);
     const ptrdiff_t tiles = (block->slices.end - block->slices.begin) * t->tiles;
-    struct gemm_fetch b_lines = lines_of(t->b + next * t->columns + column, depth, width, t->columns);
-    *a_lines = lines_of(t->a + next * t->rows, depth, t->rows, t->rows);
-    b_lines.count = fnn_ceil_div(b_lines.rows * b_lines.lines + a_lines->lines, chunks * tiles);
-    b_lines.next = a_lines;
-    a_lines->count = b_lines.count;
-    return b_lines;
+    struct gemm_fetch *last = lines;
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < depth; last++) {
+        const struct tall_run run = run_at(t, next + i, depth - i);
+        *last = lines_of(run.first + column, run.count, width, t->pixels.step);
+        last->next = last + 1;
+        count += last->rows * last->lines;
+        i += run.count;
+    }
+    *last = lines_of(t->a + next * t->rows, depth, t->rows, t->rows);
+    count = fnn_ceil_div(count + last->rows * last->lines, chunks * tiles);
+    for (; last >= lines; last--) last->count = count;
+}
+
+/* Copies a slice of some columns of a block. */
+static void copy_slice(const struct tall *t, const struct tall_block *block, ptrdiff_t column, ptrdiff_t columns) {
+    const ptrdiff_t width = gemm_width(columns);
+    for (ptrdiff_t i = 0; i < block->depth;) {
+        const struct tall_run run = run_at(t, block->first + i, block->depth - i);
+        gemm_pack_rows(run.first + column, t->pixels.step, columns, run.count, width, t->panel + i * width);
+        i += run.count;
+    }
 }
 
 /* All tiles of one slice, as even as they come; strip: what all have in common. */
 static void multiply_slice(const struct tall *t, const struct tall_block *block, ptrdiff_t slice,
                            struct gemm_packed *strip) {
     const ptrdiff_t column = slice * FNN_GEMM_COLUMNS, rows = t->rows / t->tiles, higher = t->rows % t->tiles;
-    const float *source = t->b + block->first * t->columns + column;
+    const struct tall_run run = run_at(t, block->first, block->depth);
     strip->columns = fnn_min(t->columns - column, FNN_GEMM_COLUMNS);
-    strip->source = source;
-    strip->panel = t->rows >= COPY_ROWS || t->columns % FEW_SETS == 0 ? t->panel : NULL;
-    if (strip->columns % FNN_LANES != 0) {
-        gemm_pack_rows(source, t->columns, strip->columns, block->depth, gemm_width(strip->columns), t->panel);
+    strip->source = run.first + column;
+    strip->panel = t->rows >= COPY_ROWS || t->pixels.step % FEW_SETS == 0 ? t->panel : NULL;
+    if (run.count < block->depth || strip->columns % FNN_LANES != 0) {
+        copy_slice(t, block, column, strip->columns);
         strip->source = NULL;
         strip->panel = t->panel;
     }
@@ -116,15 +149,16 @@ static void multiply_slice(const struct tall *t, const struct tall_block *block,
 }
 
 static void multiply_block(const struct tall *t, const struct tall_block *block) {
-    struct gemm_fetch a_lines, fetch = next_lines(t, block, &a_lines);
+    struct gemm_fetch lines[TALL_BLOCK + 1]; /* runs of b, and a */
+    find_next_lines(t, block, lines);
     struct gemm_packed strip = {
         .a_step = t->rows,
         .depth = block->depth,
-        .source_step = t->columns,
+        .source_step = t->pixels.step,
         .y_step = t->columns,
         .accumulate = block->accumulate,
         .activation = FNN_ACTIVATION_NONE,
-        .fetch = &fetch,
+        .fetch = lines,
     };
     for (ptrdiff_t s = block->slices.begin; s < block->slices.end; s++) multiply_slice(t, block, s, &strip);
 }
@@ -168,7 +202,8 @@ static void combine(const struct tall *t, const struct fnn_team *team) {
         add_parts(t->parts + weights, args->chunks, part, (struct fnn_range){0, args->out_channels}, args->dbias);
 }
 
-void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_args *args, const struct fnn_team *team) {
+void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_args *args,
+                                      const struct tall_pixels *pixels, const struct fnn_team *team) {
     struct tall t = {
         .args = args,
         .a = args->transposed ? args->x : args->dy,
@@ -177,6 +212,7 @@ void FNN_FUNCTION(linear_tall_weight)(const struct fnn_linear_backward_weight_ar
         .columns = args->transposed ? args->out_channels : args->channels,
         .panel = args->workspace + team->rank * args->workspace_stride,
     };
+    t.pixels = pixels ? *pixels : (struct tall_pixels){1, fnn_max(args->batch, 1), 0, 0, t.columns};
     t.tiles = fnn_ceil_div(t.rows, FNN_GEMM_ROWS);
     t.slices = fnn_ceil_div(t.columns, FNN_GEMM_COLUMNS);
     if (args->chunks > 1 || args->transposed) t.parts = args->workspace + team->size * args->workspace_stride;

@@ -50,6 +50,8 @@ class TallProduct:
     channels: int
     out_channels: int
     facts: Facts
+    either: bool = True
+    """Whether vectors may lie along the output channels."""
 
     @property
     def transposed(self) -> bool:
@@ -57,7 +59,7 @@ class TallProduct:
 
         But along a narrow side of one or two whole panels: tiles are as high as they can be where there are many rows.
         """
-        if self.channels == self.out_channels:
+        if self.channels == self.out_channels or not self.either:
             return False
         narrow, columns = min(self.channels, self.out_channels), self.facts.gemm_columns
         return (self.channels < self.out_channels) != (narrow in (columns, 2 * columns))

@@ -1,4 +1,4 @@
-"""How the weight gradient of a convolution is cut: csrc/kernels/conv2d_backward_weight.c and conv2d_weight_taps.c.
+"""How the weight gradient of a convolution is cut: csrc/kernels/conv2d_backward_weight.c, conv2d_weight_taps.c, linear_tall.c.
 
 All of it follows from the shape and the ISA, since the order of the sums depends on it.
 """
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..plan import Facts
+from .product_gradient import TallProduct
 from .rounding import ceil_div, round_up
 
 PIXEL_BLOCK = 192
@@ -69,6 +70,18 @@ class WeightGradient:
         return channels <= CHANNEL_BLOCK and round_up(outputs, lanes) * columns < round_up(columns, lanes) * outputs
 
     @property
+    def product(self) -> TallProduct | None:
+        """What the gradient of 1x1 filters is a product of: pixels (conv2d_is_strided_product of csrc/kernels/conv2d.h)."""
+        a = self.arguments
+        inside = all((a[f"out_{side}"] - 1) * a[f"stride_{side[0]}"] < a[side] for side in ("height", "width"))
+        one = a["kernel_height"] == a["kernel_width"] == a["groups"] == 1 and a["pad_top"] == a["pad_left"] == 0
+        if self.transposed or not (inside and one):
+            return None
+        return TallProduct(
+            a["batch"] * a["out_height"] * a["out_width"], a["channels"], a["out_channels"], self.facts, False
+        )
+
+    @property
     def pixel_block(self) -> int:
         """PIXEL_BLOCK, or TAPS_PIXELS."""
         return TAPS_PIXELS if self.transposed and self.facts.gemm_columns <= TAPS_COLUMNS else PIXEL_BLOCK
@@ -79,6 +92,8 @@ class WeightGradient:
 
         Where vectors lie along the output channels a power of two, since threads take whole ones.
         """
+        if self.product:
+            return self.product.chunks
         a, (runs, columns) = self.arguments, self.runs
         pixels = a["batch"] * a["out_height"] * a["out_width"]
         units = a["groups"] * ceil_div(self.group_sizes[1], ROW_BLOCK)
@@ -91,6 +106,8 @@ class WeightGradient:
     @property
     def stride(self) -> int:
         """Floats of workspace for each thread: a block of strips, a copy of a block of dy, and where the taps are."""
+        if self.product:
+            return self.product.stride
         a, lanes, (channels, outputs) = self.arguments, self.facts.lanes, self.group_sizes
         outputs = min(outputs, ROW_BLOCK)
         channels = min(channels, CHANNEL_BLOCK)
@@ -112,6 +129,8 @@ class WeightGradient:
     @property
     def workspace(self) -> int:
         """Bytes: the parts of the sum, then what each thread needs."""
+        if self.product:
+            return self.product.workspace
         outputs = self.arguments["out_channels"]
         if self.transposed:
             outputs = self.arguments["groups"] * round_up(self.group_sizes[1], self.facts.lanes)
