@@ -19,7 +19,7 @@ KERNELS = {
     "conv2d_depthwise_backward_weight",
 }
 
-WIDTHS = (1, 2, 3, 5, 7, 8, 14, 23, 31)
+WIDTHS = (1, 2, 3, 5, 7, 8, 14, 31, 71)
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,10 @@
  * `normalized` N,H,W,C, with statistics 3, C, norm_weight, norm_bias C or null and norm_activation; sum_rows a multiple of W.
  * y or dx is overwritten; it may be its residual if R*S <= 64; no other aliasing.
  *
- * Vectors along the channels, row by row of the output (conv2d_depthwise_row.h). Backward, the outputs of a row are taken by
- * phase (w mod stride_w), so that nothing is multiplied by the zeros between strides. Limit: memory, but for images in cache.
+ * Vectors along the channels, row by row of the output (conv2d_depthwise_row.h); what the next row reads and writes is fetched
+ * meanwhile. Backward nothing is multiplied by the zeros between strides: with stride_w 2 pixels of dy are added to the outputs
+ * that they lead to, so that a row of dx is written once, in order; with others outputs are taken by phase (w mod stride_w).
+ * Limit: memory.
  * Parallel over the rows of the output, or over blocks of them whose moments or sums are asked for (and over channels,
  * where these are few); an output is never cut.
  * Error bound: gamma_D * sum |x||w|, D = R*S (2*D on the scalar ISA), and one rounding each for bias and residual.
@@ -59,7 +61,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
         r->residual = end ? residual : NULL;
         r->activation = end ? activation : FNN_ACTIVATION_NONE;
         for (ptrdiff_t k = 0; k < 2; k++) {
-            bool fetch = end && k < ahead && newest + 1 + k < window->height;
+            const bool fetch = end && k < ahead; /* beyond the image: the next one */
             r->ahead[k] = fetch ? image + (newest + 1 + k) * row_floats : NULL;
         }
         FNN_FUNCTION(conv2d_depthwise_row)(r, channels);
@@ -126,26 +128,41 @@ void FNN_FUNCTION(conv2d_depthwise_forward)(const struct fnn_conv2d_depthwise_fo
     if (r.stream) vec_fence();
 }
 
-/* One row of dx, phase by phase. `window` lacks its axes, r the places of the row. */
+/* What a row of dx begins with: its outputs from pixel w on, every `step`th. */
+static void begin_backward_row(const struct fnn_conv2d_depthwise_backward_data_args *args, ptrdiff_t row, ptrdiff_t w,
+                               ptrdiff_t step, struct depthwise_row *r) {
+    const ptrdiff_t offset = (row * args->width + w) * args->channels;
+    r->outputs = (args->width - w + step - 1) / step;
+    r->output_step = step * args->channels;
+    r->y = args->dx + offset;
+    r->bias = args->bias;
+    r->residual = args->residual ? args->residual + offset : NULL;
+    r->activation = (enum fnn_activation)args->activation;
+    r->gradient_at = offset;
+}
+
+/* One row of dx, in one go or phase by phase. `window` lacks its axes, r the places of the row. */
 static void run_backward_row(const struct fnn_conv2d_depthwise_backward_data_args *args,
                              const struct conv2d_geometry *g, struct conv2d_window *window, ptrdiff_t row,
                              struct fnn_range channels, struct depthwise_row *r) {
-    const ptrdiff_t n = row / g->height, h = row % g->height;
+    const ptrdiff_t n = row / g->height, h = row % g->height, ahead = g->dilation_h == 1;
     const struct gradient_sums *const gradient = r->gradient;
     window->vertical = conv2d_phase_axis(h, g->pad_top, g->kernel_height, g->stride_h, g->dilation_h);
+    r->scatter = g->dilation_w == 1 && depthwise_scatters(g->kernel_width, g->stride_w);
+    if (r->scatter) {
+        window->horizontal =
+            (struct conv2d_axis){.step = 1, .count = g->kernel_width, .position = -g->pad_left, .position_step = 1};
+        r->step = g->stride_w;
+        begin_backward_row(args, row, 0, 1, r);
+        run_taps(window, args->packed, n, 0, ahead, channels, r);
+        return;
+    }
     for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) {
-        const ptrdiff_t offset = (row * g->width + w) * g->channels;
         window->horizontal = conv2d_phase_axis(w, g->pad_left, g->kernel_width, g->stride_w, g->dilation_w);
         r->step = 1;
-        r->outputs = (g->width - w + g->stride_w - 1) / g->stride_w;
-        r->output_step = g->stride_w * g->channels;
-        r->y = args->dx + offset;
-        r->bias = args->bias;
-        r->residual = args->residual ? args->residual + offset : NULL;
-        r->activation = (enum fnn_activation)args->activation;
         r->gradient = gradient;
-        r->gradient_at = offset;
-        run_taps(window, args->packed, n, 0, g->stride_h == 1, channels, r);
+        begin_backward_row(args, row, w, g->stride_w, r);
+        run_taps(window, args->packed, n, 0, ahead, channels, r);
     }
 }
 

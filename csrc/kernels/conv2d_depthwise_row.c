@@ -1,204 +1,232 @@
 /* The rows of conv2d_depthwise_row.h.
  *
- * Filters of common widths have an inner loop of their own: up to PIXELS outputs at a time, each pixel of the input loaded
- * once for all of its taps, the filter's row in registers. Any other filter goes tap by tap. */
-#include "conv2d_depthwise_row.h"
+ * A block of outputs is made for one vector of channels after the other: the filter stays in registers while the block's
+ * pixels go by, each loaded once for all outputs that see it. Filters of common widths have such a loop, for up to three rows
+ * of the filter at a time (conv2d_depthwise_taps.h); any other goes tap by tap. What comes after the sums is one function. */
 #include "block_moments.h"
-#include "conv2d_indirect.h"
+#include "conv2d_depthwise_taps.h"
 
-enum { PIXELS = FNN_LANES == 8 || FNN_LANES == 1 ? 4 : 8 }; /* sums, pixels and filters fit the registers */
+enum {
+    OUTPUTS = 32,                               /* of a block, at most */
+    LINE = FNN_LANES < 16 ? 16 / FNN_LANES : 1, /* vectors of a cache line */
+};
 
-/* Outputs [j, j + pixels), added to the sums of gradients that are asked for. */
-FNN_INLINE void add_gradients(const struct depthwise_row *r, const vec *value, ptrdiff_t j, ptrdiff_t c,
-                              ptrdiff_t lanes, int pixels) {
-    const ptrdiff_t step = r->output_step, at = r->gradient_at + j * step + c;
-    if (r->gradient) add_gradient_sums(r->gradient, value, pixels, at, step, c, lanes, r->sums);
-}
+/* Sums of a block's outputs for the vectors of a line; those in the margins are never looked at. */
+struct block {
+    ptrdiff_t begin, count; /* outputs */
+    vec sums[LINE][DEPTHWISE_MARGIN + OUTPUTS + DEPTHWISE_MARGIN];
+};
 
-/* And to the moments. */
-FNN_INLINE void add_row_moments(const struct depthwise_row *r, const vec *value, ptrdiff_t j, ptrdiff_t c,
-                                ptrdiff_t lanes, int pixels) {
-    if (r->moments) add_moments(value, pixels, r->moment_rows_seen + j, r->moments + c, r->channels, lanes);
-}
+typedef void add_function(const struct depthwise_row *r, const struct depthwise_outputs *o);
 
-/* Both, for any number of outputs. */
-static __attribute__((noinline)) void pass_sums(const struct depthwise_row *r, const vec *value, ptrdiff_t j,
-                                                ptrdiff_t c, ptrdiff_t lanes, int pixels) {
-    add_gradients(r, value, j, c, lanes, pixels);
-    add_row_moments(r, value, j, c, lanes, pixels);
-}
-
-/* Both, of a block. Through memory they add up to a sixth to its time; from registers they are a third of its code. So the
- * likely ones are taken from registers: moments of filters of 3 and 5 taps, and gradients, whose rows have step 1, of these
- * and of their phases. */
-FNN_INLINE void take_sums(const struct depthwise_row *r, const vec *value, ptrdiff_t j, ptrdiff_t c, int pixels,
-                          int taps, int step) {
-    const bool moments = taps == 3 || taps == 5, gradients = taps <= 5 && step == 1;
-    if ((r->moments && !moments) || (r->gradient && !gradients)) {
-        vec copy[PIXELS];
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) copy[i] = value[i];
-        pass_sums(r, copy, j, c, FNN_LANES, pixels);
-    } else {
-        if (gradients) add_gradients(r, value, j, c, FNN_LANES, pixels);
-        if (moments) add_row_moments(r, value, j, c, FNN_LANES, pixels);
+#define TAPS(form, rows, taps, step)                                                                                \
+    static void form##_##rows##_##taps##_##step(const struct depthwise_row *r, const struct depthwise_outputs *o) { \
+        form(r, o, FNN_LANES, rows, taps, step);                                                                    \
     }
+#define PART(form, taps, step)                                                                                  \
+    static void form##_part_##taps##_##step(const struct depthwise_row *r, const struct depthwise_outputs *o) { \
+        form(r, o, o->lanes, 1, taps, step);                                                                    \
+    }
+TAPS(gather, 1, 3, 1)
+TAPS(gather, 2, 3, 1)
+TAPS(gather, 3, 3, 1)
+PART(gather, 3, 1)
+TAPS(gather, 1, 3, 2)
+TAPS(gather, 2, 3, 2)
+TAPS(gather, 3, 3, 2)
+PART(gather, 3, 2)
+TAPS(gather, 1, 5, 1)
+PART(gather, 5, 1)
+TAPS(gather, 1, 5, 2)
+PART(gather, 5, 2)
+TAPS(gather, 1, 7, 1)
+PART(gather, 7, 1)
+TAPS(scatter, 1, 2, 2)
+PART(scatter, 2, 2)
+TAPS(scatter, 1, 3, 2)
+TAPS(scatter, 2, 3, 2)
+PART(scatter, 3, 2)
+TAPS(scatter, 1, 4, 2)
+TAPS(scatter, 2, 4, 2)
+PART(scatter, 4, 2)
+TAPS(scatter, 1, 5, 2)
+PART(scatter, 5, 2)
+
+/* The loops of one width and step. */
+struct loops {
+    ptrdiff_t rows;                        /* of the filter at a time, at most; 0: there are none */
+    add_function *add[DEPTHWISE_TAP_ROWS]; /* 1, 2, ... of them */
+    add_function *part;                    /* one, for less than a whole vector */
+};
+
+static struct loops loops_of(const struct depthwise_row *r) {
+    static const struct loops gathers[3][8] = {
+        [1] = {[3] = {3, {gather_1_3_1, gather_2_3_1, gather_3_3_1}, gather_part_3_1},
+               [5] = {1, {gather_1_5_1}, gather_part_5_1},
+               [7] = {1, {gather_1_7_1}, gather_part_7_1}},
+        [2] = {[3] = {3, {gather_1_3_2, gather_2_3_2, gather_3_3_2}, gather_part_3_2},
+               [5] = {1, {gather_1_5_2}, gather_part_5_2}},
+    };
+    static const struct loops scatters[6] = {
+        [2] = {1, {scatter_1_2_2}, scatter_part_2_2},
+        [3] = {2, {scatter_1_3_2, scatter_2_3_2}, scatter_part_3_2},
+        [4] = {2, {scatter_1_4_2, scatter_2_4_2}, scatter_part_4_2},
+        [5] = {1, {scatter_1_5_2}, scatter_part_5_2},
+    };
+    if (r->scatter) return scatters[r->taps];
+    return r->position_step == 1 && r->taps < 8 && r->step < 3 ? gathers[r->step][r->taps] : (struct loops){.rows = 0};
 }
 
-/* Finishes and stores outputs [j, j + pixels). */
-FNN_INLINE void store_outputs(const struct depthwise_row *r, vec *sum, ptrdiff_t j, ptrdiff_t c, ptrdiff_t lanes,
-                              int pixels) {
-    const ptrdiff_t at = j * r->output_step + c, step = r->output_step;
-    if (r->bias) {
-        const vec bias = load_lanes(r->bias + c, lanes);
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) sum[i] = vec_add(sum[i], bias);
-    }
-    if (r->residual) {
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) sum[i] = vec_add(sum[i], load_lanes(r->residual + at + i * step, lanes));
-    }
-    if (r->activation != FNN_ACTIVATION_NONE) {
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) sum[i] = gemm_activate(sum[i], r->activation);
-    }
-    float *y = r->y + at;
-    if (r->stream) {
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) put_lanes(true, y + i * step, sum[i], lanes);
-    } else {
-#pragma GCC unroll 8
-        for (int i = 0; i < pixels; i++) store_lanes(y + i * step, sum[i], lanes);
-    }
-}
-
-/* Outputs [j, j + pixels) of a row whose taps lie side by side; pixels, taps and step are constants. */
-FNN_INLINE void make_outputs(const struct depthwise_row *r, vec *sum, ptrdiff_t j, ptrdiff_t c, ptrdiff_t lanes,
-                             int pixels, int taps, int step, bool whole) {
-    const int columns = (pixels - 1) * step + taps;
-    const ptrdiff_t first = j * step + r->position, channels = r->channels;
-    for (int i = 0; i < 2; i++)
-        if (whole && r->ahead[i])
-            for (int k = 0; k < pixels * step; k++)
-                __builtin_prefetch(r->ahead[i] + (first + taps - step + k) * channels + c, 0, 2);
-#pragma GCC unroll 8
-    for (int i = 0; i < pixels; i++)
-        sum[i] = r->accumulate ? load_lanes(r->y + (j + i) * r->output_step + c, lanes) : vec_zero();
-    for (ptrdiff_t t = 0; t < r->rows; t++) {
-        const float *x = r->row[t] + first * channels + c;
-        vec filter[8];
-#pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) filter[s] = load_lanes(r->filter[t] + s * r->filter_step + c, lanes);
-        vec pixel[2 * PIXELS + 5]; /* first all loads: each once */
-#pragma GCC unroll 32
-        for (int i = 0; i < columns; i++) {
-            bool inside = whole || conv2d_inside(first + i, r->width);
-            pixel[i] = inside ? load_lanes(x + i * channels, lanes) : vec_zero();
-        }
-#pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) {
-#pragma GCC unroll 8
-            for (int i = 0; i < pixels; i++) sum[i] = vec_fma(pixel[i * step + s], filter[s], sum[i]);
-        }
-    }
-    store_outputs(r, sum, j, c, lanes, pixels);
-}
-
-/* Outputs [j, end), at most PIXELS, of one vector of channels: one by one, or four at a time where it is not whole. */
-FNN_INLINE void make_few(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t end, ptrdiff_t c, ptrdiff_t lanes,
-                         int taps, int step) {
-    vec value[PIXELS];
-    const int count = (int)(end - j);
-    int i = 0;
-    for (; i + 4 <= count && lanes < FNN_LANES; i += 4)
-        make_outputs(r, value + i, j + i, c, lanes, 4, taps, step, false);
-    for (; i < count; i++) make_outputs(r, value + i, j + i, c, lanes, 1, taps, step, false);
-    if (r->gradient || r->moments) pass_sums(r, value, j, c, lanes, count);
-}
-
-/* Outputs [j, end) of all the channels. */
-FNN_INLINE void run_few(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t end, struct fnn_range channels, int taps,
-                        int step) {
-    ptrdiff_t c = channels.begin;
-    for (; c + FNN_LANES <= channels.end; c += FNN_LANES) make_few(r, j, end, c, FNN_LANES, taps, step);
-    if (FNN_LANES > 1 && c < channels.end) make_few(r, j, end, c, channels.end - c, taps, step);
-}
-
-typedef void few_function(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t end, struct fnn_range channels);
-
-/* Outputs [j, j + pixels) of all the channels. */
-FNN_INLINE void run_block(const struct depthwise_row *r, ptrdiff_t j, struct fnn_range channels, int pixels, int taps,
-                          int step, bool whole, few_function *few) {
-    ptrdiff_t c = channels.begin;
-    for (; c + FNN_LANES <= channels.end; c += FNN_LANES) {
-        vec sum[PIXELS];
-        make_outputs(r, sum, j, c, FNN_LANES, pixels, taps, step, whole);
-        take_sums(r, sum, j, c, pixels, taps, step);
-    }
-    if (c < channels.end) few(r, j, j + pixels, (struct fnn_range){c, channels.end});
-}
-
-FNN_INLINE void run(const struct depthwise_row *r, struct fnn_range channels, int taps, int step, few_function *few) {
-    ptrdiff_t j = 0;
-    while (j < r->outputs) {
-        const ptrdiff_t left = r->outputs - j, first = j * step + r->position;
-        const bool whole = first >= 0 && first + (PIXELS - 1) * step + taps <= r->width;
-        if (left >= PIXELS && whole)
-            run_block(r, j, channels, PIXELS, taps, step, true, few), j += PIXELS;
-        else if (left >= 7 && PIXELS > 7)
-            run_block(r, j, channels, 7, taps, step, false, few), j += 7;
-        else if (left >= 4)
-            run_block(r, j, channels, 4, taps, step, false, few), j += 4;
-        else
-            few(r, j, r->outputs, channels), j += left;
-    }
-}
-
-/* Functions for the common widths of filters and strides. */
-#define RUN(taps, step)                                                                                   \
-    static __attribute__((noinline)) void few_##taps##_##step(const struct depthwise_row *r, ptrdiff_t j, \
-                                                              ptrdiff_t end, struct fnn_range channels) { \
-        run_few(r, j, end, channels, taps, step);                                                         \
-    }                                                                                                     \
-    static void run_##taps##_##step(const struct depthwise_row *r, struct fnn_range channels) {           \
-        run(r, channels, taps, step, few_##taps##_##step);                                                \
-    }
-RUN(1, 1)
-RUN(2, 1)
-RUN(3, 1)
-RUN(5, 1)
-RUN(7, 1)
-RUN(3, 2)
-RUN(5, 2)
-
-/* One output, tap by tap. */
-static void make_output(const struct depthwise_row *r, ptrdiff_t j, ptrdiff_t c, ptrdiff_t lanes) {
-    vec sum = r->accumulate ? load_lanes(r->y + j * r->output_step + c, lanes) : vec_zero();
+/* `count` outputs from i on, a constant, tap by tap, over all rows. */
+FNN_INLINE void add_any_few(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t i, int count) {
+    vec sum[4];
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) sum[k] = vec_zero();
     for (ptrdiff_t t = 0; t < r->rows; t++)
         for (ptrdiff_t s = 0; s < r->taps; s++) {
-            ptrdiff_t pixel = j * r->step + r->position + s * r->position_step;
-            if (!conv2d_inside(pixel, r->width)) continue;
-            vec x = load_lanes(r->row[t] + pixel * r->channels + c, lanes);
-            sum = vec_fma(x, load_lanes(r->filter[t] + s * r->filter_step + c, lanes), sum);
+            const vec filter = load_lanes(r->filter[t] + s * r->filter_step + o->c, o->lanes);
+            const ptrdiff_t first = (o->j + i) * r->step + r->position + s * r->position_step;
+#pragma GCC unroll 4
+            for (int k = 0; k < count; k++) {
+                const ptrdiff_t pixel = first + k * r->step;
+                if (!conv2d_inside(pixel, r->width)) continue;
+                sum[k] = vec_fma(load_lanes(r->row[t] + pixel * r->channels + o->c, o->lanes), filter, sum[k]);
+            }
         }
-    store_outputs(r, &sum, j, c, lanes, 1);
-    if (r->gradient || r->moments) pass_sums(r, &sum, j, c, lanes, 1);
+#pragma GCC unroll 4
+    for (int k = 0; k < count; k++) vec_store(o->to + (i + k) * o->to_step, sum[k]);
 }
 
-static void run_any(const struct depthwise_row *r, struct fnn_range channels) {
-    for (ptrdiff_t j = 0; j < r->outputs; j++)
-        for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES)
-            make_output(r, j, c, lanes_left(channels.end - c));
+/* Any taps; never with scatter, but where there are no rows. */
+static void add_any(const struct depthwise_row *r, const struct depthwise_outputs *o) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= o->count; i += 4) add_any_few(r, o, i, 4);
+    for (; i < o->count; i++) add_any_few(r, o, i, 1);
 }
 
+/* Sums of a block for one vector of channels, or a part of one. */
+static void add_rows(const struct depthwise_row *r, const struct loops *loops, struct depthwise_outputs *o) {
+    if (!loops->rows || !r->rows) {
+        add_any(r, o);
+        return;
+    }
+    const ptrdiff_t most = o->lanes == FNN_LANES ? loops->rows : 1;
+    o->start = FNN_FUNCTION(gemm_zeros);
+    o->start_step = 0;
+    for (o->first = 0; o->first < r->rows;) {
+        const ptrdiff_t rows = fnn_min(r->rows - o->first, most);
+        (o->lanes == FNN_LANES ? loops->add[rows - 1] : loops->part)(r, o);
+        o->first += rows;
+        o->start = o->to;
+        o->start_step = o->to_step;
+    }
+}
+
+/* Accumulation, bias, residual and activation of a block, `vectors` vectors of channels from c on. */
+FNN_INLINE void finish_sums(const struct depthwise_row *r, struct block *b, ptrdiff_t c, ptrdiff_t vectors,
+                            ptrdiff_t lanes) {
+    const ptrdiff_t step = r->output_step, count = b->count, at = b->begin * step + c;
+    const float *y = r->accumulate ? r->y + at : NULL, *residual = r->residual ? r->residual + at : NULL;
+    const enum fnn_activation activation = r->activation;
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        const vec bias = r->bias ? load_lanes(r->bias + c + v * FNN_LANES, lanes) : vec_zero();
+        vec *sum = b->sums[v] + DEPTHWISE_MARGIN;
+        for (ptrdiff_t i = 0, offset = v * FNN_LANES; i < count; i++, offset += step) {
+            vec value = y ? vec_add(load_lanes(y + offset, lanes), sum[i]) : sum[i];
+            value = vec_add(value, bias);
+            if (residual) value = vec_add(value, load_lanes(residual + offset, lanes));
+            sum[i] = gemm_activate(value, activation);
+        }
+    }
+}
+
+FNN_INLINE void store_sums(const struct depthwise_row *r, const struct block *b, ptrdiff_t c, ptrdiff_t vectors,
+                           ptrdiff_t lanes, bool stream) {
+    const ptrdiff_t step = r->output_step, count = b->count;
+    float *y = r->y + b->begin * step + c;
+    for (ptrdiff_t i = 0; i < count; i++, y += step)
+        for (ptrdiff_t v = 0; v < vectors; v++)
+            put_lanes(stream, y + v * FNN_LANES, b->sums[v][DEPTHWISE_MARGIN + i], lanes);
+}
+
+static bool is_plain(const struct depthwise_row *r) {
+    return !r->accumulate && !r->bias && !r->residual && r->activation == FNN_ACTIVATION_NONE;
+}
+
+/* Lines are written whole, one after the other, as far as they are. */
+static __attribute__((noinline)) void finish(const struct depthwise_row *r, struct block *b, ptrdiff_t c,
+                                             ptrdiff_t vectors, ptrdiff_t lanes) {
+    const bool whole = vectors == LINE && lanes == FNN_LANES;
+    if (!is_plain(r)) finish_sums(r, b, c, vectors, lanes);
+    if (whole && r->stream)
+        store_sums(r, b, c, LINE, FNN_LANES, true);
+    else if (whole)
+        store_sums(r, b, c, LINE, FNN_LANES, false);
+    else
+        store_sums(r, b, c, vectors, lanes, r->stream);
+}
+
+/* Adds a block's outputs to the sums that are asked for. */
+static __attribute__((noinline)) void take_sums(const struct depthwise_row *r, const struct block *b, ptrdiff_t c,
+                                                ptrdiff_t vectors, ptrdiff_t lanes) {
+    const ptrdiff_t step = r->output_step;
+    for (ptrdiff_t v = 0; v < vectors; v++, c += FNN_LANES) {
+        const vec *value = b->sums[v] + DEPTHWISE_MARGIN;
+        if (r->moments)
+            add_moments(value, b->count, r->moment_rows_seen + b->begin, r->moments + c, r->channels, lanes);
+        if (r->gradient)
+            add_gradient_run(r->gradient, value, b->count, r->gradient_at + b->begin * step + c, step,
+                             step * r->outputs, c, lanes, r->sums);
+    }
+}
+
+/* Fetches the pixels that the next row of outputs sees first, and the places of its outputs, which are to be written. Inline,
+ * for GCC drops calls of a function that does nothing else. */
+FNN_INLINE void fetch_next(const struct depthwise_row *r, const struct block *b, ptrdiff_t c) {
+    const ptrdiff_t step = r->output_step, outputs_end = b->begin + b->count;
+    const ptrdiff_t begin = r->scatter ? b->begin / r->step : b->begin * r->step;
+    const ptrdiff_t end = fnn_min(r->scatter ? outputs_end / r->step : outputs_end * r->step, r->width);
+    for (int i = 0; i < 2; i++)
+        for (ptrdiff_t pixel = begin; r->ahead[i] && pixel < end; pixel++)
+            fetch_ahead(r->ahead[i], pixel * r->channels + c);
+    for (ptrdiff_t j = b->begin; !r->stream && j < outputs_end; j++) fetch_ahead(r->y, (r->outputs + j) * step + c);
+}
+
+/* A block of outputs for `vectors` vectors of channels, or a part of one. */
+static void run_vectors(const struct depthwise_row *r, const struct loops *loops, struct block *b, ptrdiff_t c,
+                        ptrdiff_t vectors, ptrdiff_t lanes) {
+    const bool sums = r->moments || r->gradient, whole = lanes == FNN_LANES;
+    const bool direct = whole && !sums && !r->stream && is_plain(r) && r->rows <= loops->rows;
+    struct depthwise_outputs o = {.j = b->begin, .count = b->count, .lanes = lanes};
+    o.to_step = direct ? r->output_step : FNN_LANES;
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        o.c = c + v * FNN_LANES;
+        o.to = direct ? r->y + b->begin * r->output_step + o.c : (float *)(b->sums[v] + DEPTHWISE_MARGIN);
+        add_rows(r, loops, &o);
+    }
+    if (!direct) finish(r, b, c, vectors, lanes);
+    if (sums) take_sums(r, b, c, vectors, lanes);
+}
+
+/* A block of outputs, a line of channels at a time. */
+static void run_block(const struct depthwise_row *r, const struct loops *loops, struct block *b,
+                      struct fnn_range channels) {
+    for (ptrdiff_t c = channels.begin; c < channels.end; c += LINE * FNN_LANES) {
+        const ptrdiff_t vectors = fnn_min((channels.end - c) / FNN_LANES, LINE), tail = c + vectors * FNN_LANES;
+        fetch_next(r, b, c);
+        if (vectors) run_vectors(r, loops, b, c, vectors, FNN_LANES);
+        if (vectors < LINE && tail < channels.end) run_vectors(r, loops, b, tail, 1, channels.end - tail);
+    }
+}
+
+/* In blocks of about the same size. */
 void FNN_FUNCTION(conv2d_depthwise_row)(const struct depthwise_row *r, struct fnn_range channels) {
-    static void (*const runs[8][3])(const struct depthwise_row *, struct fnn_range) = {
-        [1] = {[1] = run_1_1},
-        [2] = {[1] = run_2_1},
-        [3] = {[1] = run_3_1, [2] = run_3_2},
-        [5] = {[1] = run_5_1, [2] = run_5_2},
-        [7] = {[1] = run_7_1},
-    };
-    const bool common = r->position_step == 1 && r->taps < 8 && r->step < 3 && runs[r->taps][r->step];
-    (common ? runs[r->taps][r->step] : run_any)(r, channels);
+    const struct loops loops = loops_of(r);
+    const ptrdiff_t blocks = fnn_ceil_div(r->outputs, OUTPUTS);
+    struct block block = {.count = 0}; /* margins, too */
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        block.begin = i * r->outputs / blocks;
+        block.count = (i + 1) * r->outputs / blocks - block.begin;
+        run_block(r, &loops, &block, channels);
+    }
 }

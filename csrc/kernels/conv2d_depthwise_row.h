@@ -1,10 +1,12 @@
 /* One row of outputs of a depthwise convolution, forward or backward data: vectors along the channels.
  *
  *   y[j*output_step + c] = activation(bias[c] + residual[j*output_step + c] + start + sum over t < rows, s < taps of
- *       row[t][(j*step + position + s*position_step)*channels + c] * filter[t][s*filter_step + c]),   j < outputs
+ *       row[t][pixel(j, s)*channels + c] * filter[t][s*filter_step + c]),   j < outputs
  *
- * start is y as it was with `accumulate`, else zero; a tap outside of the input row reads zero. The sum runs over t, then s.
- * An output's bits do not depend on which channels are made with it. */
+ * pixel(j, s) = j*step + position + s*position_step or, with `scatter`, (j - position - s) / step where that is whole: there
+ * pixel q is added to outputs q*step + position + s. start is y as it was with `accumulate`, else zero; a pixel outside of the
+ * input row reads zero. The order of the sum follows from rows, taps and step; an output's bits do not depend on which outputs
+ * and channels are made with it. */
 #ifndef FASTNN_CONV2D_DEPTHWISE_ROW_H
 #define FASTNN_CONV2D_DEPTHWISE_ROW_H
 
@@ -19,6 +21,7 @@ struct depthwise_row {
     ptrdiff_t rows, taps, filter_step;
     ptrdiff_t position, position_step;
     ptrdiff_t width, step, channels; /* width: pixels in an input row */
+    bool scatter;                    /* only if depthwise_scatters */
     ptrdiff_t outputs, output_step;
     float *y;
     bool accumulate;
@@ -36,5 +39,8 @@ struct depthwise_row {
 
 /* Channels [channels.begin, channels.end) of the row; `begin` is a multiple of FNN_LANES. */
 void FNN_FUNCTION(conv2d_depthwise_row)(const struct depthwise_row *r, struct fnn_range channels);
+
+/* Whether a row of so many taps side by side, each input pixel `step` outputs from the next, may be made by `scatter`. */
+static inline bool depthwise_scatters(ptrdiff_t taps, ptrdiff_t step) { return step == 2 && taps >= 2 && taps <= 5; }
 
 #endif

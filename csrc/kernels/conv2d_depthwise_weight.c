@@ -7,9 +7,9 @@
  * chunks: into how many parts the N*P output rows are cut, >= 1; chosen from the shape alone, because it decides the order of
  * the sum. workspace: chunks * (R*S + 1) * C floats.
  *
- * Vectors along the channels, row by row of dy: the sums of a few filter rows stay in registers while a row goes by, and are
- * added to the chunk's part in between. Filters of common widths load each pixel once for all of its taps; others
- * go tap by tap. A tap outside of the image is left out, or reads zeros.
+ * Vectors along the channels, row by row of dy: the sums of up to three filter rows stay in registers while a row goes by, and
+ * are added to the chunk's part in between. Filters of common widths load each pixel of x once for all of its taps; others
+ * go tap by tap. A tap outside of the image is left out.
  * Parallel over (chunk, block of channels), then over channels to add the chunks in order.
  * Error bound: gamma_D * sum |dy||x|, D = pixels in a chunk + chunks (first term twice on the scalar ISA).
  */
@@ -17,9 +17,11 @@
 #include "lanes.h"
 
 enum {
-    PIXELS = 4, /* outputs at a time */
-    ROWS = 3,   /* filter rows at a time, at most */
-    TAPS = 7    /* taps of a filter row at a time, at most */
+    OUTPUTS = 32, /* of a row at a time, at most: their pixels stay in a first-level cache */
+    ROWS = 3, /* filter rows at a time, at most */
+    TAPS = 7, /* taps of a filter row at a time, at most */
+    SCATTERED = 4, /* or of any filter row */
+    LINE = FNN_LANES < 16 ? 16 / FNN_LANES : 1 /* vectors of a cache line */
 };
 
 struct depthwise_weight {
@@ -27,132 +29,211 @@ struct depthwise_weight {
     struct conv2d_geometry geometry;
 };
 
-/* A row of dy against some filter rows, or against some taps of one. */
-struct dy_row {
-    const float *dy, *image[ROWS]; /* channel 0 of the first pixel; image: for each filter row, null if it is outside */
-    ptrdiff_t position; /* output 0's first tap: pixel of an image row */
-    float *sums, *bias; /* added to: [filter row][tap][channel]; bias may be null */
+/* Outputs [q, q + count) of a row of dy against some filter rows, or some taps of one, for `lanes` channels. */
+struct piece {
+    const float *dy, *x[ROWS]; /* of output q; of pixel 0 of each filter row's image row */
+    ptrdiff_t count, lanes;
+    ptrdiff_t pixel; /* output q's first tap */
+    float *sums; /* added to: [filter row][tap], kernel_width taps to a row, `channels` apart */
 };
 
-typedef void add_function(const struct conv2d_geometry *g, const struct dy_row *r, ptrdiff_t c, ptrdiff_t lanes);
+typedef void add_function(const struct conv2d_geometry *g, const struct piece *p);
 
-/* Adds outputs [q, q + pixels), taps side by side. All numbers but q are constants. */
-FNN_INLINE void add_pixels(const struct conv2d_geometry *g, const struct dy_row *r, ptrdiff_t c, ptrdiff_t lanes,
-                           ptrdiff_t q, int pixels, int rows, int taps, int step, vec sum[ROWS][TAPS], vec *bias) {
-    const int columns = (pixels - 1) * step + taps;
-    const ptrdiff_t first = q * step + r->position, channels = g->channels;
-    const bool whole = first >= 0 && first + columns <= g->width;
-    vec gradient[PIXELS];
+/* What the loops look at all the time. Rows, taps and step are constants in all that follows. */
+struct sums {
+    const float *x[ROWS];
+    ptrdiff_t channels, width, count, lanes;
+    vec sum[ROWS][TAPS], gradient[TAPS]; /* gradient[a]: of output i - a */
+};
+
+/* Adds `step` pixels, the first of them output i's first tap; `whole`: all outputs that see them are there. */
+FNN_INLINE void add_pixels(struct sums *w, ptrdiff_t i, ptrdiff_t pixel, int rows, int taps, int step, bool whole) {
+    const ptrdiff_t at = pixel * w->channels;
+#pragma GCC unroll 2
+    for (int k = 0; k < step; k++) {
+        if (!conv2d_inside(pixel + k, w->width)) continue;
 #pragma GCC unroll 4
-    for (int i = 0; i < pixels; i++) gradient[i] = load_lanes(r->dy + (q + i) * channels + c, lanes);
-#pragma GCC unroll 4
-    for (int i = 0; i < pixels; i++) *bias = vec_add(*bias, gradient[i]);
-#pragma GCC unroll 4
-    for (int t = 0; t < rows; t++) {
-        if (!r->image[t]) continue;
-        const float *x = r->image[t] + first * channels + c;
-        vec pixel[(PIXELS - 1) * 2 + TAPS]; /* first all loads: each once */
-#pragma GCC unroll 16
-        for (int i = 0; i < columns; i++)
-            pixel[i] = whole || conv2d_inside(first + i, g->width) ? load_lanes(x + i * channels, lanes) : vec_zero();
-#pragma GCC unroll 4
-        for (int i = 0; i < pixels; i++) {
+        for (int t = 0; t < rows; t++) {
+            const vec x = load_lanes(w->x[t] + at + k * w->channels, w->lanes);
 #pragma GCC unroll 8
-            for (int s = 0; s < taps; s++) sum[t][s] = vec_fma(gradient[i], pixel[i * step + s], sum[t][s]);
+            for (int s = k; s < taps; s += step)
+                if (whole || conv2d_inside(i - s / step, w->count))
+                    w->sum[t][s] = vec_fma(w->gradient[s / step], x, w->sum[t][s]);
         }
     }
 }
 
-/* One output, any taps of one filter row; their number is a constant. */
-FNN_INLINE void add_scattered(const struct conv2d_geometry *g, const struct dy_row *r, ptrdiff_t c, ptrdiff_t lanes,
-                              ptrdiff_t q, int taps, vec sum[ROWS][TAPS], vec *bias) {
-    const vec gradient = load_lanes(r->dy + q * g->channels + c, lanes);
-    *bias = vec_add(*bias, gradient);
-    if (!r->image[0]) return;
+/* Taps side by side: outputs and pixels go by together. */
+FNN_INLINE void add_side_by_side(const struct conv2d_geometry *g, const struct piece *p, ptrdiff_t lanes, int rows,
+                                 int taps, int step) {
+    const int kept = (taps - 1) / step + 1;
+    const float *dy = p->dy;
+    struct sums w = {.channels = g->channels, .width = g->width, .count = p->count, .lanes = lanes};
+    float *sums = p->sums;
+    ptrdiff_t pixel = p->pixel;
+#pragma GCC unroll 4
+    for (int t = 0; t < rows; t++) {
+        w.x[t] = p->x[t];
 #pragma GCC unroll 8
-    for (int s = 0; s < taps; s++) {
-        ptrdiff_t w = q * g->stride_w + r->position + s * g->dilation_w;
-        if (!conv2d_inside(w, g->width)) continue;
-        sum[0][s] = vec_fma(gradient, load_lanes(r->image[0] + w * g->channels + c, lanes), sum[0][s]);
+        for (int s = 0; s < taps; s++) w.sum[t][s] = load_lanes(sums + (t * taps + s) * w.channels, lanes);
     }
-}
-
-/* The whole row; step 0: any taps. */
-FNN_INLINE void add_row(const struct conv2d_geometry *g, const struct dy_row *r, ptrdiff_t c, ptrdiff_t lanes, int rows,
-                        int taps, int step) {
-    vec sum[ROWS][TAPS], bias = r->bias ? load_lanes(r->bias + c, lanes) : vec_zero();
+#pragma GCC unroll 8
+    for (int a = 0; a < kept; a++) w.gradient[a] = vec_zero();
+    for (ptrdiff_t i = 0; i < w.count + kept - 1; i++, pixel += step) {
+#pragma GCC unroll 8
+        for (int a = kept - 1; a > 0; a--) w.gradient[a] = w.gradient[a - 1];
+        if (i < w.count) w.gradient[0] = load_lanes(dy, lanes);
+        dy += w.channels;
+        if (i >= kept - 1 && i < w.count)
+            add_pixels(&w, i, pixel, rows, taps, step, true);
+        else
+            add_pixels(&w, i, pixel, rows, taps, step, false);
+    }
 #pragma GCC unroll 4
     for (int t = 0; t < rows; t++) {
 #pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) sum[t][s] = load_lanes(r->sums + (t * taps + s) * g->channels + c, lanes);
+        for (int s = 0; s < taps; s++) store_lanes(sums + (t * taps + s) * w.channels, w.sum[t][s], lanes);
     }
-    ptrdiff_t q = 0;
-    for (; step && q + PIXELS <= g->out_width; q += PIXELS)
-        add_pixels(g, r, c, lanes, q, PIXELS, rows, taps, step, sum, &bias);
-    for (; step && q < g->out_width; q++) add_pixels(g, r, c, lanes, q, 1, rows, taps, step, sum, &bias);
-    for (; q < g->out_width; q++) add_scattered(g, r, c, lanes, q, taps, sum, &bias);
-#pragma GCC unroll 4
-    for (int t = 0; t < rows; t++) {
-#pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) store_lanes(r->sums + (t * taps + s) * g->channels + c, sum[t][s], lanes);
-    }
-    if (r->bias) store_lanes(r->bias + c, bias, lanes);
 }
 
-/* One function for each number of filter rows and taps. */
-#define ADD(rows, taps, step)                                                                                      \
-    static void add_##rows##_##taps##_##step(const struct conv2d_geometry *g, const struct dy_row *r, ptrdiff_t c, \
-                                             ptrdiff_t lanes) {                                                    \
-        if (lanes == FNN_LANES)                                                                                    \
-            add_row(g, r, c, FNN_LANES, rows, taps, step);                                                         \
-        else                                                                                                       \
-            add_row(g, r, c, lanes, rows, taps, step);                                                             \
+/* `taps` taps of one filter row, a constant, at any distance. */
+FNN_INLINE void add_scattered(const struct conv2d_geometry *g, const struct piece *p, int taps) {
+    const ptrdiff_t channels = g->channels, lanes = p->lanes;
+    vec sum[SCATTERED];
+#pragma GCC unroll 4
+    for (int s = 0; s < taps; s++) sum[s] = load_lanes(p->sums + s * channels, lanes);
+    for (ptrdiff_t i = 0; i < p->count; i++) {
+        const vec gradient = load_lanes(p->dy + i * channels, lanes);
+#pragma GCC unroll 4
+        for (int s = 0; s < taps; s++) {
+            const ptrdiff_t pixel = p->pixel + i * g->stride_w + s * g->dilation_w;
+            if (!conv2d_inside(pixel, g->width)) continue;
+            sum[s] = vec_fma(gradient, load_lanes(p->x[0] + pixel * channels, lanes), sum[s]);
+        }
     }
+#pragma GCC unroll 4
+    for (int s = 0; s < taps; s++) store_lanes(p->sums + s * channels, sum[s], lanes);
+}
+
+static void add_four(const struct conv2d_geometry *g, const struct piece *p) { add_scattered(g, p, SCATTERED); }
+static void add_one(const struct conv2d_geometry *g, const struct piece *p) { add_scattered(g, p, 1); }
+
+/* One function for each number of filter rows and taps, and some for parts of a vector. */
+#define ADD(rows, taps, step)                                                                          \
+    static void add_##rows##_##taps##_##step(const struct conv2d_geometry *g, const struct piece *p) { \
+        add_side_by_side(g, p, FNN_LANES, rows, taps, step);                                           \
+    }
+#define PART(rows, taps, step)                                                                          \
+    static void part_##rows##_##taps##_##step(const struct conv2d_geometry *g, const struct piece *p) { \
+        add_side_by_side(g, p, p->lanes, rows, taps, step);                                             \
+    }
+ADD(1, 3, 1)
+ADD(2, 3, 1)
 ADD(3, 3, 1)
+PART(1, 3, 1)
+PART(3, 3, 1)
+ADD(1, 3, 2)
+ADD(2, 3, 2)
 ADD(3, 3, 2)
+PART(1, 3, 2)
+PART(3, 3, 2)
 ADD(1, 5, 1)
+ADD(2, 5, 1)
+PART(1, 5, 1)
 ADD(1, 5, 2)
+ADD(2, 5, 2)
+PART(1, 5, 2)
 ADD(1, 7, 1)
-ADD(1, 7, 0)
-ADD(1, 4, 0)
-ADD(1, 1, 0)
+PART(1, 7, 1)
 
-/* How the taps are taken: `rows` filter rows or, if it is 1, `taps` taps of one at a time. */
+/* How filters of one width and stride are taken: add[rows - 1] and, for less than a vector, part[rows - 1];
+ * null where there is no such function, all where it goes tap by tap. */
 struct manner {
-    ptrdiff_t rows, taps;
-    add_function *add;
+    add_function *add[ROWS], *part[ROWS];
 };
 
-static struct manner manner_of(const struct conv2d_geometry *g, ptrdiff_t taps_left) {
-    const bool close = g->dilation_w == 1 && g->stride_w <= 2, single = g->stride_w == 1;
-    if (close && g->kernel_width == 3 && g->kernel_height == 3)
-        return (struct manner){3, 3, single ? add_3_3_1 : add_3_3_2};
-    if (close && g->kernel_width == 5) return (struct manner){1, 5, single ? add_1_5_1 : add_1_5_2};
-    if (close && single && g->kernel_width == 7) return (struct manner){1, 7, add_1_7_1};
-    if (taps_left >= 7) return (struct manner){1, 7, add_1_7_0};
-    if (taps_left >= 4) return (struct manner){1, 4, add_1_4_0};
-    return (struct manner){1, 1, add_1_1_0};
+static struct manner manner_of(const struct conv2d_geometry *g) {
+    static const struct manner manners[3][8] = {
+        [1] = {[3] = {{add_1_3_1, add_2_3_1, add_3_3_1}, {part_1_3_1, NULL, part_3_3_1}},
+               [5] = {{add_1_5_1, add_2_5_1}, {part_1_5_1}},
+               [7] = {{add_1_7_1}, {part_1_7_1}}},
+        [2] = {[3] = {{add_1_3_2, add_2_3_2, add_3_3_2}, {part_1_3_2, NULL, part_3_3_2}},
+               [5] = {{add_1_5_2, add_2_5_2}, {part_1_5_2}}},
+    };
+    const bool common = g->dilation_w == 1 && g->stride_w < 3 && g->kernel_width < 8;
+    return common ? manners[g->stride_w][g->kernel_width] : (struct manner){.add = {NULL}};
 }
 
-/* Row i of the N*P rows of dy, added to a chunk's part. */
+/* Row i of the N*P rows of dy, whose image rows are [rows.begin, rows.end) of the filter's. */
+struct dy_row {
+    const float *dy, *x; /* of output 0; of pixel 0 of filter row 0's image row, which may lie outside */
+    struct fnn_range rows;
+};
+
+static struct dy_row row_at(const struct depthwise_weight *b, ptrdiff_t i) {
+    const struct conv2d_geometry *g = &b->geometry;
+    const ptrdiff_t image_row = g->width * g->channels, n = i / g->out_height, p = i % g->out_height;
+    const ptrdiff_t first = p * g->stride_h - g->pad_top, dilation = g->dilation_h;
+    const float *image = b->args->x + n * g->height * image_row;
+    struct dy_row row = {.dy = b->args->dy + i * g->out_width * g->channels, .x = image + first * image_row};
+    row.rows.begin = first < 0 ? fnn_ceil_div(-first, dilation) : 0;
+    row.rows.end = fnn_min(fnn_ceil_div(g->height - first, dilation), g->kernel_height);
+    return row;
+}
+
+/* Fetches what the next row of dy, maybe of the next image, reads first at outputs [q, q + count). Inline, for GCC drops calls
+ * of a function that does nothing else. */
+FNN_INLINE void fetch_next(const struct conv2d_geometry *g, const struct dy_row *row, ptrdiff_t q, ptrdiff_t count,
+                           ptrdiff_t c) {
+    const ptrdiff_t channels = g->channels, last = (g->kernel_height - 1) * g->dilation_h + g->stride_h;
+    for (ptrdiff_t i = q; i < q + count; i++) fetch_ahead(row->dy, (g->out_width + i) * channels + c);
+    for (ptrdiff_t k = 0; k < fnn_min(g->stride_h, 2); k++)
+        for (ptrdiff_t w = q * g->stride_w; w < fnn_min((q + count) * g->stride_w, g->width); w++)
+            fetch_ahead(row->x, ((last - k) * g->width + w) * channels + c);
+}
+
+/* All taps of a row's outputs [q, q + count), for one vector of channels or a part of one. */
+static void add_taps(const struct conv2d_geometry *g, const struct manner *manner, const struct dy_row *row,
+                     ptrdiff_t q, ptrdiff_t count, ptrdiff_t c, ptrdiff_t lanes, float *part) {
+    add_function *const *adds = lanes == FNN_LANES ? manner->add : manner->part;
+    const ptrdiff_t step = g->dilation_h * g->width * g->channels;
+    struct piece p = {.dy = row->dy + q * g->channels + c, .count = count, .lanes = lanes};
+    for (ptrdiff_t t = row->rows.begin, rows; t < row->rows.end; t += rows) {
+        rows = fnn_min(row->rows.end - t, ROWS);
+        while (rows > 1 && !adds[rows - 1]) rows--;
+        for (ptrdiff_t k = 0; k < rows; k++) p.x[k] = row->x + (t + k) * step + c;
+        for (ptrdiff_t s = 0, taps; s < g->kernel_width; s += taps) {
+            const ptrdiff_t left = g->kernel_width - s;
+            p.pixel = q * g->stride_w - g->pad_left + s * g->dilation_w;
+            p.sums = part + (t * g->kernel_width + s) * g->channels + c;
+            taps = adds[0] ? left : left < SCATTERED ? 1 : SCATTERED;
+            (adds[0] ? adds[rows - 1] : taps == 1 ? add_one : add_four)(g, &p);
+        }
+    }
+}
+
+/* Adds a row of dy to the bias gradient. */
+static void add_bias(const struct conv2d_geometry *g, const float *dy, ptrdiff_t c, ptrdiff_t lanes, float *bias) {
+    vec sum = load_lanes(bias + c, lanes);
+    for (ptrdiff_t q = 0; q < g->out_width; q++) sum = vec_add(sum, load_lanes(dy + q * g->channels + c, lanes));
+    store_lanes(bias + c, sum, lanes);
+}
+
+/* Row i of the N*P rows of dy, added to a chunk's part, in pieces of about the same size. */
 static void add_dy_row(const struct depthwise_weight *b, ptrdiff_t i, struct fnn_range channels, float *part) {
     const struct conv2d_geometry *g = &b->geometry;
-    const ptrdiff_t taps = g->kernel_height * g->kernel_width, n = i / g->out_height, p = i % g->out_height;
-    struct manner manner;
-    for (ptrdiff_t tap = 0; tap < taps; tap += manner.rows * manner.taps) {
-        const ptrdiff_t first = tap / g->kernel_width, s = tap % g->kernel_width;
-        struct dy_row r = {.dy = b->args->dy + i * g->out_width * g->channels, .sums = part + tap * g->channels};
-        manner = manner_of(g, g->kernel_width - s);
-        for (ptrdiff_t t = 0; t < manner.rows; t++) {
-            ptrdiff_t h = p * g->stride_h - g->pad_top + (first + t) * g->dilation_h;
-            bool inside = conv2d_inside(h, g->height);
-            r.image[t] = inside ? b->args->x + (n * g->height + h) * g->width * g->channels : NULL;
+    const struct manner manner = manner_of(g);
+    const struct dy_row row = row_at(b, i);
+    const ptrdiff_t pieces = fnn_ceil_div(g->out_width, OUTPUTS), taps = g->kernel_height * g->kernel_width;
+    for (ptrdiff_t k = 0; k < pieces; k++) {
+        const ptrdiff_t q = k * g->out_width / pieces, count = (k + 1) * g->out_width / pieces - q;
+        for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES) {
+            if ((c - channels.begin) % (LINE * FNN_LANES) == 0) fetch_next(g, &row, q, count, c);
+            add_taps(g, &manner, &row, q, count, c, lanes_left(channels.end - c), part);
         }
-        r.position = s * g->dilation_w - g->pad_left;
-        r.bias = tap == 0 && b->args->dbias ? part + taps * g->channels : NULL;
-        for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES)
-            manner.add(g, &r, c, lanes_left(channels.end - c));
     }
+    for (ptrdiff_t c = channels.begin; b->args->dbias && c < channels.end; c += FNN_LANES)
+        add_bias(g, row.dy, c, lanes_left(channels.end - c), part + taps * g->channels);
 }
 
 /* Some channels of one chunk: its part is [tap][channel], with the bias gradient behind the taps. */

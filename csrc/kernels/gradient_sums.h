@@ -37,11 +37,6 @@ FNN_INLINE void close_gradients(const struct gradient_sums *s, vec *dy, const ve
     }
 }
 
-/* Asks for an element that the next rows look at, which may lie beyond the end: the kernel has time for it until then. */
-FNN_INLINE void fetch_ahead(const float *x, ptrdiff_t distance) {
-    __builtin_prefetch((const void *)((uintptr_t)x + (size_t)distance * sizeof(float)), 0, 2);
-}
-
 /* Adds `rows` rows, at most 16, of the vector of channels that begins with c, whose elements stand at `at`, `step` apart. */
 FNN_INLINE void add_gradient_sums(const struct gradient_sums *s, const vec *dy, int rows, ptrdiff_t at, ptrdiff_t step,
                                   ptrdiff_t c, ptrdiff_t lanes, float *sums) {
@@ -65,6 +60,34 @@ FNN_INLINE void add_gradient_sums(const struct gradient_sums *s, const vec *dy, 
     product = vec_fnma(load_lanes(s->statistics + s->channels + c, lanes), sum, product); /* of x - mean - remainder */
     store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), sum), lanes);
     sums += s->channels;
+    store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), product), lanes);
+}
+
+/* The same for any number of rows that lie in memory, one pass over them; x is asked for ahead by `ahead` elements. */
+FNN_INLINE void add_gradient_run(const struct gradient_sums *s, const vec *dy, ptrdiff_t rows, ptrdiff_t at,
+                                 ptrdiff_t step, ptrdiff_t ahead, ptrdiff_t c, ptrdiff_t lanes, float *sums) {
+    const ptrdiff_t channels = s->channels, activation = s->activation;
+    const vec mean = load_lanes(s->statistics + c, lanes), remainder = load_lanes(s->statistics + channels + c, lanes);
+    const vec deviation = load_lanes(s->statistics + 2 * channels + c, lanes);
+    const vec scale = s->weight ? vec_mul(load_lanes(s->weight + c, lanes), deviation) : deviation;
+    const vec bias = s->bias ? load_lanes(s->bias + c, lanes) : vec_zero();
+    const vec shift = vec_sub(bias, vec_mul(remainder, scale));
+    const float *x = s->x + at;
+    vec sum = vec_zero(), product = vec_zero();
+    for (ptrdiff_t i = 0; i < rows; i++, x += step) {
+        fetch_ahead(x, ahead);
+        const vec centred = vec_sub(load_lanes(x, lanes), mean);
+        vec g = dy[i];
+        if (activation) {
+            const vec y = vec_fma(centred, scale, shift);
+            g = activation == 2 ? open_gradient_6(g, y) : open_gradient(g, y);
+        }
+        sum = vec_add(sum, g);
+        product = vec_fma(g, centred, product);
+    }
+    product = vec_fnma(remainder, sum, product); /* of x - mean - remainder */
+    store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), sum), lanes);
+    sums += channels;
     store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), product), lanes);
 }
 

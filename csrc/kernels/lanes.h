@@ -32,4 +32,9 @@ FNN_INLINE void put_lanes(bool stream, float *p, vec a, ptrdiff_t n) {
         vec_store(p, a);
 }
 
+/* Asks for an element that is to be looked at, or written, soon; it may lie outside of its array. */
+FNN_INLINE void fetch_ahead(const float *x, ptrdiff_t distance) {
+    __builtin_prefetch((const void *)((uintptr_t)x + (size_t)distance * sizeof(float)), 0, 2);
+}
+
 #endif
