@@ -94,7 +94,8 @@ FNN_INLINE void add_any_few(const struct depthwise_row *r, const struct depthwis
             }
         }
 #pragma GCC unroll 4
-    for (int k = 0; k < count; k++) vec_store(o->to + (i + k) * o->to_step, sum[k]);
+    for (int k = 0; k < count; k++)
+        vec_store(o->to + (i + k) * o->to_step, vec_add(sum[k], load_lanes(o->end, o->lanes)));
 }
 
 /* Any taps; never with scatter, but where there are no rows. */
@@ -104,17 +105,20 @@ static void add_any(const struct depthwise_row *r, const struct depthwise_output
     for (; i < o->count; i++) add_any_few(r, o, i, 1);
 }
 
-/* Sums of a block for one vector of channels, or a part of one. */
+/* Sums of a block for one vector of channels, or a part of one, and the bias. */
 static void add_rows(const struct depthwise_row *r, const struct loops *loops, struct depthwise_outputs *o) {
+    const float *zeros = FNN_FUNCTION(gemm_zeros), *bias = r->bias ? r->bias + o->c : zeros;
+    const ptrdiff_t most = o->lanes == FNN_LANES ? loops->rows : 1;
+    o->start = zeros;
+    o->start_step = 0;
+    o->end = bias;
     if (!loops->rows || !r->rows) {
         add_any(r, o);
         return;
     }
-    const ptrdiff_t most = o->lanes == FNN_LANES ? loops->rows : 1;
-    o->start = FNN_FUNCTION(gemm_zeros);
-    o->start_step = 0;
     for (o->first = 0; o->first < r->rows;) {
-        const ptrdiff_t rows = fnn_min(r->rows - o->first, most);
+        const ptrdiff_t left = r->rows - o->first, rows = fnn_min(left, most);
+        o->end = rows == left ? bias : zeros;
         (o->lanes == FNN_LANES ? loops->add[rows - 1] : loops->part)(r, o);
         o->first += rows;
         o->start = o->to;
@@ -122,18 +126,16 @@ static void add_rows(const struct depthwise_row *r, const struct loops *loops, s
     }
 }
 
-/* Accumulation, bias, residual and activation of a block, `vectors` vectors of channels from c on. */
+/* Accumulation, residual and activation of a block, `vectors` vectors of channels from c on. */
 FNN_INLINE void finish_sums(const struct depthwise_row *r, struct block *b, ptrdiff_t c, ptrdiff_t vectors,
                             ptrdiff_t lanes) {
     const ptrdiff_t step = r->output_step, count = b->count, at = b->begin * step + c;
     const float *y = r->accumulate ? r->y + at : NULL, *residual = r->residual ? r->residual + at : NULL;
     const enum fnn_activation activation = r->activation;
     for (ptrdiff_t v = 0; v < vectors; v++) {
-        const vec bias = r->bias ? load_lanes(r->bias + c + v * FNN_LANES, lanes) : vec_zero();
         vec *sum = b->sums[v] + DEPTHWISE_MARGIN;
         for (ptrdiff_t i = 0, offset = v * FNN_LANES; i < count; i++, offset += step) {
             vec value = y ? vec_add(load_lanes(y + offset, lanes), sum[i]) : sum[i];
-            value = vec_add(value, bias);
             if (residual) value = vec_add(value, load_lanes(residual + offset, lanes));
             sum[i] = gemm_activate(value, activation);
         }
@@ -150,7 +152,7 @@ FNN_INLINE void store_sums(const struct depthwise_row *r, const struct block *b,
 }
 
 static bool is_plain(const struct depthwise_row *r) {
-    return !r->accumulate && !r->bias && !r->residual && r->activation == FNN_ACTIVATION_NONE;
+    return !r->accumulate && !r->residual && r->activation == FNN_ACTIVATION_NONE;
 }
 
 /* Lines are written whole, one after the other, as far as they are. */

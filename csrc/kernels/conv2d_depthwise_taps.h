@@ -13,10 +13,10 @@ enum {
 };
 
 /* Outputs [j, j + count) of channels [c, c + lanes):
- * to[i*to_step] = start[i*start_step] + their sum over filter rows from `first` on, in whole vectors. start may be to. */
+ * to[i*to_step] = start[i*start_step] + their sum over filter rows from `first` on + end, in whole vectors. start may be to. */
 struct depthwise_outputs {
     ptrdiff_t j, count, c, lanes, first;
-    const float *start;
+    const float *start, *end;
     float *to;
     ptrdiff_t start_step, to_step;
 };
@@ -64,6 +64,7 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
     const ptrdiff_t start_step = o->start_step, to_step = o->to_step;
     const float *start = o->start;
     float *to = o->to;
+    const vec end = load_lanes(o->end, lanes);
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
     load_taps(r, o, lanes, rows, taps, &w);
@@ -85,7 +86,7 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
         for (int k = 0; k < step; k++)
             if (conv2d_inside(pixel + k, w.width))
                 add_pixel(&w, at + k * w.channels, taps - step + k, rows, taps, step, sum, kept);
-        vec_store(to, sum[0]);
+        vec_store(to, vec_add(sum[0], end));
 #pragma GCC unroll 8
         for (int a = 1; a < kept; a++) sum[a - 1] = sum[a];
         pixel += step, at += step * w.channels;
@@ -97,6 +98,7 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
 FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes, int rows,
                         int taps, int step) {
     const ptrdiff_t start_step = o->start_step, to_step = o->to_step, count = o->count;
+    const vec end = load_lanes(o->end, lanes);
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
     load_taps(r, o, lanes, rows, taps, &w);
@@ -122,7 +124,7 @@ FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_ou
         const bool whole = i >= 0 && i + step <= count;
 #pragma GCC unroll 2
         for (int k = 0; k < step; k++)
-            if (whole || conv2d_inside(i + k, count)) vec_store(to + k * to_step, sum[k]);
+            if (whole || conv2d_inside(i + k, count)) vec_store(to + k * to_step, vec_add(sum[k], end));
 #pragma GCC unroll 8
         for (int a = step; a < taps; a++) sum[a - step] = sum[a];
         pixel++;
