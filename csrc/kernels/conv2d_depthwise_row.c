@@ -7,7 +7,8 @@
 #include "conv2d_depthwise_taps.h"
 
 enum {
-    OUTPUTS = 32,                               /* of a block, at most */
+    OUTPUTS = 32, /* of a block, at most */
+    STRIDED_OUTPUTS = 8, /* where their pixels are far apart: wide images come from memory a tenth faster */
     LINE = FNN_LANES < 16 ? 16 / FNN_LANES : 1, /* vectors of a cache line */
 };
 
@@ -224,7 +225,8 @@ static void run_block(const struct depthwise_row *r, const struct loops *loops, 
 /* In blocks of about the same size. */
 void FNN_FUNCTION(conv2d_depthwise_row)(const struct depthwise_row *r, struct fnn_range channels) {
     const struct loops loops = loops_of(r);
-    const ptrdiff_t blocks = fnn_ceil_div(r->outputs, OUTPUTS);
+    const bool strided = r->step > 1 && !r->scatter;
+    const ptrdiff_t blocks = fnn_ceil_div(r->outputs, strided ? STRIDED_OUTPUTS : OUTPUTS);
     struct block block = {.count = 0}; /* margins, too */
     for (ptrdiff_t i = 0; i < blocks; i++) {
         block.begin = i * r->outputs / blocks;
