@@ -26,7 +26,6 @@
 #include "winograd_gradient.h"
 
 enum {
-    BLOCK_TILES = 256,
     UNIT_FLOATS = 128 * 1024, /* of U that a thread makes at a time, about: a part of the second-level cache */
     LARGE_FLOATS = 4 * UNIT_FLOATS /* of U from which on it is made so, if it can be */
 };
@@ -51,24 +50,21 @@ static void sum_tile(const struct backward_weight *b, const struct winograd_tile
     }
 }
 
-/* Stage 1 of one tile, number `index` of its block, of one chunk: those of V come first, then those of E. */
-static void transform_tile(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t index,
-                           ptrdiff_t chunk) {
+/* Stage 1 of tiles [tiles.begin, tiles.end) of the block that begins at tile `begin`, of one chunk: those of V come first, then
+ * those of E. */
+static void transform_tiles(const struct backward_weight *b, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
+    const struct fnn_range all = {begin + tiles.begin, begin + tiles.end};
     const ptrdiff_t in_chunks = chunks_of(b->args->channels);
     if (chunk < in_chunks) {
-        b->stages->transform_inputs(b, tile, chunk, b->patches + chunk * b->in.chunk_stride + index * b->in.width);
+        b->stages->transform_inputs(b, all, chunk, b->patches + tiles.begin * b->in.width);
         return;
     }
     chunk -= in_chunks;
-    b->stages->transform_outputs(b, tile, chunk, b->errors + chunk * b->out.chunk_stride + index * b->out.width);
-    if (b->args->dbias) sum_tile(b, tile, chunk, b->sums + index * b->out_width);
-}
-
-/* Likewise tiles [tiles.begin, tiles.end) of the block that begins at tile `begin`. */
-static void transform_tiles(const struct backward_weight *b, ptrdiff_t begin, struct fnn_range tiles, ptrdiff_t chunk) {
-    struct winograd_tile tile = winograd_tile_at(&b->shape, begin + tiles.begin);
+    b->stages->transform_outputs(b, all, chunk, b->errors + tiles.begin * b->out.width);
+    if (!b->args->dbias) return;
+    struct winograd_tile tile = winograd_tile_at(&b->shape, all.begin);
     for (ptrdiff_t i = tiles.begin; i < tiles.end; i++, winograd_next_tile(&b->shape, &tile))
-        transform_tile(b, &tile, i, chunk);
+        sum_tile(b, &tile, chunk, b->sums + i * b->out_width);
 }
 
 /* The rows of E that belong to a unit and a plane of V. */
@@ -79,9 +75,9 @@ static const float *errors_of(const struct backward_weight *b, const struct unit
            k % WINOGRAD_DEPTH;
 }
 
-/* Those of V, from column c on. */
-static const float *patches_of(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t c) {
-    return b->patches + c / WINOGRAD_DEPTH * b->in.chunk_stride + plane * b->in.plane_stride + c % WINOGRAD_DEPTH;
+/* Where those of V begin in the row of a tile, from column c on. */
+static ptrdiff_t patch_offset(const struct backward_weight *b, ptrdiff_t plane, ptrdiff_t c) {
+    return c / WINOGRAD_DEPTH * b->in.chunk_stride + plane * b->in.plane_stride + c % WINOGRAD_DEPTH;
 }
 
 /* What tile number `index` of a unit asks for: line `index` of each row of V and E of the next plane. */
@@ -92,7 +88,7 @@ static void ask_for_next(const struct backward_weight *b, const struct unit *uni
     const ptrdiff_t next = plane + 1 < b->shape.planes ? plane + 1 : 0;
     tile->next = 0;
     if (index < of_v) {
-        tile->next = (uintptr_t)patches_of(b, next, unit->columns.begin + index * WINOGRAD_LINE);
+        tile->next = (uintptr_t)(b->patches + patch_offset(b, next, unit->columns.begin + index * WINOGRAD_LINE));
         tile->next_stride = b->in.width;
     } else if (index < of_v + of_e) {
         tile->next = (uintptr_t)(errors_of(b, unit, next) + (index - of_v) * WINOGRAD_LINE);
@@ -105,13 +101,11 @@ static void multiply(const struct backward_weight *b, const struct unit *unit, p
                      bool accumulate) {
     const ptrdiff_t rows = unit->rows.end - unit->rows.begin, row_tiles = fnn_ceil_div(rows, FNN_GEMM_ROWS);
     const float *errors = errors_of(b, unit, plane);
-    const float *columns[BLOCK_TILES];
-    struct gemm_outer tile = {.a_stride = b->out.width, .b = columns, .depth = count, .y_stride = unit->row_stride};
+    struct gemm_outer tile = {.a_stride = b->out.width, .b = b->rows, .depth = count, .y_stride = unit->row_stride};
     tile.accumulate = accumulate;
     ptrdiff_t index = 0;
     for (ptrdiff_t c = unit->columns.begin; c < unit->columns.end; c += tile.columns) {
-        const float *row = patches_of(b, plane, c);
-        for (ptrdiff_t i = 0; i < count; i++) columns[i] = row + i * b->in.width;
+        tile.b_first = patch_offset(b, plane, c);
         tile.columns = fnn_min(unit->columns.end - c, FNN_GEMM_COLUMNS);
         tile.y = unit->u + plane * unit->plane_stride + c - unit->columns.begin;
         for (ptrdiff_t i = 0, k = 0; i < row_tiles; i++, k += tile.row_count) {
@@ -294,6 +288,7 @@ void FNN_FUNCTION(winograd_backward_weight)(const struct fnn_winograd_backward_w
     b.patches = args->workspace + args->parts * b.part_size + (args->shared ? 0 : team->rank * each);
     b.errors = b.patches + b.in.size;
     b.sums = b.errors + b.out.size;
+    for (ptrdiff_t i = 0; i < args->block; i++) b.rows[i] = b.patches + i * b.in.width;
     if (by_units)
         run_units(&b, team);
     else

@@ -20,26 +20,14 @@
  * Error bound: winograd.h.
  */
 #include "winograd_output.h"
-#include "winograd_patch.h"
+#include "winograd_run.h"
 
 /* Stage 1. */
 FNN_INLINE void transform_inputs(const struct winograd_convolution *f, int m, int r, ptrdiff_t block_begin,
                                  struct fnn_range tiles, ptrdiff_t chunk) {
-    const ptrdiff_t c = chunk * WINOGRAD_DEPTH, channels = fnn_min(f->channels - c, WINOGRAD_DEPTH);
-    const int size = m + r - 1;
-    struct winograd_tile tile = winograd_tile_at(&f->shape, tiles.begin);
-    for (ptrdiff_t i = tiles.begin; i < tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
-        struct winograd_patch patch;
-        winograd_find_patch(f->x, tile.image, f->height, f->width, f->channels, tile.row * m - f->pad_top,
-                            tile.column * m - f->pad_left, size, &patch);
-        float *v = f->patches + chunk * f->layout.chunk_stride + (i - block_begin) * f->layout.width;
-        if (patch.interior)
-            winograd_transform_patch(&patch, winograd_input, m, r, size, size, true, c, channels,
-                                     f->layout.plane_stride, v);
-        else
-            winograd_transform_patch(&patch, winograd_input, m, r, size, size, false, c, channels,
-                                     f->layout.plane_stride, v);
-    }
+    const struct winograd_image image = {f->x, f->height, f->width, f->channels, f->pad_top, f->pad_left};
+    winograd_transform_tiles(&image, &f->shape, winograd_input, m, r, m + r - 1, m + r - 1, tiles, chunk, &f->layout,
+                             f->patches + (tiles.begin - block_begin) * f->layout.width);
 }
 
 static void transform_inputs_4_3(const struct winograd_convolution *f, ptrdiff_t begin, struct fnn_range tiles,

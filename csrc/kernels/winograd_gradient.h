@@ -2,18 +2,18 @@
 #ifndef FASTNN_WINOGRAD_GRADIENT_H
 #define FASTNN_WINOGRAD_GRADIENT_H
 
-#include "winograd_patch.h"
 #include "winograd_phases.h"
+#include "winograd_run.h"
+
+enum { BLOCK_TILES = 256 };
 
 struct backward_weight;
 struct unit;
 
 /* The maps for one size of tiles and filters. */
 struct stages {
-    void (*transform_inputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                             float *v);
-    void (*transform_outputs)(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                              float *e);
+    void (*transform_inputs)(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *v);
+    void (*transform_outputs)(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *e);
     void (*transform_weight)(const struct backward_weight *b, const struct unit *unit, ptrdiff_t k);
 };
 
@@ -26,6 +26,7 @@ struct backward_weight {
     ptrdiff_t width, out_width; /* C and K rounded up: rows of U and of tile sums */
     ptrdiff_t part_size; /* floats of U and of the sum of dy */
     float *patches, *errors; /* V, E */
+    const float *rows[BLOCK_TILES]; /* of each tile of a block, in V's first plane */
     float *sums; /* block, out_width: the sum of dy over each tile */
 };
 
@@ -37,32 +38,22 @@ struct unit {
     struct fnn_range rows, columns;
 };
 
-FNN_INLINE void transform(const float *image, ptrdiff_t height, ptrdiff_t width, ptrdiff_t channels,
-                          const struct winograd_tile *tile, ptrdiff_t top, ptrdiff_t left, winograd_map map, int m,
-                          int r, int in, ptrdiff_t chunk, ptrdiff_t plane_stride, float *to) {
-    const ptrdiff_t c = chunk * WINOGRAD_DEPTH, count = fnn_min(channels - c, WINOGRAD_DEPTH);
-    struct winograd_patch patch;
-    winograd_find_patch(image, tile->image, height, width, channels, top, left, in, &patch);
-    if (patch.interior)
-        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, true, c, count, plane_stride, to);
-    else
-        winograd_transform_patch(&patch, map, m, r, in, m + r - 1, false, c, count, plane_stride, to);
-}
-
-/* V of one tile and one chunk; m: pixels of x from a tile to the next. */
+/* V of one chunk of tiles [tiles.begin, tiles.end) of all; v: of the first. m: pixels of x from a tile to the next. */
 FNN_INLINE void transform_inputs(const struct backward_weight *b, winograd_map map, int m, int r,
-                                 const struct winograd_tile *tile, ptrdiff_t chunk, float *v) {
+                                 struct fnn_range tiles, ptrdiff_t chunk, float *v) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
-    transform(args->x, args->height, args->width, args->channels, tile, tile->row * m - args->pad_top,
-              tile->column * m - args->pad_left, map, m, r, m + r - 1, chunk, b->in.plane_stride, v);
+    const struct winograd_image image = {args->x,        args->height,  args->width,
+                                         args->channels, args->pad_top, args->pad_left};
+    winograd_transform_tiles(&image, &b->shape, map, m, r, m + r - 1, m + r - 1, tiles, chunk, &b->in, v);
 }
 
-/* E of one tile and one chunk. */
-FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, int r, const struct winograd_tile *tile,
+/* E likewise. */
+FNN_INLINE void transform_outputs(const struct backward_weight *b, int m, int r, struct fnn_range tiles,
                                   ptrdiff_t chunk, float *e) {
     const struct fnn_winograd_backward_weight_args *args = b->args;
-    transform(args->dy, args->out_height, args->out_width, args->out_channels, tile, tile->row * m, tile->column * m,
-              winograd_output_transposed, m, r, m, chunk, b->out.plane_stride, e);
+    const struct winograd_image image = {args->dy, args->out_height, args->out_width, args->out_channels, 0, 0};
+    winograd_transform_tiles(&image, &b->shape, winograd_output_transposed, m, r, m, m + r - 1, tiles, chunk, &b->out,
+                             e);
 }
 
 /* The unit's part of dw[k], `taps` x `taps`: the sum of the parts' U, in order, mapped. */
@@ -99,37 +90,31 @@ FNN_INLINE void transform_weight(const struct backward_weight *b, winograd_map m
     }
 }
 
-static void transform_inputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, winograd_input, 4, 3, tile, chunk, v);
+static void transform_inputs_4_3(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *v) {
+    transform_inputs(b, winograd_input, 4, 3, tiles, chunk, v);
 }
-static void transform_inputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, winograd_input, 2, 3, tile, chunk, v);
+static void transform_inputs_2_3(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *v) {
+    transform_inputs(b, winograd_input, 2, 3, tiles, chunk, v);
 }
-static void transform_inputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                 float *v) {
-    transform_inputs(b, winograd_input, 2, 5, tile, chunk, v);
+static void transform_inputs_2_5(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *v) {
+    transform_inputs(b, winograd_input, 2, 5, tiles, chunk, v);
 }
-static void transform_inputs_phases(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+static void transform_inputs_phases(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk,
                                     float *v) {
-    transform_inputs(b, winograd_phases_input, 8, 2, tile, chunk, v);
+    transform_inputs(b, winograd_phases_input, 8, 2, tiles, chunk, v);
 }
-static void transform_outputs_4_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 4, 3, tile, chunk, e);
+static void transform_outputs_4_3(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *e) {
+    transform_outputs(b, 4, 3, tiles, chunk, e);
 }
-static void transform_outputs_2_3(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 2, 3, tile, chunk, e);
+static void transform_outputs_2_3(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *e) {
+    transform_outputs(b, 2, 3, tiles, chunk, e);
 }
-static void transform_outputs_2_5(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
-                                  float *e) {
-    transform_outputs(b, 2, 5, tile, chunk, e);
+static void transform_outputs_2_5(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk, float *e) {
+    transform_outputs(b, 2, 5, tiles, chunk, e);
 }
-static void transform_outputs_phases(const struct backward_weight *b, const struct winograd_tile *tile, ptrdiff_t chunk,
+static void transform_outputs_phases(const struct backward_weight *b, struct fnn_range tiles, ptrdiff_t chunk,
                                      float *e) {
-    transform_outputs(b, 4, 2, tile, chunk, e);
+    transform_outputs(b, 4, 2, tiles, chunk, e);
 }
 static void transform_weight_4_3(const struct backward_weight *b, const struct unit *unit, ptrdiff_t k) {
     transform_weight(b, winograd_filter_transposed, 4, 3, 3, unit, k);

@@ -64,36 +64,4 @@ FNN_INLINE void winograd_prefetch_patch(const struct winograd_patch *patch, int 
     }
 }
 
-/* v[plane*stride + c] = map of channel first + c of the patch, first applied to columns, then to rows. The loops
- * over columns and rows stay loops: unrolled, their addresses spill. */
-FNN_INLINE void winograd_transform_patch(const struct winograd_patch *patch, winograd_map map, int m, int r, int in,
-                                         int out, bool interior, ptrdiff_t first, ptrdiff_t channels, ptrdiff_t stride,
-                                         float *v) {
-    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
-    for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-        const ptrdiff_t lanes = lanes_left(channels - c);
-        if (interior && c % WINOGRAD_LINE == 0) winograd_prefetch_patch(patch, in, m, first + c);
-#pragma GCC unroll 1
-        for (int j = 0; j < in; j++) {
-            vec column[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
-            if (!winograd_load_column(patch, in, interior, j, first + c, lanes, column)) {
-#pragma GCC unroll 9
-                for (int i = 0; i < out; i++) half[i][j] = vec_zero(); /* as of a column of zeros */
-                continue;
-            }
-            map(m, r, column, mapped);
-#pragma GCC unroll 9
-            for (int i = 0; i < out; i++) half[i][j] = mapped[i];
-        }
-        float *to = v + c;
-#pragma GCC unroll 1
-        for (int i = 0; i < out; i++, to += out * stride) {
-            vec planes[WINOGRAD_PATCH];
-            map(m, r, half[i], planes);
-#pragma GCC unroll 9
-            for (int j = 0; j < out; j++) vec_store(to + j * stride, planes[j]);
-        }
-    }
-}
-
 #endif
