@@ -8,8 +8,10 @@
  *   M[plane][tile][k] = sum over c of V[plane][tile][c] * U[plane][c][k],   V = B^T d B, U = G g G^T, Y = A^T M A
  *
  * In memory: V chunk, plane, tile, width: a chunk is 64 channels, width is 64, or C rounded up to lanes if that is less.
- * U panel, plane, c, columns of the panel as in gemm.h. M tile, plane, columns. After each plane of V and U, and each tile of
- * M, there is one line of a cache more, so that what is used together does not fall on the same lines.
+ * U panel, plane, c, columns of the panel as in gemm.h. M tile, plane, columns; where there is one chunk of V and no more
+ * columns, each plane of M takes the place of V's plane before it, in its layout: half as much to hold in the caches. After each
+ * plane of V and U, and each tile of M, there is one line of a cache more, so that what is used together does not fall on the
+ * same lines.
  *
  * Error bound, with absolute values elementwise, gamma_n = n*u / (1 - n*u), u = 2^-24, barring underflow:
  *

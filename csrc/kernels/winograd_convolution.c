@@ -25,7 +25,7 @@ static void multiply_panel(const struct winograd_convolution *f, const struct wi
         .v = unit->patches + (tiles.begin - unit->tiles.begin) * layout->width + steps->first * layout->chunk_stride +
              plane * layout->plane_stride,
         .u = panel.filters,
-        .m = f->products + (tiles.begin - unit->tiles.begin) * unit->stride + plane * unit->width + column,
+        .m = unit->products + (tiles.begin - unit->tiles.begin) * unit->stride + plane * unit->plane_stride + column,
         .row_stride = layout->width,
         .run_stride = layout->chunk_stride,
         .m_stride = unit->stride,
@@ -126,7 +126,14 @@ static void run_unit(const struct winograd_convolution *f, ptrdiff_t block_begin
     unit.patches = f->patches + (tiles.begin - block_begin) * f->layout.width;
     unit.columns = fnn_min(f->out_channels - unit.first, f->group_columns);
     unit.width = gemm_width(unit.columns);
+    unit.products = f->products;
     unit.stride = winograd_tile_stride(&f->shape, unit.width);
+    unit.plane_stride = unit.width;
+    if (f->in_place) {
+        unit.products = f->patches - f->layout.plane_stride + (tiles.begin - block_begin) * f->layout.width;
+        unit.stride = f->layout.width;
+        unit.plane_stride = f->layout.plane_stride;
+    }
     multiply(f, &unit);
     f->stages->transform_outputs(f, &unit);
 }
@@ -184,6 +191,8 @@ static void run_alone(const struct winograd_convolution *f, const struct fnn_tea
 void FNN_FUNCTION(winograd_convolve)(struct winograd_convolution *f, const struct fnn_team *team) {
     f->layout = winograd_patches(&f->shape, f->channels, f->block);
     f->group_columns = WINOGRAD_GROUP_COLUMNS;
+    f->in_place = !f->shared && f->in_phases == 1 && f->out_phases == 1 && f->channels <= WINOGRAD_DEPTH &&
+                  gemm_width(f->out_channels) <= f->layout.width;
     const ptrdiff_t patches = f->in_phases * f->layout.size;
     const ptrdiff_t products =
         fnn_min(f->block, WINOGRAD_GROUP_TILES) * winograd_tile_stride(&f->shape, WINOGRAD_GROUP_COLUMNS);
@@ -191,8 +200,8 @@ void FNN_FUNCTION(winograd_convolve)(struct winograd_convolution *f, const struc
         f->form == WINOGRAD_PACKED ? 0 : winograd_panel_offset(f->shape.planes, WINOGRAD_DEPTH, WINOGRAD_GROUP_COLUMNS);
     const ptrdiff_t each = products + filters + (f->shared ? 0 : patches);
     float *own = f->workspace + (f->shared ? patches : 0) + team->rank * each;
-    f->products = own;
-    f->filters = own + products;
+    f->filters = own;
+    f->products = own + filters;
     f->patches = f->shared ? f->workspace : own + products + filters;
     if (f->shared)
         run_shared(f, team);

@@ -56,6 +56,7 @@ struct winograd_convolution {
     /* Set by winograd_convolve. */
     struct winograd_patches layout; /* of V */
     ptrdiff_t group_columns; /* columns of M, at most */
+    bool in_place; /* a plane of M takes the place of V's plane before it: there is one chunk, one group */
     float *patches; /* V */
     float *products; /* M: this thread's */
     float *filters; /* U: this thread's, when it is made on the way */
@@ -76,7 +77,9 @@ struct winograd_unit {
     struct fnn_range tiles;
     ptrdiff_t phase; /* of y */
     ptrdiff_t first, columns; /* of the output channels */
-    ptrdiff_t width, stride; /* of M: columns rounded up, and from a tile to the next */
+    float *products; /* M of its first tile */
+    ptrdiff_t width; /* columns rounded up */
+    ptrdiff_t stride, plane_stride; /* of M: from a tile to the next, and from a plane */
 };
 
 /* Where the chunk of a phase comes in the order of the sum. */

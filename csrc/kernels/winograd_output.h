@@ -56,20 +56,43 @@ FNN_INLINE void winograd_store_maxima(const struct winograd_convolution *f, int 
     }
 }
 
-/* A^T M of one tile and one vector of channels: half[row][column]. count: rows of outputs, m at most. Of the
- * planes `rows` x `columns` are there, the others zero. */
-FNN_INLINE void winograd_transform_columns(const float *from, ptrdiff_t width, int m, int r, int count, int rows,
+/* A^T M of one tile and one vector of channels: half[row][column]; stride: floats from a plane to the next. count: rows of
+ * outputs, m at most. Of the planes `rows` x `columns` are there, the others zero. */
+FNN_INLINE void winograd_transform_columns(const float *from, ptrdiff_t stride, int m, int r, int count, int rows,
                                            int columns, vec half[][WINOGRAD_PATCH]) {
     const int patch = m + r - 1;
 #pragma GCC unroll 6
-    for (int q = 0; q < patch; q++, from += width) {
+    for (int q = 0; q < patch; q++, from += stride) {
         vec planes[WINOGRAD_PATCH], mapped[WINOGRAD_PATCH];
 #pragma GCC unroll 6
         for (int p = 0; p < patch; p++)
-            planes[p] = p < rows && q < columns ? vec_load(from + p * patch * width) : vec_zero();
+            planes[p] = p < rows && q < columns ? vec_load(from + p * patch * stride) : vec_zero();
         winograd_output(count, r, planes, mapped);
 #pragma GCC unroll 4
         for (int p = 0; p < m; p++) half[p][q] = q < columns ? mapped[p] : vec_zero();
+    }
+}
+
+/* A whole tile of whole vectors, to which nothing is done: y = half A. */
+FNN_INLINE void winograd_store_plain(int m, int r, const vec half[][WINOGRAD_PATCH], float *y, ptrdiff_t row_stride,
+                                     ptrdiff_t distance) {
+#pragma GCC unroll 1
+    for (int p = 0; p < m; p++, y += row_stride) {
+        vec row[WINOGRAD_PATCH];
+        winograd_output(m, r, half[p], row);
+#pragma GCC unroll 4
+        for (int j = 0; j < m; j++) vec_store(y + j * distance, row[j]);
+    }
+}
+
+/* Asks for the lines that the tile below this one will write, a line of channels of each pixel. */
+FNN_INLINE void winograd_prefetch_outputs(const float *y, int m, ptrdiff_t row_stride, ptrdiff_t distance) {
+    const size_t row_bytes = (size_t)row_stride * sizeof(float), bytes = (size_t)distance * sizeof(float);
+    uintptr_t row = (uintptr_t)y + (size_t)m * row_bytes;
+#pragma GCC unroll 1
+    for (int i = 0; i < m; i++, row += row_bytes) {
+#pragma GCC unroll 4
+        for (int j = 0; j < m; j++) __builtin_prefetch((const void *)(row + (size_t)j * bytes), 1, 2);
     }
 }
 
@@ -77,6 +100,7 @@ FNN_INLINE void winograd_transform_columns(const float *from, ptrdiff_t width, i
 FNN_INLINE void winograd_transform_outputs(const struct winograd_convolution *f, int m, int r, int step,
                                            const struct winograd_unit *unit) {
     const ptrdiff_t row_stride = f->out_width / step * f->out_channels;
+    const bool plain = step == 1 && !f->bias && !f->residual && f->activation == FNN_ACTIVATION_NONE;
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], rows[2][WINOGRAD_PATCH];
     struct winograd_tile tile = winograd_tile_at(&f->shape, unit->tiles.begin);
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
@@ -88,10 +112,16 @@ FNN_INLINE void winograd_transform_outputs(const struct winograd_convolution *f,
         for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
             const ptrdiff_t lanes = lanes_left(unit->columns - k);
             const vec bias = f->bias ? load_lanes(f->bias + unit->first + k, lanes) : vec_zero();
-            winograd_transform_columns(f->products + (i - unit->tiles.begin) * unit->stride + k, unit->width, m, r,
-                                       few_rows, m + r - 1, m + r - 1, half);
+            winograd_transform_columns(unit->products + (i - unit->tiles.begin) * unit->stride + k, unit->plane_stride,
+                                       m, r, few_rows, m + r - 1, m + r - 1, half);
             ptrdiff_t at = corner + k;
-#pragma GCC unroll 4
+            if (step == 1 && k % WINOGRAD_LINE == 0)
+                winograd_prefetch_outputs(f->y + at, m, row_stride, f->out_channels);
+            if (plain && count == m && columns >= m && lanes == FNN_LANES) {
+                winograd_store_plain(m, r, half, f->y + at, row_stride, f->out_channels);
+                continue;
+            }
+#pragma GCC unroll 1
             for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
                 winograd_output(few_columns, r, half[p], rows[0]);
                 if (step == 2) winograd_output(few_columns, r, half[p + 1], rows[1]);

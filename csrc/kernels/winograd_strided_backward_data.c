@@ -46,8 +46,8 @@ FNN_INLINE void transform_tile(const struct winograd_convolution *f, bool odd_ro
     for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
         const ptrdiff_t lanes = lanes_left(unit->columns - k);
         const vec bias = f->bias ? load_lanes(f->bias + unit->first + k, lanes) : vec_zero();
-        winograd_transform_columns(products + k, unit->width, TILE, TAPS, outputs.rows, TILE + TAPS - 1 - odd_row,
-                                   TILE + TAPS - 1 - odd_column, half);
+        winograd_transform_columns(products + k, unit->plane_stride, TILE, TAPS, outputs.rows,
+                                   TILE + TAPS - 1 - odd_row, TILE + TAPS - 1 - odd_column, half);
 #pragma GCC unroll 4
         for (int p = 0; p < TILE; p++) {
             const ptrdiff_t at = corner + k + 2 * p * row_stride;
@@ -67,7 +67,7 @@ FNN_INLINE void transform_phase(const struct winograd_convolution *f, bool odd_r
     const ptrdiff_t above = f->rows_before - !odd_row, before = f->columns_before - !odd_column;
     struct winograd_tile tile = winograd_tile_at(&f->shape, unit->tiles.begin);
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++, winograd_next_tile(&f->shape, &tile))
-        transform_tile(f, odd_row, odd_column, unit, f->products + (i - unit->tiles.begin) * unit->stride, &tile,
+        transform_tile(f, odd_row, odd_column, unit, unit->products + (i - unit->tiles.begin) * unit->stride, &tile,
                        tile.row * SIDE - above, tile.column * SIDE - before);
 }
 

@@ -69,6 +69,9 @@ OWN_BYTES = 3 << 20
 """Transformed filters up to this size stay in cache: each thread works on blocks of tiles of its own. Larger ones are
 walked through by the whole team, as seldom as possible."""
 
+OWN_TILES = 28, 14
+"""Tiles in such a block, at most: as many whole register tiles."""
+
 PATCH_BYTES = 8 << 20
 """Transformed patches that a team works on at a time."""
 
@@ -214,7 +217,8 @@ def schedule(product: Product, backward: bool, facts: Facts) -> Schedule:
     tile = product.tile
     tiles, filters = product.tiles(tile), product.filter_bytes
     form = _form(product, backward, facts.lanes)
-    for block in (28, 14):
+    for most in OWN_TILES:
+        block = most // facts.gemm_rows * facts.gemm_rows
         if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
             return Schedule(tile, block, shared=False, form=form)
     most = PATCH_BYTES // (4 * planes_of(tile, product.kernel_size) * product.channels) // GROUP_TILES * GROUP_TILES
