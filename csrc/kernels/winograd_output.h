@@ -100,7 +100,7 @@ FNN_INLINE void winograd_prefetch_outputs(const float *y, int m, ptrdiff_t row_s
 FNN_INLINE void winograd_transform_outputs(const struct winograd_convolution *f, int m, int r, int step,
                                            const struct winograd_unit *unit) {
     const ptrdiff_t row_stride = f->out_width / step * f->out_channels;
-    const bool plain = step == 1 && !f->bias && !f->residual && f->activation == FNN_ACTIVATION_NONE;
+    const bool plain = step == 1 && r != 2 && !f->bias && !f->residual && f->activation == FNN_ACTIVATION_NONE;
     vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], rows[2][WINOGRAD_PATCH];
     struct winograd_tile tile = winograd_tile_at(&f->shape, unit->tiles.begin);
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
@@ -115,13 +115,13 @@ FNN_INLINE void winograd_transform_outputs(const struct winograd_convolution *f,
             winograd_transform_columns(unit->products + (i - unit->tiles.begin) * unit->stride + k, unit->plane_stride,
                                        m, r, few_rows, m + r - 1, m + r - 1, half);
             ptrdiff_t at = corner + k;
-            if (step == 1 && k % WINOGRAD_LINE == 0)
+            if (step == 1 && r != 2 && k % WINOGRAD_LINE == 0)
                 winograd_prefetch_outputs(f->y + at, m, row_stride, f->out_channels);
             if (plain && count == m && columns >= m && lanes == FNN_LANES) {
                 winograd_store_plain(m, r, half, f->y + at, row_stride, f->out_channels);
                 continue;
             }
-#pragma GCC unroll 1
+#pragma GCC unroll 4
             for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
                 winograd_output(few_columns, r, half[p], rows[0]);
                 if (step == 2) winograd_output(few_columns, r, half[p + 1], rows[1]);
