@@ -75,8 +75,8 @@ def test_gaussian_dropout(isa: str, same_bits: SameBits, rng: np.random.Generato
         same_bits, lambda: run_kernel("gaussian_dropout", outputs, x=x, count=count, deviation=deviation, **stream)
     )["y"]
     expected = reference.gaussian_dropout(x.astype(np.float64), p, **stream)
-    words = reference.random_bits(count + 1, **stream)[: count + count % 2 : 2]
-    radius = np.sqrt(-2 * np.log((words + 1.0) * 2.0**-32)).repeat(2)[:count]
+    z = reference.normal((count + 127) // 128 * 128, **stream).reshape(-1, 2, 2, 32)
+    radius = np.sqrt(np.square(z).sum(axis=2, keepdims=True)).repeat(2, axis=2).reshape(-1)[:count]
     assert_within(y, expected, 8 * UNIT * np.abs(x) * (1 + deviation * radius))
 
 

@@ -54,15 +54,36 @@ def test_streams_of_different_seeds_layers_and_steps_differ() -> None:
     assert np.unique(drawn).size > drawn.size - 10  # 5,000 words of 32 bits: three collisions would be many
 
 
+def box_muller(first: int, second: int) -> tuple[float, float]:
+    """As csrc/kernels/noise_dropout.c has it: the two normal numbers of a pair of words."""
+    u = float(np.float32((first >> 1) | 1)) / 2**31
+    angle = math.pi / 2 * (second - 2**32 * (second >> 31)) / 2**31
+    radius = math.sqrt(-2.0 * math.log(u))
+    return (-1) ** (first & 1) * radius * math.cos(angle), radius * math.sin(angle)
+
+
 def test_normal_is_box_muller_of_word_pairs() -> None:
-    bits = [int(word) for word in reference.random_bits(6, seed=3, layer=1, step=2)]
-    expected = [
-        math.sqrt(-2.0 * math.log((bits[2 * k] + 1) / 2**32)) * function(2.0 * math.pi * bits[2 * k + 1] / 2**32)
-        for k in range(3)
-        for function in (math.cos, math.sin)
-    ]
-    for count in (5, 6):
+    words = [int(word) for word in reference.random_bits(128, seed=3, layer=1, step=2)]
+    expected = np.empty(256)
+    for i in range(256):
+        group, part, k = i // 128, i % 128 // 32, i % 32
+        pair = words[64 * group + 2 * k : 64 * group + 2 * k + 2]
+        if part >= 2:
+            pair = [(word & 0xFFFF) << 16 | word >> 16 for word in pair]
+        expected[i] = box_muller(*pair)[part % 2]
+    for count in (0, 5, 129, 256):
         np.testing.assert_allclose(reference.normal(count, seed=3, layer=1, step=2), expected[:count], rtol=1e-12)
+
+
+def test_normal_numbers_of_the_same_words_are_independent() -> None:
+    z = reference.normal(COUNT // 128 * 128, seed=5, layer=0, step=0).reshape(-1, 4, 32)
+    sigma = 5.0 / math.sqrt(z.size // 4)
+    for a in range(4):
+        for b in range(a):
+            for function in (lambda x: x, np.abs, np.square, lambda x: x > 0.5, lambda x: x > 2):
+                one, other = (function(z[:, i]).astype(np.float64) for i in (a, b))
+                correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+                assert abs(correlation) < sigma
 
 
 def test_normal_moments() -> None:

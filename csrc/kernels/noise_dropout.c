@@ -1,88 +1,161 @@
 /* Gaussian and alpha dropout. x, y (count); y may be x. Parallel over blocks.
  *
- * gaussian_dropout: y[i] = x[i] * (1 + deviation * z[i]), z[2k] and z[2k + 1] standard normal by Box and Muller from
- *     words 2k and 2k + 1 of the stream of philox.h, u1 = (bits + 1) * 2^-32 and u2 = bits * 2^-32:
- *     z[2k] = sqrt(-2 ln u1) * cos(2 pi u2),  z[2k + 1] = sqrt(-2 ln u1) * sin(2 pi u2)
- *     The backward pass is the same kernel on dy. Error: |y - exact| <= 8 eps |x| (1 + deviation * sqrt(-2 ln u1)), eps = 2^-24.
+ * gaussian_dropout: y[i] = x[i] * (1 + deviation * z[i]), z standard normal by Box and Muller. Each pair of words (2k, 2k + 1), k < 32,
+ *     of 64 words of the stream of philox.h makes numbers k and k + 32 of 128; with upper and lower 16 bits of both exchanged (draws.h
+ *     says why that is as good as other words) numbers k + 64 and k + 96. With u the float32 next to the odd number
+ *     (first >> 1 | 1), times 2^-31, and t the second word as an int32, times 2^-31:
+ *     z[k] = sqrt(-2 ln u) * cos(pi/2 t), its sign turned if the first word is odd;  z[k + 32] = sqrt(-2 ln u) * sin(pi/2 t)
+ *     The backward pass is the same kernel on dy. Error: |y - exact| <= 8 eps |x| (1 + deviation * sqrt(-2 ln u)), eps = 2^-24.
  * alpha_dropout: y = scale * x + shift where kept, `dropped` where dropped, the mask as in dropout.c; one fused rounding.
  *     The backward pass is dropout with the same scale.
  * Sources: Srivastava et al., "Dropout", JMLR 2014; Klambauer et al., "Self-normalizing neural networks", NIPS 2017. */
 #include "draws.h"
 #include "vector_math.h"
 
-/* ln((word + 1) * 2^-32). The word or its complement, whichever is below 2^31, becomes a float: near 1 the distance to 1 does. */
-FNN_INLINE vec log_of_uniform(ivec word) {
-    const vec unit = vec_set1(0x1p-32f);
-    mask near_one = ivec_less_equal(ivec_set1(0x80000000u), word);
-    ivec whole = ivec_xor(word, ivec_shift_right_arithmetic(word, 31));
-    vec part = vec_mul(vec_from_int(whole), unit), rest;
-    vec u = vec_select(near_one, vec_sub(vec_set1(1.0f), part), vec_add(part, unit));
-    vec exponent = vec_log_split(u, &rest);
-    rest = vec_select(vec_equal(exponent, vec_zero()), vec_neg(part), rest); /* from sqrt(1/2) to 1 */
-    return vec_log_combine(exponent, rest);
+/* Normal numbers that share their words, and pairs of words that make them. */
+enum { NORMAL_GROUP = DRAW_GROUP, NORMAL_PAIRS = NORMAL_GROUP / 4 };
+_Static_assert(NORMAL_PAIRS % (2 * FNN_LANES) == 0, "a group of normal numbers is made of whole calls of philox_pairs");
+
+/* (deviation * sqrt(-2 ln u))^2 = e * per_power + s * (c[0] + c[1] s^2 + ...), u = 2^e (1 + f), s = f / (2 + f): 2 artanh(s) is
+ * log(1 + f). A minimax fit over sqrt(1/2) <= 1 + f < sqrt(2), relative error 8.1e-10. */
+struct radius_terms {
+    vec per_power, c[4];
+};
+
+static inline struct radius_terms radius_terms(double deviation) {
+    const double scale = -2.0 * deviation * deviation;
+    const double c[4] = {2.0, 0.666667763816, 0.399775415757, 0.298717277734};
+    struct radius_terms terms = {.per_power = vec_set1((float)(scale * 0.69314718055994531))};
+    for (int i = 0; i < 4; i++) terms.c[i] = vec_set1((float)(scale * c[i]));
+    return terms;
 }
 
-/* sin(2 pi part * 2^-32) for |part| <= 2^30, an int32: a minimax fit on [-pi/2, pi/2], absolute error 4.7e-9. */
-FNN_INLINE vec sine_of_part(ivec part) {
-    vec angle = vec_mul(vec_from_int(part), vec_set1(1.46291807926715968105e-9f)); /* 2 pi / 2^32 */
-    vec square = vec_mul(angle, angle);
-    vec p = vec_fma(square, vec_set1(2.600054131e-06f), vec_set1(-1.980661473e-04f));
-    p = vec_fma(p, square, vec_set1(8.333017118e-03f));
-    p = vec_fma(p, square, vec_set1(-1.666665673e-01f));
-    return vec_fma(vec_mul(p, square), angle, angle);
+/* deviation * sqrt(-2 ln u) */
+FNN_INLINE vec radius_of_word(const struct radius_terms *terms, ivec word) {
+    const vec one = vec_set1(1.0f);
+    const ivec root = ivec_set1(0x3f3504f3u); /* bits of sqrt(1/2) */
+    vec whole = vec_from_int(ivec_or(ivec_shift_right(word, 1), ivec_set1(1)));
+    ivec shifted = ivec_sub(ivec_from_float_bits(whole), ivec_set1(0x3f3504f3u + (31u << 23)));
+    vec power = vec_from_int(ivec_shift_right_arithmetic(shifted, 23));
+    vec rest = vec_from_bits(ivec_add(ivec_and(shifted, ivec_set1(0x007fffffu)), root));
+    vec s = vec_quotient(vec_sub(rest, one), vec_add(rest, one)), z = vec_mul(s, s);
+    vec p = vec_fma(vec_fma(vec_fma(terms->c[3], z, terms->c[2]), z, terms->c[1]), z, terms->c[0]);
+    return vec_sqrt(vec_fma(power, terms->per_power, vec_mul(p, s)));
 }
 
-FNN_INLINE ivec magnitude(ivec a) {
-    ivec sign = ivec_shift_right_arithmetic(a, 31);
-    return ivec_sub(ivec_xor(a, sign), sign);
+/* cos(pi/2 t) and sin(pi/2 t), |t| <= 1: minimax fits, absolute errors 5.3e-8 and 3.4e-9. */
+FNN_INLINE vec cosine_of_square(vec square) {
+    vec p = vec_fma(vec_set1(8.59690062631e-04f), square, vec_set1(-2.08139666624e-02f));
+    p = vec_fma(p, square, vec_set1(2.53653208854e-01f));
+    return vec_fma(vec_fma(p, square, vec_set1(-1.23369887953f)), square, vec_set1(1.0f));
 }
 
-/* One standard normal number and another one. The cosine of a turn t in [-1/2, 1/2) is the sine of 1/4 - |t|, and the sine that of
- * 1/4 - |1/4 - |t|| with the sign of t. */
-FNN_INLINE void normals_of_words(ivec first, ivec second, vec *one, vec *other) {
-    const ivec quarter = ivec_set1(0x40000000u);
-    ivec less = ivec_sub(quarter, magnitude(second)), sign = ivec_and(second, ivec_set1(0x80000000u));
-    vec radius = vec_sqrt(vec_mul(vec_set1(-2.0f), log_of_uniform(first)));
-    vec sine = sine_of_part(ivec_sub(quarter, magnitude(less)));
-    *one = vec_mul(radius, sine_of_part(less));
-    *other = vec_mul(radius, vec_from_bits(ivec_xor(ivec_from_float_bits(sine), sign)));
+FNN_INLINE vec sine(vec t, vec square) {
+    vec p = vec_fma(vec_set1(1.50820564457e-04f), square, vec_set1(-4.6722279233e-03f));
+    p = vec_fma(p, square, vec_set1(7.96884805406e-02f));
+    p = vec_fma(vec_fma(p, square, vec_set1(-6.45963359866e-01f)), square, vec_set1(1.57079629002f));
+    return vec_mul(t, p);
 }
 
-/* `count` elements, at most 4 * FNN_LANES. */
-FNN_INLINE void add_noise(bool stream, const float *x, float *y, ptrdiff_t count, const ivec even[2], const ivec odd[2],
-                          vec deviation) {
-    vec normals[4];
-#pragma GCC unroll 2
-    for (int v = 0; v < 2; v++) {
-        vec one, other;
-        normals_of_words(even[v], odd[v], &one, &other);
-        normals[2 * v] = vec_interleave_low(one, other);
-        normals[2 * v + 1] = vec_interleave_high(one, other);
+/* Pairs of words whose normal numbers are to be used: pair k of a group and those after it, for the elements from x and y + k on. */
+struct noise {
+    const struct radius_terms *terms;
+    const float *x;
+    float *y;
+    ivec first[2], second[2];
+};
+
+/* y = x * (1 + deviation * z) for the two normal numbers of each pair of words: elements x and NORMAL_PAIRS after them. */
+FNN_INLINE void add_pairs(bool stream, const struct radius_terms *terms, const float *x, float *y, ivec first,
+                          ivec second) {
+    const vec one = vec_set1(1.0f);
+    vec t = vec_mul(vec_from_int(second), vec_set1(0x1p-31f)), square = vec_mul(t, t);
+    vec radius = radius_of_word(terms, first);
+    ivec turned = ivec_xor(ivec_from_float_bits(cosine_of_square(square)), ivec_shift_left(first, 31));
+    vec other = vec_mul(vec_load(x + NORMAL_PAIRS), vec_fma(radius, sine(t, square), one));
+    put_lanes(stream, y, vec_mul(vec_load(x), vec_fma(radius, vec_from_bits(turned), one)), FNN_LANES);
+    put_lanes(stream, y + NORMAL_PAIRS, other, FNN_LANES);
+}
+
+/* Part `part` of 4: a vector of pairs, as they are or with halves exchanged. */
+FNN_INLINE void add_noise(bool stream, const struct noise *noise, int part) {
+    const int v = part % 2, at = v * FNN_LANES + part / 2 * (NORMAL_GROUP / 2);
+    ivec first = noise->first[v], second = noise->second[v];
+    if (part >= 2) first = ivec_swap_halves(first), second = ivec_swap_halves(second);
+    add_pairs(stream, noise->terms, noise->x + at, noise->y + at, first, second);
+}
+
+FNN_INLINE void add_noise_stored(const void *noise, int round) {
+    if (round % 2 == 0) add_noise(false, noise, round / 2 - 1);
+}
+
+FNN_INLINE void add_noise_streamed(const void *noise, int round) {
+    if (round % 2 == 0) add_noise(true, noise, round / 2 - 1);
+}
+_Static_assert(PHILOX_ROUNDS - 2 == 2 * 4, "in every other round from the third on a part is done");
+
+/* As philox_pairs. Not a part of the loops that make more words: it would be there twice. */
+static __attribute__((noinline)) void first_pairs(const struct philox_stream *random,
+                                                  const struct philox_prefix *prefix, uint64_t first, ivec even[2],
+                                                  ivec odd[2]) {
+    philox_pairs(random, prefix, first, even, odd, philox_idle, NULL);
+}
+
+/* Whole groups that lie in one block of DRAW_BLOCK elements, from element `first` on: x, y. The words of each call are used while
+ * the next ones are made; the last call is made for that alone. */
+FNN_INLINE void noise_block(const struct philox_stream *random, const struct radius_terms *terms, const float *x,
+                            float *y, ptrdiff_t first, ptrdiff_t groups, philox_meanwhile *add) {
+    const struct philox_prefix prefix = philox_prefix(random, (uint64_t)first / 2);
+    ivec even[2], odd[2];
+    first_pairs(random, &prefix, (uint64_t)first / 2, even, odd);
+    /* Copies that no store to y can change: so that loads from them may be put before it. */
+    const struct philox_stream own_random = *random;
+    const struct philox_prefix own_prefix = prefix;
+    const struct radius_terms own_terms = *terms;
+    struct noise noise = {.terms = &own_terms, .first = {even[0], even[1]}, .second = {odd[0], odd[1]}};
+    for (ptrdiff_t k = 0; k < groups * NORMAL_PAIRS; k += 2 * FNN_LANES) {
+        const ptrdiff_t at = k / NORMAL_PAIRS * NORMAL_GROUP + k % NORMAL_PAIRS;
+        noise.x = x + at;
+        noise.y = y + at;
+        ivec next_even[2], next_odd[2];
+        philox_pairs(&own_random, &own_prefix, (uint64_t)(first / 2 + 2 * k) + PHILOX_WORDS, next_even, next_odd, add,
+                     &noise);
+        for (int v = 0; v < 2; v++) noise.first[v] = next_even[v], noise.second[v] = next_odd[v];
     }
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; v++) {
-        ptrdiff_t at = v * FNN_LANES, n = lanes_left(count - at);
-        if (n <= 0) break;
-        vec factor = vec_fma(deviation, normals[v], vec_set1(1.0f));
-        put_lanes(stream, y + at, vec_mul(load_lanes(x + at, n), factor), n);
-    }
+}
+
+static __attribute__((noinline)) void noise_stored(const struct philox_stream *random, const struct radius_terms *terms,
+                                                   const float *x, float *y, ptrdiff_t first, ptrdiff_t groups) {
+    noise_block(random, terms, x, y, first, groups, add_noise_stored);
+}
+
+static __attribute__((noinline)) void noise_streamed(const struct philox_stream *random,
+                                                     const struct radius_terms *terms, const float *x, float *y,
+                                                     ptrdiff_t first, ptrdiff_t groups) {
+    noise_block(random, terms, x, y, first, groups, add_noise_streamed);
+}
+
+/* Elements that lie in one block, from `first` on. A last group that is not whole is made whole aside. */
+static void add_noise_to_block(const struct philox_stream *random, const struct radius_terms *terms, bool stream,
+                               const float *x, float *y, ptrdiff_t first, ptrdiff_t count) {
+    const ptrdiff_t groups = count / NORMAL_GROUP, whole = groups * NORMAL_GROUP;
+    (stream ? noise_streamed : noise_stored)(random, terms, x, y, first, groups);
+    if (whole == count) return;
+    float rest[NORMAL_GROUP] = {0};
+    for (ptrdiff_t i = whole; i < count; i++) rest[i - whole] = x[i];
+    noise_stored(random, terms, rest, rest, first + whole, 1);
+    for (ptrdiff_t i = whole; i < count; i++) y[i] = rest[i - whole];
 }
 
 void FNN_FUNCTION(gaussian_dropout)(const struct fnn_gaussian_dropout_args *args, const struct fnn_team *team) {
     struct fnn_range range;
     const struct philox_stream random = philox_stream(args->seed, args->layer, args->step);
-    const vec deviation = vec_set1((float)args->deviation);
+    const struct radius_terms terms = radius_terms(args->deviation);
     const bool stream = streams(args->x, args->y, args->count);
-    for (struct fnn_work work = fnn_work(args->count, PHILOX_BLOCK, team); fnn_take(&work, &range);)
-        for (ptrdiff_t i = range.begin; i < range.end; i += PHILOX_BLOCK) {
-            const struct philox_prefix prefix = philox_prefix(&random, (uint64_t)i);
-            ptrdiff_t end = fnn_min(i + PHILOX_BLOCK, range.end);
-            for (ptrdiff_t j = i; j < end; j += PHILOX_WORDS) {
-                ivec even[2], odd[2];
-                philox_pairs(&random, &prefix, (uint64_t)j, even, odd, philox_idle, NULL);
-                add_noise(stream, args->x + j, args->y + j, fnn_min(end - j, PHILOX_WORDS), even, odd, deviation);
-            }
-        }
+    for (struct fnn_work work = fnn_work(args->count, DRAW_BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += DRAW_BLOCK)
+            add_noise_to_block(&random, &terms, stream, args->x + i, args->y + i, i,
+                               fnn_min(range.end - i, DRAW_BLOCK));
     vec_fence();
 }
 

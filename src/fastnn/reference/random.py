@@ -79,22 +79,12 @@ def uniform(count: int, seed: int, layer: int, step: int) -> Array:
     return random_bits(count, seed, layer, step) * 2.0**-32
 
 
-def normal(count: int, seed: int, layer: int, step: int) -> Array:
-    """`count` standard normal numbers, float64, by Box and Muller: two of each pair of words.
-
-    Numbers 2k and 2k + 1 use words 2k and 2k + 1 of the stream: u1 = (bits + 1) * 2^-32 in (0, 1], u2 = bits * 2^-32,
-    radius = sqrt(-2 ln u1); the first is radius * cos(2 pi u2), the second radius * sin(2 pi u2).
-
-    >>> bool(abs(normal(10000, seed=0, layer=0, step=0).mean()) < 0.03)
-    True
-    """
-    bits = random_bits(count + count % 2, seed, layer, step).reshape(-1, 2).astype(np.float64)
-    radius = np.sqrt(-2.0 * np.log((bits[:, 0] + 1.0) * 2.0**-32))
-    turn = 2.0 * np.pi * (bits[:, 1] * 2.0**-32)
-    return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=1).reshape(-1)[:count]
-
-
 _DRAW_GROUP = 128
+
+
+def _exchanged_halves(words: Array) -> Array:
+    """Upper and lower 16 bits of each word exchanged."""
+    return words << np.uint32(16) | words >> np.uint32(16)
 
 
 def draws(count: int, seed: int, layer: int, step: int) -> Array:
@@ -110,8 +100,36 @@ def draws(count: int, seed: int, layer: int, step: int) -> Array:
     """
     words = random_bits((count + _DRAW_GROUP - 1) // _DRAW_GROUP * (_DRAW_GROUP // 2), seed, layer, step)
     words = words.reshape(-1, _DRAW_GROUP // 2)
-    exchanged = words << np.uint32(16) | words >> np.uint32(16)
-    return np.concatenate([words, exchanged], axis=1).reshape(-1)[:count]
+    return np.concatenate([words, _exchanged_halves(words)], axis=1).reshape(-1)[:count]
+
+
+def _box_muller(first: Array, second: Array) -> tuple[Array, Array]:
+    """Two standard normal numbers, float64, of each pair of words.
+
+    u is the float32 next to the odd number (first >> 1 | 1), times 2^-31, and t the second word as an int32, times 2^-31.
+    """
+    odd = (first >> np.uint32(1) | np.uint32(1)).astype(np.float32).astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log(odd * 2.0**-31))
+    angle = 0.5 * np.pi * (second.view(np.int32) * 2.0**-31)
+    sign = 1.0 - 2.0 * (first & np.uint32(1))
+    return sign * radius * np.cos(angle), radius * np.sin(angle)
+
+
+def normal(count: int, seed: int, layer: int, step: int) -> Array:
+    """`count` standard normal numbers, float64, by Box and Muller: four of each pair of words.
+
+    Pair k of the 32 of a group of 64 words makes numbers k and k + 32 of a group of 128: with u in (0, 1) of the first
+    word and an angle from -pi/2 to pi/2 of the second, sqrt(-2 ln u) * cos(angle), its sign turned if the first word is
+    odd, and sqrt(-2 ln u) * sin(angle). Both words with their upper and lower 16 bits exchanged make numbers k + 64
+    and k + 96; see `draws`.
+
+    >>> bool(abs(normal(10000, seed=0, layer=0, step=0).mean()) < 0.03)
+    True
+    """
+    words = random_bits((count + _DRAW_GROUP - 1) // _DRAW_GROUP * (_DRAW_GROUP // 2), seed, layer, step)
+    first, second = words.reshape(-1, _DRAW_GROUP // 4, 2).transpose(2, 0, 1).copy()
+    parts = [*_box_muller(first, second), *_box_muller(_exchanged_halves(first), _exchanged_halves(second))]
+    return np.concatenate(parts, axis=1).reshape(-1)[:count]
 
 
 def keep_threshold(p: float) -> int:
