@@ -27,8 +27,9 @@ CHUNK_ROWS = 768
 WIDE = 192
 """With so many channels on both sides, packing both operands pays."""
 
-PARTS, MOST_PARTS = 1 << 16, 32
-"""Floats in all parts of the sum, and parts, at most: adding them up is to cost little. Of few parts threads share slices."""
+PARTS, PARTS_SHARE, MOST_PARTS = 1 << 16, 64, 8
+"""Floats in all parts of the sum, or which share of both operands; and parts, at most: adding them up is to cost little. Of fewer
+parts threads share slices, and read the narrow side twice."""
 
 
 def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> dict[str, Any]:
@@ -67,7 +68,8 @@ class TallProduct:
     @property
     def chunks(self) -> int:
         """Parts that the sum over the rows is cut into."""
-        return max(1, min(MOST_PARTS, PARTS // (self.channels * self.out_channels), self.batch // CHUNK_ROWS))
+        floats = max(PARTS, self.batch * (self.channels + self.out_channels) // PARTS_SHARE)
+        return max(1, min(MOST_PARTS, floats // (self.channels * self.out_channels), self.batch // CHUNK_ROWS))
 
     @property
     def stride(self) -> int:
