@@ -48,19 +48,30 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
         args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
 }
 
+/* Channels [c, c + n) of a row: i is c's place in the arrays. */
+FNN_INLINE void normalize_vector(const bool has_residual, const int activation, bool stream, const float *x,
+                                 const float *residual, float *y, const float *mean, const float *scale,
+                                 const float *shift, ptrdiff_t i, ptrdiff_t c, ptrdiff_t n) {
+    vec centred = vec_sub(load_lanes(x + i, n), load_lanes(mean + c, n));
+    vec value = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
+    if (has_residual) value = vec_add(value, load_lanes(residual + i, n));
+    if (activation) value = vec_max(vec_zero(), value);
+    if (activation == 2) value = vec_min(vec_set1(6.0f), value);
+    put_lanes(stream, y + i, value, n);
+}
+
 FNN_INLINE void normalize_rows(const bool has_residual, const int activation, bool stream, const float *x,
                                const float *residual, float *y, const float *mean, const float *scale,
                                const float *shift, ptrdiff_t channels, struct fnn_range rows) {
-    for (ptrdiff_t r = rows.begin; r < rows.end; r++)
-        for (ptrdiff_t c = 0; c < channels; c += FNN_LANES) {
-            ptrdiff_t i = r * channels + c, n = lanes_left(channels - c);
-            vec centred = vec_sub(load_lanes(x + i, n), load_lanes(mean + c, n));
-            vec value = vec_fma(centred, load_lanes(scale + c, n), load_lanes(shift + c, n));
-            if (has_residual) value = vec_add(value, load_lanes(residual + i, n));
-            if (activation) value = vec_max(vec_zero(), value);
-            if (activation == 2) value = vec_min(vec_set1(6.0f), value);
-            put_lanes(stream, y + i, value, n);
-        }
+    const ptrdiff_t whole = channels / FNN_LANES * FNN_LANES;
+    for (ptrdiff_t r = rows.begin; r < rows.end; r++) {
+        for (ptrdiff_t c = 0; c < whole; c += FNN_LANES)
+            normalize_vector(has_residual, activation, stream, x, residual, y, mean, scale, shift, r * channels + c, c,
+                             FNN_LANES);
+        if (whole < channels)
+            normalize_vector(has_residual, activation, stream, x, residual, y, mean, scale, shift, r * channels + whole,
+                             whole, channels - whole);
+    }
 }
 
 static void normalize(const float *x, const float *residual, float *y, const float *mean, const float *workspace,

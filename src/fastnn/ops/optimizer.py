@@ -61,6 +61,11 @@ class Update(Op):
         """Where the parameters' tensors end."""
         return len(node.inputs) - len(node.attributes.get("factored", ()))
 
+    @classmethod
+    def parameter_count(cls, node: Node) -> int:
+        """How many parameters it updates."""
+        return cls._first_x(node) // (2 + int(node.states))
+
     @staticmethod
     def factor(node: Node, position: int, x: Tensor, dy: Tensor) -> None:
         """Lets the gradient of the parameter at a position be the product of x (..., C) and dy (..., K)."""
@@ -89,7 +94,7 @@ class Update(Op):
         stride = 0 if most is None else _product_workspace(most, steps.facts)
         return {
             "segments": table,
-            "segment_count": end // group,
+            "segment_count": self.parameter_count(node),
             "workspace": steps.workspace(4 * max(stride * steps.facts.threads, 1)),
             "workspace_stride": stride,
             "step": steps.value(node.attributes["step"]),

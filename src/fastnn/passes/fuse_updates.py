@@ -20,7 +20,7 @@ def fuse_updates(graph: Graph) -> None:
     users = graph.users()
     for node in list(graph.nodes):
         if isinstance(node.op, Update):
-            for position in range(len(node.inputs) // (2 + node.states)):
+            for position in range(Update.parameter_count(node)):
                 _factor(graph, users, node, position)
 
 
