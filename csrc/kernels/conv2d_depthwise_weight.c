@@ -186,9 +186,10 @@ static struct dy_row row_at(const struct depthwise_weight *b, ptrdiff_t i) {
 FNN_INLINE void fetch_next(const struct conv2d_geometry *g, const struct dy_row *row, ptrdiff_t q, ptrdiff_t count,
                            ptrdiff_t c) {
     const ptrdiff_t channels = g->channels, last = (g->kernel_height - 1) * g->dilation_h + g->stride_h;
-    for (ptrdiff_t i = q; i < q + count; i++) fetch_ahead(row->dy, (g->out_width + i) * channels + c);
+    const ptrdiff_t near = fnn_max(LINE * FNN_LANES / channels, 1); /* pixels in a line */
+    for (ptrdiff_t i = q; i < q + count; i += near) fetch_ahead(row->dy, (g->out_width + i) * channels + c);
     for (ptrdiff_t k = 0; k < fnn_min(g->stride_h, 2); k++)
-        for (ptrdiff_t w = q * g->stride_w; w < fnn_min((q + count) * g->stride_w, g->width); w++)
+        for (ptrdiff_t w = q * g->stride_w; w < fnn_min((q + count) * g->stride_w, g->width); w += near)
             fetch_ahead(row->x, ((last - k) * g->width + w) * channels + c);
 }
 
@@ -212,11 +213,16 @@ static void add_taps(const struct conv2d_geometry *g, const struct manner *manne
     }
 }
 
-/* Adds a row of dy to the bias gradient. */
+/* Adds a row of dy to the bias gradient: four sums, so that none waits for the one before. */
 static void add_bias(const struct conv2d_geometry *g, const float *dy, ptrdiff_t c, ptrdiff_t lanes, float *bias) {
-    vec sum = load_lanes(bias + c, lanes);
-    for (ptrdiff_t q = 0; q < g->out_width; q++) sum = vec_add(sum, load_lanes(dy + q * g->channels + c, lanes));
-    store_lanes(bias + c, sum, lanes);
+    vec sum[4] = {load_lanes(bias + c, lanes), vec_zero(), vec_zero(), vec_zero()};
+    ptrdiff_t q = 0;
+    for (; q + 4 <= g->out_width; q += 4) {
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) sum[k] = vec_add(sum[k], load_lanes(dy + (q + k) * g->channels + c, lanes));
+    }
+    for (; q < g->out_width; q++) sum[0] = vec_add(sum[0], load_lanes(dy + q * g->channels + c, lanes));
+    store_lanes(bias + c, vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])), lanes);
 }
 
 /* Row i of the N*P rows of dy, added to a chunk's part, in pieces of about the same size. */
