@@ -9,10 +9,16 @@ struct run {
     double *seconds; /* null: not profiled */
 };
 
-static double now(void) {
-    struct timespec time;
+static struct timespec now(void) {
+    struct timespec time = {0};
     timespec_get(&time, TIME_UTC);
-    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+    return time;
+}
+
+/* Of the differences: as one number, the time since 1970 is rounded to a quarter of a microsecond. */
+static double seconds_since(struct timespec start) {
+    const struct timespec time = now();
+    return (double)(time.tv_sec - start.tv_sec) + 1e-9 * (double)(time.tv_nsec - start.tv_nsec);
 }
 
 /* A serial step after a serial step needs no barrier: rank 0 runs both. */
@@ -22,14 +28,14 @@ static void run_steps(void *context, const struct fnn_team *team) {
     const struct fnn_team even = {.rank = team->rank, .size = team->size, .barrier = team->barrier};
     for (ptrdiff_t i = 0; i < run->count; ++i) {
         const struct fnn_step *step = &run->steps[i];
-        double start = run->seconds ? now() : 0;
+        const struct timespec start = run->seconds ? now() : (struct timespec){0};
         if (step->sharing != FNN_ALONE)
             step->run(step->args, step->sharing == FNN_EVENLY ? &even : team);
         else if (team->rank == 0)
             step->run(step->args, &alone);
         bool last = i + 1 == run->count;
         if (run->seconds || (!last && !(step->sharing == FNN_ALONE && step[1].sharing == FNN_ALONE))) fnn_barrier(team);
-        if (run->seconds && team->rank == 0) run->seconds[i] = now() - start;
+        if (run->seconds && team->rank == 0) run->seconds[i] = seconds_since(start);
     }
 }
 
