@@ -35,6 +35,18 @@ def test_flatten(
     np.testing.assert_array_equal(nn.Flatten(start, end)(x), expected)
 
 
+def test_a_single_number() -> None:
+    """It has one axis where axes are merged, as in PyTorch, and none where they are split or put behind each other."""
+    number = np.float32(3)
+    assert F.flatten(number).shape == F.flatten(number, 0, 0).shape == (1,)
+    for dim in (0, -1):
+        assert F.softmax(number, dim) == 1.0
+        with pytest.raises(ValueError, match=r"unflatten: a single number has no axis; pass x.reshape\(1\)"):
+            F.unflatten(number, dim, (1,))
+        with pytest.raises(ValueError, match=r"cat: single numbers have no axis; pass each as x.reshape\(1\)"):
+            F.cat([number, number], dim)
+
+
 @pytest.mark.parametrize(
     ("shape", "dim", "sizes"),
     [((2, 60), 1, (3, 4, 5)), ((2, 60), 1, (3, -1, 5)), ((6, 5), 0, (2, 3)), ((2, 12, 5), -2, (3, 4)), ((2, 6, 5, 7),

@@ -10,10 +10,14 @@ Shape = tuple[int, ...]
 
 
 def axis_index(axis: int, ndim: int) -> int:
-    """The axis counted from the front; ValueError where there is none. A scalar has axis 0."""
-    if not -ndim <= axis < max(ndim, 1):
+    """The axis counted from the front; ValueError where there is none. A scalar has axis 0, or -1.
+
+    >>> axis_index(-1, 4), axis_index(-1, 0)
+    (3, 0)
+    """
+    if not -max(ndim, 1) <= axis < max(ndim, 1):
         raise ValueError(f"axis {axis} is out of range for a tensor of {ndim} axes")
-    return axis % ndim if ndim else 0
+    return axis % max(ndim, 1)
 
 
 def axis_indices(axes: int | Iterable[int] | None, ndim: int) -> tuple[int, ...]:

@@ -86,6 +86,8 @@ class Cat(Op):
 
     def infer(self, *tensors: Tensor, axis: int) -> Spec:  # type: ignore[override]
         first = tensors[0].shape
+        if not first:
+            raise ValueError("cat: single numbers have no axis; pass each as x.reshape(1)")
         for tensor in tensors:
             others = [n for i, n in enumerate(tensor.shape) if i != axis]
             if tensor.ndim != len(first) or others != [n for i, n in enumerate(first) if i != axis]:

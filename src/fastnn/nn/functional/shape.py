@@ -33,6 +33,8 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     >>> unflatten(np.zeros((2, 60)), 1, (3, 4, -1)).shape
     (2, 3, 4, 5)
     """
+    if input.ndim == 0:
+        raise ValueError("unflatten: a single number has no axis; pass x.reshape(1) first")
     axis, extent, sizes = axis_index(dim, input.ndim), input.shape[dim], tuple(int(s) for s in sizes)
     known = 1
     for size in sizes:
