@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-
-import numpy as np
 
 Shape = tuple[int, ...]
 
@@ -33,14 +32,13 @@ def resolve_shape(shape: Shape, target: Sequence[int]) -> Shape:
     >>> resolve_shape((2, 3, 4), (6, -1))
     (6, 4)
     """
-    total = int(np.prod(shape, dtype=object))
-    known = int(np.prod([t for t in target if t != -1], dtype=object))
+    target = [int(t) for t in target]
+    total = math.prod(shape)
+    known = math.prod(t for t in target if t != -1)
     if target.count(-1) > 1 or any(t < -1 for t in target):
         raise ValueError(f"reshape: {tuple(target)} is not a shape")
-    if -1 in target:
-        if known == 0 or total % known:
-            raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
+    if -1 in target and known and total % known == 0:
         target = [total // known if t == -1 else t for t in target]
-    elif known != total:
+    elif -1 in target or known != total:
         raise ValueError(f"reshape: a tensor of shape {shape} does not fit {tuple(target)}")
-    return tuple(int(t) for t in target)
+    return tuple(target)

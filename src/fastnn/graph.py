@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -196,7 +197,7 @@ class Tensor:
         shape = resolve_shape(self.shape, target)
         source = self
         if len(shape) == self.ndim == 4 and shape != self.shape:  # between two images: through one axis
-            source = self.graph.record("reshape", self, shape=(int(np.prod(shape, dtype=object)),))
+            source = self.graph.record("reshape", self, shape=(math.prod(shape),))
         return self.graph.record("reshape", source, shape=shape)
 
     view = reshape
@@ -211,7 +212,7 @@ class Tensor:
         start, end = axis_index(start_dim, self.ndim), axis_index(end_dim, self.ndim)
         if start > end:
             raise ValueError(f"flatten: start_dim {start_dim} lies behind end_dim {end_dim} in shape {self.shape}")
-        merged = int(np.prod(self.shape[start : end + 1], dtype=object))
+        merged = math.prod(self.shape[start : end + 1])
         return self.reshape(*self.shape[:start], merged, *self.shape[end + 1 :])
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:

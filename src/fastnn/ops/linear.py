@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
@@ -42,7 +41,7 @@ PIXEL = dict.fromkeys(_ONES, 1)
 
 
 def _sizes(x: Shape, weight: Shape) -> dict[str, int]:
-    return {"batch": int(np.prod(x[:-1], dtype=object)), "channels": weight[1], "out_channels": weight[0]}
+    return {"batch": math.prod(x[:-1]), "channels": weight[1], "out_channels": weight[0]}
 
 
 def _work(sizes: dict[str, int], facts: Facts) -> float:
@@ -87,8 +86,8 @@ class _Product(Op):
     """A product of matrices (N,C), (K,C) and (N,K), any two of which are inputs and the third the output."""
 
     def flops(self, node: Node) -> float:
-        sizes = [float(np.prod(tensor.shape)) for tensor in (*node.inputs[:2], node.outputs[0])]
-        return 2.0 * float(np.sqrt(np.prod(sizes)))  # NC * CK * NK is the square of NCK
+        sizes = [elements(tensor) for tensor in (*node.inputs[:2], node.outputs[0])]
+        return 2.0 * math.isqrt(math.prod(sizes))  # NC * CK * NK is the square of NCK
 
 
 @register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -12,13 +13,6 @@ from .elementwise import FLOATS_PER_NANOSECOND, elements
 
 Runs = list[tuple[int, int, int]]
 """(outer, middle, inner) extents, in memory order, around each run of neighbouring axes that is summed."""
-
-
-def _product(extents: Sequence[int]) -> int:
-    product = 1
-    for extent in extents:
-        product *= extent
-    return product
 
 
 def reduced_shape(shape: Shape, axes: Sequence[int]) -> Shape:
@@ -48,10 +42,10 @@ def _runs(shape: Shape, axes: Sequence[int]) -> Runs:
         while begin and summed[begin - 1]:
             begin -= 1
         if begin < end:
-            runs.append((_product(extents[:begin]), _product(extents[begin:end]), _product(extents[end:])))
+            runs.append((math.prod(extents[:begin]), math.prod(extents[begin:end]), math.prod(extents[end:])))
             extents[begin:end] = [1] * (end - begin)
         end = begin - 1 if begin else 0
-    return [run for run in runs if run[1] != 1] or [(1, 1, _product(extents))]
+    return [run for run in runs if run[1] != 1] or [(1, 1, math.prod(extents))]
 
 
 def _chain(
@@ -81,7 +75,7 @@ class _Reduction(Op):
         return [dy.graph.record("spread", dy, shape=shape, axes=node.axes, scale=self._scale(node))]
 
     def _scale(self, node: Node) -> float:
-        count = _product([node.inputs[0].shape[axis] for axis in node.axes])
+        count = math.prod(node.inputs[0].shape[axis] for axis in node.axes)
         if not self.is_mean:
             return 1.0
         return 1.0 / count if count else float("nan")

@@ -9,7 +9,7 @@ from typing import Any
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
-from .slicing import _around
+from .slicing import around
 
 Taps = tuple[tuple[tuple[int, float], ...], ...]
 """For each output element of an axis: the source elements it is a sum of, and their weights."""
@@ -98,7 +98,7 @@ def _image(x: Shape, y: Shape, axes: tuple[int, ...], taps: tuple[Taps, ...]) ->
         geometry = dict(zip(names, (x[0], x[2], x[3], x[1], y[2], y[3]), strict=True))
         return geometry, taps[0], taps[1]
     ((axis,), (only,)) = axes, taps
-    before, behind = _around(x, axis)
+    before, behind = around(x, axis)
     if behind == 1:
         return dict(zip(names, (before, 1, x[axis], 1, 1, y[axis]), strict=True)), identity(1), only
     return dict(zip(names, (before, x[axis], 1, behind, y[axis], 1), strict=True)), only, identity(1)

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering, Reference
-from ..variable import memory_order
+from ..variable import memory_order, memory_shape
 from .elementwise import FLOATS_PER_NANOSECOND
 
 
-def _around(shape: Shape, axis: int) -> tuple[int, int]:
+def around(shape: Shape, axis: int) -> tuple[int, int]:
     """How many elements of the shape lie before an axis, and behind it, in memory order.
 
-    >>> _around((2, 3, 4, 5), 1)  # an image lies N,H,W,C
+    >>> around((2, 3, 4, 5), 1)  # an image lies N,H,W,C
     (40, 1)
     """
-    order = memory_order(shape)
-    before, behind = 1, 1
-    for other in order[: order.index(axis)]:
-        before *= shape[other]
-    for other in order[order.index(axis) + 1 :]:
-        behind *= shape[other]
-    return before, behind
+    extents, place = memory_shape(shape), memory_order(shape).index(axis)
+    return math.prod(extents[:place]), math.prod(extents[place + 1 :])
 
 
 def _offset(tensor: Tensor, axis: int, start: int, steps: Lowering) -> Reference:
     """A tensor from position `start` of an axis to its end; of an empty batch that is nothing, at its beginning."""
-    offset = min(4 * start * _around(tensor.shape, axis)[1], tensor.spec.size)
+    offset = min(4 * start * around(tensor.shape, axis)[1], tensor.spec.size)
     return steps.part(tensor, offset, tensor.spec.size - offset)
 
 
 def _copy_rows(x: Reference, y: Reference, part: Shape, axis: int, whole: tuple[int, int], steps: Lowering) -> None:
     """Copies a tensor of the shape `part`; `whole` are the extents of the axis in x and in y."""
-    before, behind = _around(part, axis)
+    before, behind = around(part, axis)
     steps.step(
         "copy_rows",
         before * part[axis] * behind / FLOATS_PER_NANOSECOND,

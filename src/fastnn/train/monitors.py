@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +130,7 @@ class DyingReLU(LayerMonitor):
 
 def _units(words: Variable, shape: Shape) -> Array:
     """The bits of an activation's units in their logical shape."""
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     bits = np.unpackbits(words.view.view(np.uint8), bitorder="little", count=count).astype(bool)
     order = memory_shape((1, *shape))[1:]
     return np.moveaxis(bits.reshape(order), -1, 0) if len(shape) == 3 else bits.reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,18 +35,13 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     operands = [weight] if bias is None else [weight, bias]
     if input.ndim == 2:
         return input.graph.record("linear", input, *operands)
-    rows = 1
-    for extent in input.shape[:-1]:
-        rows *= extent
-    y = input.graph.record("linear", input.reshape(rows, input.shape[-1]), *operands)
+    rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
+    y = input.graph.record("linear", rows, *operands)
     return y.reshape(*input.shape[:-1], weight.shape[0])
 
 
 def _flatten_hint(input: Tensor, features: int) -> str:
-    product = 1
-    for extent in input.shape[1:]:
-        product *= extent
-    if input.ndim > 2 and product == features:
+    if input.ndim > 2 and math.prod(input.shape[1:]) == features:
         return "; pass x.flatten(1)"
     if input.ndim == 2 and input.shape[0] == features:
         return "; pass x.T, samples first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...graph import Tensor
@@ -36,10 +37,7 @@ def _loss(
         raise ValueError(f"the target must have the input's shape {input.shape}, got {target.shape}")
     given = {"weight": weight, "pos_weight": pos_weight}
     optional = {name: _expanded(tensor, input.shape, name) for name, tensor in given.items() if tensor is not None}
-    divisor = 1
-    if reduction != "sum" and reduction != "none":
-        for extent in input.shape[:1] if reduction == "batchmean" else input.shape:
-            divisor *= extent
+    divisor = math.prod({"mean": input.shape, "batchmean": input.shape[:1]}.get(reduction, ()))
     return input.graph.record(
         "elementwise_loss", input, target, *optional.values(), given=tuple(optional), kind=kind, a=a, b=b,
         reduced=reduction != "none", scale=1.0 / divisor if divisor else float("nan"),

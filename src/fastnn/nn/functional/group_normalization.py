@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +12,9 @@ from .normalization import batch_norm
 from .sizes import check_rank, positive_integer, real
 
 
-def _product(extents: Sequence[int]) -> int:
-    product = 1
-    for extent in extents:
-        product *= extent
-    return product
-
-
 def _rows(input: Tensor, rows: int, eps: float, **given: Tensor) -> tuple[Tensor, Tensor]:
     """The input as a matrix whose rows are normalised, in the input's shape again, and the rows' statistics."""
-    matrix = input.reshape(rows, _product(input.shape) // rows if rows else _product(input.shape[1:]))
+    matrix = input.reshape(rows, math.prod(input.shape) // rows if rows else math.prod(input.shape[1:]))
     y, statistics = input.graph.record(
         "layer_norm", matrix, *given.values(), given=tuple(given), eps=real(eps, "eps", 0.0)
     )
@@ -47,9 +41,9 @@ def layer_norm(
     for name, tensor in given.items():
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, got {tensor.shape}")
-    size = _product(shape)
+    size = math.prod(shape)
     columns = {name: tensor.reshape(size) for name, tensor in given.items() if tensor is not None}
-    return _rows(input, _product(input.shape[: -len(shape)]), eps, **columns)[0]
+    return _rows(input, math.prod(input.shape[: -len(shape)]), eps, **columns)[0]
 
 
 def _grouped(
@@ -136,7 +130,7 @@ def instance_norm(
         return batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var come together, or not at all")
-    positions = _product(input.shape[2:])
+    positions = math.prod(input.shape[2:])
     if positions == 1:
         raise ValueError(f"more than one value per channel is needed, got an input of shape {input.shape}")
     _check_affine(input, weight, bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...graph import Tensor
@@ -58,10 +59,7 @@ def _with_batch_statistics(
 ) -> Tensor:
     unbiased = one_of(estimator, "running_var_estimator", "unbiased", "biased") == "unbiased"
     momentum = None if momentum is None else real(momentum, "momentum", 0.0)
-    values = 1
-    for extent in (input.shape[0], *input.shape[2:]):
-        values *= extent
-    if values == 1:
+    if input.shape[0] * math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"training needs more than one value per channel, got an input of shape {input.shape}; "
             "pass a larger batch, or call eval() first"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -36,9 +37,7 @@ def unflatten(input: Any, dim: int, sizes: Sequence[int]) -> Any:
     if input.ndim == 0:
         raise ValueError("unflatten: a single number has no axis; pass x.reshape(1) first")
     axis, extent, sizes = axis_index(dim, input.ndim), input.shape[dim], tuple(int(s) for s in sizes)
-    known = 1
-    for size in sizes:
-        known *= 1 if size == -1 else size
+    known = math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(s < -1 for s in sizes):
         raise ValueError(f"unflatten: {sizes} are not sizes; they are at least 0, and one may be -1")
     if -1 in sizes and known and extent % known == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...axes import axis_index
@@ -16,15 +17,8 @@ def _along(operation: str, input: Tensor, dim: int | None) -> Tensor:
     if axis == innermost or input.ndim == 0:
         return input.graph.record(operation, input)
     before, extent, behind = input.shape[:axis], input.shape[axis], input.shape[axis + 1 :]
-    image = input.reshape(_product(before), extent, 1, _product(behind))
+    image = input.reshape(math.prod(before), extent, 1, math.prod(behind))
     return input.graph.record(operation, image).reshape(*input.shape)
-
-
-def _product(extents: tuple[int, ...]) -> int:
-    product = 1
-    for extent in extents:
-        product *= extent
-    return product
 
 
 def _default_dim(ndim: int) -> int:
