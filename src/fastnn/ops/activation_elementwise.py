@@ -10,6 +10,7 @@ from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from ..variable import memory_order
 from .elementwise import EXPONENTIALS_PER_NANOSECOND, FLOATS_PER_NANOSECOND, elements
+from .rounding import ROW_BLOCKS
 
 
 class Kind(NamedTuple):
@@ -200,7 +201,7 @@ class PReLUBackward(Op):
             slopes=steps.pointer(slopes),
             dx=gradients.get("x"),
             dslopes=gradients.get("slopes"),
-            workspace=steps.workspace(64 * sizes["channels"] * 4),
+            workspace=steps.workspace(4 * ROW_BLOCKS * sizes["channels"]),
             **sizes,
         )
 

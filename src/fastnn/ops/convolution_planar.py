@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..plan import Facts
-from .rounding import ceil_div, round_up
+from .rounding import LINE, ceil_div, round_up
 
 ROWS, VECTORS = 4, 8
 """PLANES_ROWS, PLANES_VECTORS: channels, and vectors of a register tile, at most."""
@@ -24,9 +24,6 @@ OFFSETS = 2**31
 
 TILE, WAITING_SUMS = 1.1, 8
 """Time of a product in a register tile, of the peak; and sums with fewer of which a tile waits for itself."""
-
-LINE = 16
-"""Floats of a line of the cache."""
 
 TURN, PUT, ROW = 0.55, 0.6, 330.0
 """What turning a float of dy, putting a float of dx to its place and beginning a row of a phase cost, in products of vectors."""

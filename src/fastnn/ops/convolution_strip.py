@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..plan import Facts
-from .rounding import ceil_div
+from .rounding import ceil_div, round_up
 
 PIECE = 112
 """CONV2D_PIECE: output pixels of one row of a strip."""
@@ -67,7 +67,7 @@ def strip_rows(arguments: Mapping[str, int], facts: Facts, planar: bool, shared:
     room = STRIP_FLOATS // _row_floats(a, facts, planar) - a["kernel_height"]
     blocks = ceil_div(a["out_height"], max(1, room // a["stride_h"] + 1))
     if shared and blocks * a["batch"] * ceil_div(a["out_width"], PIECE) < PIECES * facts.threads:
-        blocks = min(a["out_height"], ceil_div(blocks, facts.threads) * facts.threads)
+        blocks = min(a["out_height"], round_up(blocks, facts.threads))
     return ceil_div(a["out_height"], blocks)
 
 

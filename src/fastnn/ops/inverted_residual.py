@@ -14,6 +14,7 @@ from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS, packed_depthwise, packed_weight
 from .convolution_geometry import Geometry, Pair, Sides, check_shapes
+from .rounding import LINE, round_up
 
 LARGE_BYTES = 1 << 20
 """Expanded images of fewer bytes stay in a second-level cache between two steps as well."""
@@ -65,7 +66,7 @@ class Block:
         """Workspace of a thread that makes `band` rows of the result at a time, in whole cache lines."""
         g = self.depthwise
         (_, hidden, _, width), rows = g.x, (band - 1) * g.stride[0] + g.weight[2]
-        return -(-(rows * width + band * g.output[1]) * hidden // 16) * 16
+        return round_up((rows * width + band * g.output[1]) * hidden, LINE)
 
     @property
     def band(self) -> int:

@@ -11,7 +11,7 @@ from ..plan import Facts, Lowering
 from .convolution import ACTIVATIONS
 from .elementwise import FLOATS_PER_NANOSECOND, elements
 from .product_gradient import blocked_workspace, lower_product_gradient
-from .rounding import ceil_div
+from .rounding import round_up
 
 STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 64
 """Of csrc/kernels/linear.h: between how many rows, and from how many outputs on, the forward pass is the transposed product."""
@@ -66,9 +66,9 @@ def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]
             return {"workspace": steps.workspace(4), "workspace_stride": 0}
         if channels * outputs > PACKED_WEIGHTS:
             return blocked_workspace(steps, batch, outputs, channels)
-        packed = 4 * channels * ceil_div(outputs, facts.lanes) * facts.lanes
+        packed = 4 * channels * round_up(outputs, facts.lanes)
         return {"workspace": steps.workspace(packed), "workspace_stride": 0}
-    width = ceil_div(batch, facts.lanes) * facts.lanes
+    width = round_up(batch, facts.lanes)
     stride = TRANSPOSED_GROUP * facts.gemm_rows * width
     return {"workspace": steps.workspace(4 * (width * channels + stride * facts.threads)), "workspace_stride": stride}
 
@@ -78,7 +78,7 @@ def _backward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any
     batch, outputs, facts = sizes["batch"], sizes["out_channels"], steps.facts
     if not 1 < batch <= DATA_ROWS:
         return blocked_workspace(steps, batch, sizes["channels"], outputs)
-    packed = ceil_div(batch * outputs, facts.lanes) * facts.lanes
+    packed = round_up(batch * outputs, facts.lanes)
     return {"workspace": steps.workspace(4 * (packed + DATA_SUMS * facts.threads)), "workspace_stride": DATA_SUMS}
 
 
@@ -152,7 +152,7 @@ def _lower_packed(steps: Lowering, weight: Tensor, sizes: dict[str, int], argume
     """A convolution over images of one pixel, whose weights are packed when they change."""
     shape = {"out_channels": sizes["out_channels"], "channels": sizes["channels"]}
     shape |= {"kernel_height": 1, "kernel_width": 1, "groups": 1}
-    size = 4 * ceil_div(sizes["out_channels"], steps.facts.lanes) * steps.facts.lanes * sizes["channels"]
+    size = 4 * round_up(sizes["out_channels"], steps.facts.lanes) * sizes["channels"]
     name = "conv2d_pack_weight"
     packed = steps.prepared(weight, (name, 1, False), size, name, weight.spec.size / 8, **shape)
     pixel = {**PIXEL, "pad_top": 0, "pad_left": 0, **arguments}

@@ -8,8 +8,12 @@ from typing import Any
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import EXPONENTIALS_PER_NANOSECOND, FLOATS_PER_NANOSECOND, elements
+from .rounding import ceil_div
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+CROSS_ENTROPY_BLOCK, NLL_BLOCK = 64, 1024
+"""Of csrc/kernels/cross_entropy.c and nll_loss.c: rows whose loss and weight are added up to two doubles."""
 
 
 def rows_and_classes(scores: Tensor) -> tuple[int, int]:
@@ -71,7 +75,7 @@ class CrossEntropy(_ClassLoss):
             loss=steps.pointer(loss),
             log_sum_exp=steps.pointer(log_sum_exp),
             total_weight=steps.pointer(total_weight),
-            workspace=steps.workspace(2 * -(-rows // 64) * 8),
+            workspace=steps.workspace(8 * 2 * ceil_div(rows, CROSS_ENTROPY_BLOCK)),
             **_common_arguments(node, node.inputs, steps),
         )
 
@@ -143,7 +147,7 @@ class NegativeLogLikelihood(_ClassLoss):
             x=steps.pointer(x),
             loss=steps.pointer(node.outputs[0]),
             total_weight=steps.pointer(node.outputs[1]),
-            workspace=steps.workspace(2 * -(-rows // 1024) * 8),
+            workspace=steps.workspace(8 * 2 * ceil_div(rows, NLL_BLOCK)),
             rows=rows,
             classes=classes,
             **_label_arguments(node, inputs, steps),

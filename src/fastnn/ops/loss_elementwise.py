@@ -8,6 +8,7 @@ from typing import Any
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .rounding import ceil_div
 
 CODES = {
     "squared_error": 0,
@@ -18,6 +19,9 @@ CODES = {
     "divergence": 5,
     "log_divergence": 6,
 }
+
+BLOCK = 256
+"""LOSS_BLOCK of csrc/kernels/pointwise_loss.h: losses that are added up to one double."""
 
 OF_DIFFERENCE = ("squared_error", "absolute_error", "huber")
 """Losses of x - target: the gradient of the target is the negative one of x."""
@@ -68,7 +72,7 @@ class ElementwiseLoss(Op):
             "pointwise_loss_forward",
             count / FLOATS_PER_NANOSECOND * 2,
             loss=steps.pointer(loss),
-            workspace=steps.workspace(-(-count // 256) * 8),
+            workspace=steps.workspace(8 * ceil_div(count, BLOCK)),
             **_arguments(node, node.inputs, steps),
         )
 

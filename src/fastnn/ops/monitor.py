@@ -8,14 +8,19 @@ from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
 from .optimizer import segment_blocks
+from .rounding import ceil_div
 
 UNITS_OF_A_WORD = 64
 
 
+def _units(x: Tensor) -> int:
+    """Elements of a sample of x (N,...); none where there is no sample."""
+    return elements(x) // x.shape[0] if x.shape[0] else 0
+
+
 def words_of_units(x: Tensor) -> int:
     """64-bit words with one bit for each element of a sample of x (N,...)."""
-    rows = x.shape[0]
-    return -(-(elements(x) // rows if rows else 0) // UNITS_OF_A_WORD)
+    return ceil_div(_units(x), UNITS_OF_A_WORD)
 
 
 @register
@@ -36,14 +41,13 @@ class FiredUnits(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         y, fired = node.inputs
-        rows = y.shape[0]
         steps.step(
             "fired_units",
             elements(y) / FLOATS_PER_NANOSECOND / 4,
             y=steps.pointer(y),
             fired=steps.pointer(fired),
-            rows=rows,
-            units=elements(y) // rows if rows else 0,
+            rows=y.shape[0],
+            units=_units(y),
         )
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .rounding import ROW_BLOCKS
 
-WORKSPACE_ROWS = 132
+WORKSPACE_ROWS = 2 * ROW_BLOCKS + 4
 """Floats a channel that the kernels of batch normalisation work with (FNN_BATCH_NORM_ROWS)."""
 
 ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2}

@@ -8,6 +8,13 @@ from typing import Any, ClassVar
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .rounding import LINE, ROW_BLOCKS, ceil_div, round_up
+
+CHUNK_ROWS_MIN = 8
+"""FNN_CHUNK_ROWS_MIN of csrc/kernels/row_blocks.h: rows of a block, at least."""
+
+GROUP_NORM_ROWS = 2 * ROW_BLOCKS + 4
+"""Floats a channel that a thread of the kernels of group normalisation works with (FNN_GROUP_NORM_ROWS)."""
 
 Names = tuple[str, ...]
 
@@ -111,14 +118,10 @@ class LayerNormBackward(SampleNormBackward):
             "layer_norm_backward",
             elements(x) / FLOATS_PER_NANOSECOND * 2,
             **_backward_arguments(node, steps),
-            workspace=steps.workspace(2 * min(64, -(-rows // 8)) * columns * 4),
+            workspace=steps.workspace(4 * 2 * min(ROW_BLOCKS, ceil_div(rows, CHUNK_ROWS_MIN)) * columns),
             rows=rows,
             columns=columns,
         )
-
-
-GROUP_NORM_ROWS = 132
-"""Floats a channel that a thread of the kernels of group normalisation works with (FNN_GROUP_NORM_ROWS)."""
 
 
 def _image_sizes(x: Tensor, groups: int) -> dict[str, int]:
@@ -128,7 +131,7 @@ def _image_sizes(x: Tensor, groups: int) -> dict[str, int]:
 
 def _thread_floats(channels: int) -> int:
     """Floats of workspace a thread, whole cache lines."""
-    return -(-GROUP_NORM_ROWS * channels // 16) * 16
+    return round_up(GROUP_NORM_ROWS * channels, LINE)
 
 
 @register

@@ -14,7 +14,7 @@ from typing import Any
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Facts, Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
-from .rounding import round_up
+from .rounding import ceil_div, round_up
 
 MOST_STATES = 3
 """State arrays that a segment of the kernels' table has room for."""
@@ -237,7 +237,7 @@ SEGMENT_BLOCK = 4096
 
 def segment_blocks(tensors: Sequence[Tensor]) -> int:
     """Blocks of all tensors."""
-    return sum(-(-elements(tensor) // SEGMENT_BLOCK) for tensor in tensors)
+    return sum(ceil_div(elements(tensor), SEGMENT_BLOCK) for tensor in tensors)
 
 
 class _Clip(Op):

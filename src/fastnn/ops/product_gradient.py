@@ -13,7 +13,7 @@ from typing import Any
 
 from ..graph import Tensor
 from ..plan import Facts, Lowering
-from .rounding import ceil_div
+from .rounding import ceil_div, round_up
 
 DEPTH_BLOCK, TILE_STEPS, PANEL_STEPS = 256, 32 * 256, 32 * 256
 """Of csrc/kernels/gemm_blocked.h: what a thread packs at a time."""
@@ -36,7 +36,7 @@ def blocked_workspace(steps: Lowering, rows: int, columns: int, depth: int) -> d
     """Each thread packs a block of either operand."""
     facts = steps.facts
     steps_packed = max(min(depth, DEPTH_BLOCK), 1)
-    tile = ceil_div(facts.gemm_rows, facts.lanes) * facts.lanes
+    tile = round_up(facts.gemm_rows, facts.lanes)
     left = min(ceil_div(rows, facts.gemm_rows), TILE_STEPS // steps_packed) * tile
     right = min(ceil_div(columns, facts.gemm_columns), PANEL_STEPS // steps_packed) * facts.gemm_columns
     stride = steps_packed * (left + right)

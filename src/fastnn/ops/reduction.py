@@ -11,6 +11,9 @@ from ..plan import Lowering, Reference
 from ..variable import memory_order
 from .elementwise import FLOATS_PER_NANOSECOND, elements
 
+UNITS = 64
+"""Of csrc/kernels/reduction.c: units of work that a sum is cut into, at most, where there are fewer outer elements."""
+
 Runs = list[tuple[int, int, int]]
 """(outer, middle, inner) extents, in memory order, around each run of neighbouring axes that is summed."""
 
@@ -93,7 +96,7 @@ class _Reduction(Op):
                 outer * middle * inner / FLOATS_PER_NANOSECOND,
                 x=source,
                 y=target,
-                workspace=steps.workspace(max(outer, 64) * inner * 4),
+                workspace=steps.workspace(4 * max(outer, UNITS) * inner),
                 outer=outer,
                 middle=middle,
                 inner=inner,

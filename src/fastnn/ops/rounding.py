@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+LINE = 16
+"""Floats of a cache line."""
+
+ROW_BLOCKS = 64
+"""FNN_ROW_BLOCKS of csrc/kernels/row_blocks.h: blocks that a sum over the rows of a matrix is cut into, at most."""
+
 
 def ceil_div(count: int, block: int) -> int:
     """Blocks that hold `count` things.
