@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import functional as F
-from .functional.sizes import label, one_of, real
+from .functional.sizes import label, no_legacy, one_of, real
 from .module import Module
 from .parameter import Buffer
 
@@ -15,8 +15,7 @@ class _Loss(Module):
 
     def __init__(self, size_average: None = None, reduce: None = None, reduction: str = "mean") -> None:
         super().__init__()
-        if size_average is not None or reduce is not None:
-            raise ValueError("size_average and reduce are no longer supported; use reduction")
+        no_legacy(size_average, reduce)
         self.reduction = one_of(reduction, "reduction", "mean", "sum", "none")
 
 

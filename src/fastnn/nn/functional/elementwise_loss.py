@@ -7,12 +7,7 @@ from typing import Any
 
 from ...graph import Tensor
 from .eager import eager
-from .sizes import one_of, real
-
-
-def _no_legacy(size_average: Any, reduce: Any) -> None:
-    if size_average is not None or reduce is not None:
-        raise ValueError("size_average and reduce are no longer supported; use reduction")
+from .sizes import no_legacy, one_of, real
 
 
 def _expanded(tensor: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
@@ -58,7 +53,7 @@ def mse_loss(input: Any, target: Any, size_average: None = None, reduce: None = 
     >>> float(mse_loss(np.array([1.0, 3.0]), np.array([0.0, 0.0])))
     5.0
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     return _loss("squared_error", input, target, _reduction(reduction))
 
 
@@ -70,7 +65,7 @@ def l1_loss(input: Any, target: Any, size_average: None = None, reduce: None = N
     >>> float(l1_loss(np.array([1.0, -3.0]), np.array([0.0, 0.0])))
     2.0
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     return _loss("absolute_error", input, target, _reduction(reduction))
 
 
@@ -85,7 +80,7 @@ def smooth_l1_loss(
     >>> smooth_l1_loss(np.array([0.5, 3.0]), np.array([0.0, 0.0]), reduction="none")
     array([0.125, 2.5  ], dtype=float32)
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     if real(beta, "beta", 0.0) == 0.0:
         return _loss("absolute_error", input, target, _reduction(reduction))
     return _loss("huber", input, target, _reduction(reduction), beta, 1.0 / beta)
@@ -119,7 +114,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(np.array([0.0, 0.5]), np.array([1.0, 1.0]), reduction="none").round(4)
     array([100.    ,   0.6931], dtype=float32)
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     if input.node is None and input.variable is None:
         limit = (0, 1, None, "binary_cross_entropy: a probability is out of range (there is one with logits)")
         if limit not in input.limits:
@@ -141,7 +136,7 @@ def binary_cross_entropy_with_logits(
     >>> float(binary_cross_entropy_with_logits(np.array([-1000.0]), np.array([1.0])))
     1000.0
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     return _loss("logit_entropy", input, target, _reduction(reduction), weight=weight, pos_weight=pos_weight)
 
 
@@ -159,7 +154,7 @@ def kl_div(
     >>> round(float(kl_div(np.log(np.array([[0.5, 0.5]])), np.array([[1.0, 0.0]]), reduction="batchmean")), 4)
     0.6931
     """
-    _no_legacy(size_average, reduce)
+    no_legacy(size_average, reduce)
     _reduction(reduction, "batchmean")
     if reduction == "batchmean" and input.ndim == 0:
         raise ValueError('reduction="batchmean" needs a batch axis, but the input is a number')

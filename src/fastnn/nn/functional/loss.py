@@ -7,7 +7,7 @@ from typing import Any
 from ...graph import Shape, Tensor
 from .eager import eager
 from .limits import limit_integers
-from .sizes import label, one_of, real
+from .sizes import label, no_legacy, one_of, real
 from .softmax import log_softmax
 
 
@@ -94,8 +94,7 @@ def cross_entropy(
     >>> round(float(cross_entropy(np.zeros((2, 4)), np.array([1, 3]))), 5)
     1.38629
     """
-    if size_average is not None or reduce is not None:
-        raise ValueError("size_average and reduce are no longer supported; use reduction")
+    no_legacy(size_average, reduce)
     one_of(reduction, "reduction", "mean", "sum", "none")
     if not 0.0 <= real(label_smoothing, "label_smoothing") <= 1.0:
         raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing}")
@@ -148,8 +147,7 @@ def nll_loss(
     >>> float(nll_loss(np.array([[-0.5, -2.0], [-3.0, -4.0]]), np.array([1, 0])))
     2.5
     """
-    if size_average is not None or reduce is not None:
-        raise ValueError("size_average and reduce are no longer supported; use reduction")
+    no_legacy(size_average, reduce)
     one_of(reduction, "reduction", "mean", "sum", "none")
     rows = _rows(input)
     _check_class_weight(input, weight)

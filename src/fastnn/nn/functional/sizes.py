@@ -88,6 +88,12 @@ def one_of(value: Any, name: str, *allowed: str) -> str:
     return str(value)
 
 
+def no_legacy(size_average: Any, reduce: Any) -> None:
+    """What PyTorch's losses took before `reduction` is not given."""
+    if size_average is not None or reduce is not None:
+        raise ValueError("size_average and reduce are no longer supported; use reduction")
+
+
 def convolution_padding(padding: Any, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Sides:
     """Any padding of a 2-D convolution as (top, bottom, left, right).
 
