@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from ...graph import Tensor
+from .activation import SELU_ALPHA, SELU_SCALE
 from .eager import eager
 from .sizes import as_image, as_sequence, check_rank, one_of, probability
 
@@ -90,8 +91,8 @@ def gaussian_dropout(input: Any, p: float = 0.5, training: bool = True, *, layer
     return input.graph.record("gaussian_dropout", input, deviation=math.sqrt(p / (1.0 - p)), layer=int(layer))
 
 
-SELU_LIMIT = -1.7580993408473766
-"""What SELU tends to for large negative inputs: -lambda * alpha."""
+SELU_LIMIT = -SELU_SCALE * SELU_ALPHA
+"""What SELU tends to for large negative inputs."""
 
 
 @eager("input")
