@@ -32,6 +32,7 @@ class Progress:
         self.epochs = epochs
         self.samples = samples
         self._done = 0
+        self._speed = 0.0
         self._shown = self._start = time.perf_counter()
 
     def begin(self, epoch: int) -> None:
@@ -44,13 +45,10 @@ class Progress:
         """A batch is done; `logs` is called only if something is shown."""
         self._done += samples
         now = time.perf_counter()
+        self._speed = self._done / max(now - self._start, 1e-9)
         if now - self._shown >= SECONDS_BETWEEN:
             self._shown = now
-            self.show(figures(logs(), self.speed(now)))
-
-    def speed(self, now: float) -> float:
-        """Samples a second in this epoch so far."""
-        return self._done / max(now - self._start, 1e-9)
+            self.show(figures(logs(), self._speed))
 
     def show(self, text: str) -> None:
         """Shows the state within an epoch."""
@@ -69,16 +67,11 @@ class Text(Progress):
         super().__init__(epochs, samples)
         self._stream = stream or sys.stderr
         self._rewrites = self._stream.isatty()
-        self._speed = 0.0
 
     def show(self, text: str) -> None:
         if self._rewrites:
             self._stream.write(f"\r\x1b[K{self.title}  {self._done * 100 // max(self.samples, 1):3d} %  {text}")
             self._stream.flush()
-
-    def update(self, samples: int, logs: Callable[[], Logs]) -> None:
-        super().update(samples, logs)
-        self._speed = self.speed(time.perf_counter())
 
     def end(self, logs: Logs) -> None:
         start = "\r\x1b[K" if self._rewrites else ""
@@ -95,16 +88,11 @@ class Tqdm(Progress):
 
         self._make = tqdm
         self._bar: Any = None
-        self._speed = 0.0
 
     def begin(self, epoch: int) -> None:
         super().begin(epoch)
         form = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed}  {postfix}"
         self._bar = self._make(total=self.samples, desc=self.title, bar_format=form, mininterval=0, leave=True)
-
-    def update(self, samples: int, logs: Callable[[], Logs]) -> None:
-        super().update(samples, logs)
-        self._speed = self.speed(time.perf_counter())
 
     def show(self, text: str) -> None:
         self._bar.set_postfix_str(text, refresh=False)
