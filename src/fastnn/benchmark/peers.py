@@ -11,8 +11,6 @@ from .cases import Case
 from .ours import random_input
 from .timing import Call
 
-PEERS = ("torch",)
-
 
 def set_threads(threads: int) -> None:
     """Lets PyTorch use as many threads as we do."""
