@@ -342,6 +342,10 @@ class Graph:
         self.nodes.append(node)
         return tuple(node.outputs) if isinstance(inferred, tuple) else node.outputs[0]
 
+    def written(self) -> set[int]:
+        """The ids of the variables that nodes change."""
+        return {id(node.inputs[i].variable) for node in self.nodes for i in node.op.writes(node)}
+
     def users(self) -> dict[Tensor, list[Node]]:
         """For each tensor the nodes that read it; a graph output counts as read once more, by None."""
         users: dict[Tensor, list[Any]] = {}

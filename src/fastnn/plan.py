@@ -99,7 +99,7 @@ class Lowering:
         self._static_index: dict[int, int] = {}
         self._storages: dict[Tensor, Storage] = {}
         self._prepared: dict[Any, Reference] = {}
-        self._changed = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
+        self.written = graph.written()
         self._fixed: set[Tensor] = set()
         self._position = 0
         self._node: Node = None  # type: ignore[assignment]
@@ -166,7 +166,7 @@ class Lowering:
     def is_fixed(self, tensor: Tensor) -> bool:
         """Depends on variables alone that this plan does not change."""
         if tensor.variable is not None:
-            return id(tensor.variable) not in self._changed
+            return id(tensor.variable) not in self.written
         return tensor in self._fixed
 
     # -- the walk over the graph
@@ -381,7 +381,6 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
     )
     split = sum(not s.prologue and s.position < forward_nodes for s in steps)
     variables = [t.variable for t in graph.variables.values() if t.variable is not None]
-    written = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
     return Plan(
         program,
         steps,
@@ -389,7 +388,7 @@ def compile_graph(graph: Graph, facts: Facts, repeatable: bool = False) -> Plan:
         graph.outputs,
         tuple(lowering.value_names),
         tuple(variables),
-        tuple(v for v in variables if id(v) in written),
+        tuple(v for v in variables if id(v) in lowering.written),
         split,
         facts,
     )

@@ -16,8 +16,7 @@ def fold_batch_norm(graph: Graph) -> None:
     Scaling is computed when the weights change, not at each call. Only where all weights are fixed, and nobody
     else reads the map's result or the statistics (a gradient would).
     """
-    users = graph.users()
-    written = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
+    users, written = graph.users(), graph.written()
 
     def fixed(tensor: Tensor) -> bool:
         return tensor.variable is not None and id(tensor.variable) not in written

@@ -13,7 +13,7 @@ def only_reader(users: dict[Tensor, list[Node]], tensor: Tensor) -> Node | None:
 
 def fixed_tensors(graph: Graph) -> set[Tensor]:
     """What depends on variables alone that this graph does not change: the plan computes it in the prologue, once."""
-    written = {id(node.inputs[i].variable) for node in graph.nodes for i in node.op.writes(node)}
+    written = graph.written()
     fixed = {tensor for key, tensor in graph.variables.items() if key not in written}
     for node in graph.nodes:
         if node.inputs and not node.op.has_effects and fixed.issuperset(node.inputs):
