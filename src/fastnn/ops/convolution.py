@@ -19,13 +19,11 @@ from .convolution_spread import packed_floats, spread_stride, spreads
 from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
 from .convolution_winograd_strided import is_strided_forward, lower_strided_backward_data, lower_strided_forward
+from .elementwise import ACTIVATIONS
 from .product_gradient import lower_product_gradient
 from .rounding import round_up
 from .shape import channels_last
 from .weight_gradient import WeightGradient
-
-ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
-"""enum fnn_activation of csrc/kernels/gemm.h."""
 
 
 def packed_weight(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
@@ -211,7 +209,7 @@ def _normalization(steps: Lowering, node: Node | None = None) -> dict[str, Any]:
     return {
         **{name: steps.pointer(given.get(name)) for name in names},
         "sums": steps.pointer(node.outputs[1]),
-        "norm_activation": ACTIVATIONS[None if node.norm_activation == "none" else node.norm_activation],
+        "norm_activation": ACTIVATIONS[node.norm_activation],
         "sum_rows": node.sum_rows,
     }
 

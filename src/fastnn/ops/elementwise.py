@@ -15,6 +15,10 @@ EXPONENTIALS_PER_NANOSECOND = 1.0
 """The same of a kernel that takes an exponential for each element."""
 
 
+ACTIVATIONS = {None: 0, "relu": 1, "relu6": 2}
+"""What other kernels can apply to their result: enum fnn_activation of csrc/kernels/gemm.h."""
+
+
 def elements(tensor: Tensor) -> int:
     """Number of elements of a float tensor."""
     return tensor.spec.size // 4

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
-from .convolution import ACTIVATIONS, packed_depthwise, packed_weight
+from .convolution import packed_depthwise, packed_weight
 from .convolution_geometry import Geometry, Pair, Sides, check_shapes
+from .elementwise import ACTIVATIONS
 from .rounding import LINE, round_up
 
 LARGE_BYTES = 1 << 20

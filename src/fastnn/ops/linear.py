@@ -8,8 +8,7 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
-from .convolution import ACTIVATIONS
-from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .elementwise import ACTIVATIONS, FLOATS_PER_NANOSECOND, elements
 from .product_gradient import blocked_workspace, lower_product_gradient
 from .rounding import round_up
 

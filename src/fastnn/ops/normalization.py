@@ -7,13 +7,11 @@ from typing import Any, ClassVar
 
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
-from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .elementwise import ACTIVATIONS, FLOATS_PER_NANOSECOND, elements
 from .rounding import ROW_BLOCKS
 
 WORKSPACE_ROWS = 2 * ROW_BLOCKS + 4
 """Floats a channel that the kernels of batch normalisation work with (FNN_BATCH_NORM_ROWS)."""
-
-ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2}
 
 Names = tuple[str, ...]
 
@@ -45,7 +43,7 @@ class _Forward(Op):
     """y (shape of x) and the statistics used (3,C).
 
     `given` names the inputs behind x, some of residual, weight, bias, running_mean, running_variance, batches;
-    `activation` is what follows in the same pass.
+    `activation` is what follows in the same pass: None, "relu" or "relu6".
     """
 
     batch_statistics: ClassVar[bool]
@@ -61,7 +59,7 @@ class _Forward(Op):
         named = named_inputs(node)
         need = dict(zip(node.given, needed[1:], strict=True))
         kept: dict[str, Tensor] = {name: named[name] for name in ("weight", "bias") if name in named}
-        if node.activation != "none" and "residual" in named:
+        if node.activation is not None and "residual" in named:
             kept["y"] = node.outputs[0]
         wanted = tuple(
             n for n in ("x", "residual", "weight", "bias") if (needed[0] if n == "x" else need.get(n, False))

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
-from .convolution import ACTIVATIONS, Convolution, lower_input_gradient
+from .convolution import Convolution, lower_input_gradient
 from .convolution_geometry import Geometry, Pair, geometry_of
-from .elementwise import FLOATS_PER_NANOSECOND, elements
+from .elementwise import ACTIVATIONS, FLOATS_PER_NANOSECOND, elements
 from .linear import lower_product
 
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from ..graph import Graph, Node, Tensor
+from ..ops.elementwise import ACTIVATIONS
 from .rewriting import absorb, only_reader
 
-ACTIVATIONS = {
-    "conv2d": ("relu", "relu6"),
-    "conv_transpose2d": ("relu", "relu6"),
-    "linear": ("relu", "relu6"),
-    "batch_norm_train": ("relu", "relu6"),
-    "batch_norm_track": ("relu", "relu6"),
-    "batch_norm_eval": ("relu", "relu6"),
-}
-"""For each op that can apply an activation to its result, which ones."""
+MAPS = ("conv2d", "conv_transpose2d", "batch_norm_train", "batch_norm_track", "batch_norm_eval")
 
-RESIDUALS = (
-    "conv2d", "conv2d_backward_data", "conv_transpose2d", "batch_norm_train", "batch_norm_track", "batch_norm_eval",
-)  # fmt: skip
+ACTIVATING = (*MAPS, "linear")
+"""Ops that can apply one of ACTIVATIONS to their result."""
+
+ADDING = (*MAPS, "conv2d_backward_data")
 """Ops that can add a tensor of the result's shape."""
 
 
@@ -30,14 +24,14 @@ def fuse_epilogues(graph: Graph) -> None:
 
 def _fuse_one(graph: Graph, node: Node) -> bool:
     name = node.op.name
-    if name not in RESIDUALS and name not in ACTIVATIONS or node not in graph.nodes or _activation(node):
+    if name not in ADDING and name not in ACTIVATING or node not in graph.nodes or _is_activated(node):
         return False
     reader = only_reader(graph.users(), node.outputs[0])
     if reader is None:
         return False
-    if reader.op.name in ACTIVATIONS.get(name, ()):
+    if name in ACTIVATING and reader.op.name in ACTIVATIONS:
         node.attributes["activation"] = reader.op.name
-    elif name in RESIDUALS and reader.op.name == "add" and not _has_residual(node):
+    elif name in ADDING and reader.op.name == "add" and not _has_residual(node):
         residual = _other(reader, node.outputs[0])
         if residual is None:
             return False
@@ -48,8 +42,8 @@ def _fuse_one(graph: Graph, node: Node) -> bool:
     return True
 
 
-def _activation(node: Node) -> bool:
-    return node.attributes.get("activation") not in (None, "none")
+def _is_activated(node: Node) -> bool:
+    return node.attributes.get("activation") is not None
 
 
 def _has_residual(node: Node) -> bool:
@@ -82,10 +76,10 @@ def fuse_activation_gradients(graph: Graph) -> None:
     fused = {
         id(node.outputs[0]): node
         for node in graph.nodes
-        if node.op.name.startswith("batch_norm_") and _activation(node) and not _has_residual(node)
+        if node.op.name.startswith("batch_norm_") and _is_activated(node) and not _has_residual(node)
     }
     for node in list(graph.nodes):
-        if node.op.name != "batch_norm_backward" or node.activation != "none":
+        if node.op.name != "batch_norm_backward" or node.activation is not None:
             continue
         mask = node.inputs[0].node
         if mask is None or not _masks(mask) or only_reader(users, mask.outputs[0]) is not node:

@@ -32,7 +32,7 @@ def fold_batch_norm(graph: Graph) -> None:
 
 
 def _foldable(node: Node) -> bool:
-    return node.op.name == "batch_norm_eval" and node.activation == "none" and "residual" not in node.given
+    return node.op.name == "batch_norm_eval" and node.activation is None and "residual" not in node.given
 
 
 def _fold(graph: Graph, node: Node, reader: Node) -> None:

@@ -50,7 +50,7 @@ def batch_norm(
         return _with_batch_statistics(input, given, momentum, eps, running_var_estimator, num_batches_tracked)
     if running_mean is None or running_var is None:
         raise ValueError("outside training batch normalisation needs running_mean and running_var")
-    y, _ = input.graph.record("batch_norm_eval", input, *given.values(), given=tuple(given), activation="none", eps=eps)
+    y, _ = input.graph.record("batch_norm_eval", input, *given.values(), given=tuple(given), activation=None, eps=eps)
     return y
 
 
@@ -73,6 +73,6 @@ def _with_batch_statistics(
         tracked = []
     y, _ = input.graph.record(
         "batch_norm_track" if tracked else "batch_norm_train", input, *given.values(),
-        given=tuple(given), activation="none", eps=eps, momentum=momentum, unbiased=unbiased,
+        given=tuple(given), activation=None, eps=eps, momentum=momentum, unbiased=unbiased,
     )  # fmt: skip
     return y
