@@ -38,10 +38,13 @@ KINDS = {
 }
 
 
-def _lower(kernel: str, kind: str, node: Node, steps: Lowering, **pointers: Any) -> None:
-    count = elements(node.inputs[0])
-    numbers = {"code": KINDS[kind].code, "a": node.a, "b": node.b, "c": node.c}
-    steps.step(kernel, count / EXPONENTIALS_PER_NANOSECOND, **pointers, count=count, **numbers)
+def _lower(
+    kernel: str, kind: str, steps: Lowering, a: float = 0.0, b: float = 0.0, c: float = 0.0, **tensors: Tensor
+) -> None:
+    count = elements(next(iter(tensors.values())))
+    pointers = {name: steps.pointer(tensor) for name, tensor in tensors.items()}
+    numbers = {"count": count, "code": KINDS[kind].code, "a": a, "b": b, "c": c}
+    steps.step(kernel, count / EXPONENTIALS_PER_NANOSECOND, **pointers, **numbers)
 
 
 @register
@@ -64,7 +67,7 @@ class Activation(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        _lower("activation_forward", node.kind, node, steps, x=steps.pointer(x), y=steps.pointer(y))
+        _lower("activation_forward", steps=steps, **node.attributes, x=x, y=y)
 
 
 @register
@@ -81,8 +84,7 @@ class ActivationBackward(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (dy, saved), (dx,) = node.inputs, node.outputs
-        pointers = {"dy": steps.pointer(dy), "saved": steps.pointer(saved), "dx": steps.pointer(dx)}
-        _lower("activation_backward", node.kind, node, steps, **pointers)
+        _lower("activation_backward", steps=steps, **node.attributes, dy=dy, saved=saved, dx=dx)
 
 
 @register
@@ -104,8 +106,7 @@ class ReLU6(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        limits = Node(self, [x], {"a": 0.0, "b": 6.0, "c": 0.0})
-        _lower("activation_forward", "hardtanh", limits, steps, x=steps.pointer(x), y=steps.pointer(y))
+        _lower("activation_forward", "hardtanh", steps, 0.0, 6.0, x=x, y=y)
 
 
 @register
@@ -233,5 +234,4 @@ class NegativePart(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x,), (y,) = node.inputs, node.outputs
-        limits = Node(self, [x], {"a": float("-inf"), "b": 0.0, "c": 0.0})
-        _lower("activation_forward", "hardtanh", limits, steps, x=steps.pointer(x), y=steps.pointer(y))
+        _lower("activation_forward", "hardtanh", steps, float("-inf"), 0.0, x=x, y=y)
