@@ -177,13 +177,7 @@ class Schedule:
         """Floats."""
         planes = planes_of(self.tile, product.kernel_size)
         patches = patches_size(product.channels, planes, self.block, facts)
-        products = min(self.block, GROUP_TILES) * (planes * GROUP_COLUMNS + LINE)
-        filters = (
-            0
-            if self.form == Form.PACKED
-            else planes * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
-        )
-        each = products + filters
+        each = unit_floats(planes, self.block, self.form, facts)
         return patches + facts.threads * each if self.shared else facts.threads * (patches + each)
 
 
@@ -203,6 +197,23 @@ def even_blocks(tiles: int, most: int) -> int:
     return max(ceil_div(tiles, max(ceil_div(tiles, most), 1)), 1)
 
 
+def own_block(tiles: int, filter_bytes: int, own_bytes: int, facts: Facts) -> int | None:
+    """Tiles that a thread has of its own at a time; None where the whole team walks through the filters."""
+    for most in OWN_TILES:
+        block = most // facts.gemm_rows * facts.gemm_rows
+        if filter_bytes <= own_bytes and tiles >= 4 * facts.threads * block:
+            return block
+    return None
+
+
+def unit_floats(planes: int, block: int, form: Form, facts: Facts) -> int:
+    """Floats that a thread works with: the products of a unit of work, and its filters where they are made on the way."""
+    products = min(block, GROUP_TILES) * (planes * GROUP_COLUMNS + LINE)
+    if form == Form.PACKED:
+        return products
+    return products + planes * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
+
+
 def _form(product: Product, backward: bool, lanes: int) -> Form:
     filters, tiles = product.filter_bytes, product.tiles(product.tile)
     if filters <= OWN_BYTES or (filters <= PACKED_BYTES and (product.fixed or tiles > PACKED_TILES)):
@@ -217,10 +228,8 @@ def schedule(product: Product, backward: bool, facts: Facts) -> Schedule:
     tile = product.tile
     tiles, filters = product.tiles(tile), product.filter_bytes
     form = _form(product, backward, facts.lanes)
-    for most in OWN_TILES:
-        block = most // facts.gemm_rows * facts.gemm_rows
-        if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
-            return Schedule(tile, block, shared=False, form=form)
+    if block := own_block(tiles, filters, OWN_BYTES, facts):
+        return Schedule(tile, block, shared=False, form=form)
     most = PATCH_BYTES // (4 * planes_of(tile, product.kernel_size) * product.channels) // GROUP_TILES * GROUP_TILES
     return Schedule(tile, even_blocks(tiles, max(most, GROUP_TILES)), shared=True, form=form)
 

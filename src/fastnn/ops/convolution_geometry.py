@@ -15,7 +15,7 @@ Sides = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """All sizes of one convolution; `arguments` is FNN_CONV2D_GEOMETRY of csrc/kernels.def."""
+    """All sizes of one convolution."""
 
     x: Shape
     weight: Shape
@@ -54,6 +54,7 @@ class Geometry:
 
     @property
     def arguments(self) -> dict[str, int]:
+        """FNN_CONV2D_GEOMETRY of csrc/kernels.def."""
         (batch, channels, height, width), (out_channels, _, rows, columns) = self.x, self.weight
         out_height, out_width = self.output
         return {
@@ -63,6 +64,21 @@ class Geometry:
             "dilation_h": self.dilation[0], "dilation_w": self.dilation[1],
             "pad_top": self.padding[0], "pad_left": self.padding[2], "groups": self.groups,
         }  # fmt: skip
+
+    def _some(self, *names: str) -> dict[str, int]:
+        arguments = self.arguments
+        return {name: arguments[name] for name in names}
+
+    @property
+    def weight_arguments(self) -> dict[str, int]:
+        """FNN_CONV2D_WEIGHT."""
+        return self._some("out_channels", "channels", "kernel_height", "kernel_width", "groups")
+
+    @property
+    def winograd_arguments(self) -> dict[str, int]:
+        """FNN_WINOGRAD_GEOMETRY."""
+        sizes = ("batch", "height", "width", "channels", "out_height", "out_width", "out_channels")
+        return self._some(*sizes, "pad_top", "pad_left")
 
     @property
     def flops(self) -> float:

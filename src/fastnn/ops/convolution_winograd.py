@@ -102,7 +102,7 @@ def lower_forward(
         return False
     arguments: dict[str, Any] = {
         "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
-        "activation": activation, "pool": int(pool), **_sizes(g),
+        "activation": activation, "pool": int(pool), **g.winograd_arguments,
     }  # fmt: skip
     _image_step(steps, g, weight, product, panels, arguments)
     return True
@@ -116,7 +116,7 @@ def lower_backward_data(
     product = _product(g, backward=True, fixed=steps.is_fixed(weight))
     if product is None or not _applies(product, steps.facts):
         return False
-    sizes, most = _sizes(g), product.kernel_size - 1
+    sizes, most = g.winograd_arguments, product.kernel_size - 1
     arguments: dict[str, Any] = {
         "x": steps.pointer(dy), "bias": steps.pointer(bias), "residual": steps.pointer(residual),
         "y": steps.pointer(dx), "activation": activation, "pool": 0,
@@ -154,12 +154,6 @@ def lower_backward_weight(
         block=cut.block,
         shared=int(cut.shared),
         parts=cut.parts,
-        **_sizes(g),
+        **g.winograd_arguments,
     )
     return True
-
-
-def _sizes(g: Geometry) -> dict[str, int]:
-    """FNN_WINOGRAD_GEOMETRY of csrc/kernels.def."""
-    names = ("batch", "height", "width", "channels", "out_height", "out_width", "out_channels", "pad_top", "pad_left")
-    return {name: g.arguments[name] for name in names}

@@ -11,11 +11,24 @@ from typing import Any
 
 from ..graph import Tensor
 from ..plan import Facts, Lowering, Reference
-from .convolution_algorithm import DEPTH, GROUP_COLUMNS, GROUP_TILES, LINE, Form, packed_size, patches_size
+from .convolution_algorithm import (
+    GROUP_TILES,
+    PACKED_BYTES,
+    PACKED_TILES,
+    PATCH_BYTES,
+    Form,
+    even_blocks,
+    own_block,
+    packed_size,
+    patches_size,
+    unit_floats,
+)
 from .convolution_geometry import Geometry
 from .rounding import ceil_div
 
 TILE = 4
+"""The side of the only tiles that there are."""
+
 PLANES = 25
 PHASES = 4
 PRODUCTS = 81
@@ -39,16 +52,6 @@ MAX_SHARE = 0.59
 OWN_BYTES = 4 << 20
 """Transformed filters up to this size stay in cache: each thread works on blocks of tiles of its own. Larger ones are
 walked through by the whole team, as seldom as possible."""
-
-PACKED_BYTES = 12 << 20
-"""Larger ones, if they change with every step, are made on the way, while they are in cache. So are smaller ones beyond
-OWN_BYTES that few tiles use."""
-
-PACKED_TILES = 2 * GROUP_TILES
-"""Tiles that are few in this sense."""
-
-PATCH_BYTES = 8 << 20
-"""Transformed patches that a team works on at a time."""
 
 
 def applies(g: Geometry) -> bool:
@@ -121,9 +124,7 @@ class StridedSchedule:
     def workspace(self, product: StridedProduct, facts: Facts) -> int:
         """Floats."""
         patches = product.in_phases * patches_size(product.channels, PLANES, self.block, facts)
-        each = min(self.block, GROUP_TILES) * (PLANES * GROUP_COLUMNS + LINE)
-        if self.form != Form.PACKED:
-            each += PLANES * GROUP_COLUMNS // facts.gemm_columns * (DEPTH * facts.gemm_columns + LINE)
+        each = unit_floats(PLANES, self.block, self.form, facts)
         return patches + facts.threads * each if self.shared else facts.threads * (patches + each)
 
 
@@ -131,13 +132,11 @@ def schedule(product: StridedProduct, facts: Facts) -> StridedSchedule:
     tiles, filters = product.tiles, product.filter_bytes
     packed = product.fixed or filters <= (PACKED_BYTES if tiles > PACKED_TILES else OWN_BYTES)
     form = Form.PACKED if packed else Form.ROTATED if product.backward else Form.FILTERS
-    for most in (28, 14):
-        block = most // facts.gemm_rows * facts.gemm_rows
-        if filters <= OWN_BYTES and tiles >= 4 * facts.threads * block:
-            return StridedSchedule(block, shared=False, form=form)
+    if block := own_block(tiles, filters, OWN_BYTES, facts):
+        return StridedSchedule(block, shared=False, form=form)
     tile_bytes = 4 * PLANES * product.in_phases * product.channels
     most = max(PATCH_BYTES // tile_bytes // GROUP_TILES, 1) * GROUP_TILES
-    return StridedSchedule(max(ceil_div(tiles, max(ceil_div(tiles, most), 1)), 1), shared=True, form=form)
+    return StridedSchedule(even_blocks(tiles, most), shared=True, form=form)
 
 
 def packed_floats(product: StridedProduct, facts: Facts) -> int:
@@ -176,7 +175,6 @@ def _lower(
     filters = _packed(steps, g, weight, product) if cut.form == Form.PACKED else steps.pointer(weight)
     names = ("dy", "dx") if backward else ("x", "y")
     images = dict(zip(names, (steps.pointer(image), steps.pointer(result)), strict=True))
-    sizes = ("batch", "height", "width", "channels", "out_height", "out_width", "out_channels", "pad_top", "pad_left")
     steps.step(
         "winograd_strided_backward_data" if backward else "winograd_strided_forward",
         g.work(steps.facts) * SHARE,
@@ -187,7 +185,7 @@ def _lower(
         shared=int(cut.shared),
         **images,
         **arguments,
-        **{name: g.arguments[name] for name in sizes},
+        **g.winograd_arguments,
     )
     return True
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from ..plan import Facts
 from .convolution_algorithm import PART_BYTES, Product, WeightSchedule, even_blocks
 from .convolution_geometry import Geometry
+from .convolution_winograd_strided import TILE, applies
 
 STRIDED_SHARE = 0.7
 """Of the direct algorithm's time, about."""
-
-TILE = 4
-"""The side of the only tiles that there are."""
 
 PLANES, ERROR_PLANES = (2 * TILE + 1) ** 2, (TILE + 1) ** 2
 """Products of one tile: planes of its patch of x; and those of its patch of dy."""
@@ -41,11 +39,6 @@ def strided_product(g: Geometry) -> Product:
     return Product(batch, height, width, g.weight[1], out_channels)
 
 
-def _applies(g: Geometry) -> bool:
-    plain = g.stride == (2, 2) and g.dilation == (1, 1) and g.groups == 1 and g.weight[2:] == (3, 3)
-    return plain and max(g.padding) < 3
-
-
 def _pays(product: Product) -> bool:
     """Whether it is faster than the direct algorithm, by measurement on AVX2."""
     tiles = product.tiles(TILE)
@@ -55,7 +48,7 @@ def _pays(product: Product) -> bool:
 
 def uses_strided_weight(g: Geometry, facts: Facts) -> bool:
     """Where the algorithm applies, the caller's wish counts, then the table."""
-    if not _applies(g):
+    if not applies(g):
         return False
     return facts.convolution == "winograd" or (facts.convolution == "auto" and _pays(strided_product(g)))
 
