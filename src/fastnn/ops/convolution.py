@@ -25,6 +25,12 @@ from .rounding import round_up
 from .shape import channels_last
 from .weight_gradient import WeightGradient
 
+MOST_TAPS, MOST_DEPTH = 64, 1024
+"""GEMM_RUNS, GEMM_DEPTH of csrc/kernels/gemm.h: taps, and channels of each, that are summed in one go."""
+
+DEPTHWISE_CHUNKS, DEPTHWISE_CHUNK_ROWS = 256, 16
+"""Parts that the sum of a depthwise weight gradient is cut into, at most, and rows of dy in each, at least."""
+
 
 def packed_weight(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, turned: bool = False) -> Reference:
     """The weight in the panels that the forward, or the backward data, kernel reads (csrc/kernels/conv2d_pack.c)."""
@@ -32,10 +38,15 @@ def packed_weight(steps: Lowering, weight: Tensor, g: Geometry, backward: bool, 
     taps = g.weight[2] * g.weight[3]
     size = 4 * g.groups * round_up(columns, steps.facts.lanes) * taps * depth
     name = "conv2d_pack_weight_backward" if backward else "conv2d_pack_weight"
-    arguments = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
-    if backward:
-        arguments["rotated"] = turned
-    return steps.prepared(weight, (name, g.groups, turned), size, name, weight.spec.size / 8, **arguments)
+    more = {"rotated": turned} if backward else {}
+    key = (name, g.groups, turned)
+    return steps.prepared(weight, key, size, name, weight.spec.size / 8, **more, **g.weight_arguments)
+
+
+def in_one_go(taps: int, depth: int) -> bool:
+    """Whether the kernels make a sum of so many taps of `depth` channels in one go: then they read a residual where they
+    write."""
+    return taps <= MOST_TAPS and depth <= MOST_DEPTH
 
 
 def _spreads_forward(g: Geometry, facts: Facts) -> bool:
@@ -63,8 +74,8 @@ def _spread(
     **more: Any,
 ) -> None:  # fmt: skip
     """The step that spreads `source` over `result`. `arguments`: the geometry of the gradient that this is."""
-    shape = {k: g.arguments[k] for k in ("out_channels", "channels", "kernel_height", "kernel_width", "groups")}
-    shape |= {"rotated": turned, "stride_h": arguments["stride_h"], "dilation_h": arguments["dilation_h"]}
+    shape = {"rotated": turned, "stride_h": arguments["stride_h"], "dilation_h": arguments["dilation_h"]}
+    shape |= g.weight_arguments
     name, size = "conv2d_spread_pack", 4 * packed_floats(arguments, steps.facts)
     key = (name, *shape.values())
     stride = spread_stride(arguments, steps.facts)
@@ -149,11 +160,9 @@ class Convolution(Op):
         return geometry_of(node.inputs[0].shape, node.inputs[1].shape, node.attributes).flops
 
     def in_place(self, node: Node) -> dict[int, int]:
-        """The kernels read a residual where they write, as long as they make a sum in one go."""
-        _, channels, rows, columns = node.inputs[1].shape
-        if self.residual(node) is None or rows * columns > 64 or channels > 1024:
-            return {}
-        return {0: len(node.inputs) - 1}
+        _, depth, rows, columns = node.inputs[1].shape
+        possible = self.residual(node) is not None and in_one_go(rows * columns, depth)
+        return {0: len(node.inputs) - 1} if possible else {}
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x, weight), y = node.inputs[:2], node.outputs[0]
@@ -278,9 +287,9 @@ class ConvolutionBackwardData(Op):
         return geometry_of(node.shape, node.inputs[1].shape, node.attributes).flops
 
     def in_place(self, node: Node) -> dict[int, int]:
-        weight = node.inputs[1].shape
-        small = weight[2] * weight[3] <= 64 and weight[0] // node.groups <= 1024
-        return {0: 2} if self.residual(node) is not None and small else {}
+        out_channels, _, rows, columns = node.inputs[1].shape
+        possible = self.residual(node) is not None and in_one_go(rows * columns, out_channels // node.groups)
+        return {0: 2} if possible else {}
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (dy, weight), dx = node.inputs[:2], node.outputs[0]
@@ -306,16 +315,15 @@ class ConvolutionBackwardWeight(Op):
 
     def lower(self, node: Node, steps: Lowering) -> None:
         x, dy = node.inputs
-        dw, dbias = (*node.outputs, None)[:2]
+        dw, dbias = node.outputs[0], node.outputs[1] if node.has_bias else None
         g = geometry_of(x.shape, node.shape, node.attributes)
-        if lower_backward_weight(steps, g, x, dy, node.outputs[0], dbias):
+        if lower_backward_weight(steps, g, x, dy, dw, dbias):
             return
         n, out_channels, out_height, out_width = g.y
         if g.is_pointwise:
             sizes = {"batch": n * out_height * out_width, "channels": g.x[1], "out_channels": out_channels}
-            lower_product_gradient(steps, x, dy, node.outputs[0], dbias, sizes, g.work(steps.facts))
+            lower_product_gradient(steps, x, dy, dw, dbias, sizes, g.work(steps.facts))
             return
-        taps = g.weight[2] * g.weight[3]
         arguments: dict[str, Any] = {
             "x": steps.pointer(x),
             "dy": steps.pointer(dy),
@@ -324,7 +332,8 @@ class ConvolutionBackwardWeight(Op):
             **g.arguments,
         }
         if g.is_depthwise:
-            chunks = max(1, min(256, n * out_height // 16))
+            chunks = max(1, min(DEPTHWISE_CHUNKS, n * out_height // DEPTHWISE_CHUNK_ROWS))
+            taps = g.weight[2] * g.weight[3]
             workspace = steps.workspace(4 * chunks * (taps + 1) * out_channels)
             name, work = "conv2d_depthwise_backward_weight", g.work(steps.facts) * 4
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Lowering
-from .convolution import Convolution, lower_input_gradient
+from .convolution import Convolution, in_one_go, lower_input_gradient
 from .convolution_geometry import Geometry, Pair, geometry_of
 from .elementwise import ACTIVATIONS, FLOATS_PER_NANOSECOND, elements
 from .linear import lower_product
@@ -121,11 +121,9 @@ class TransposedConvolution(Op):
         return _geometry(node).flops
 
     def in_place(self, node: Node) -> dict[int, int]:
-        """The kernels read a residual where they write, as long as they make a sum in one go."""
-        depth, _, rows, columns = node.inputs[1].shape
-        if Convolution.residual(node) is None or rows * columns > 64 or depth // node.groups > 1024:
-            return {}
-        return {0: len(node.inputs) - 1}
+        channels, _, rows, columns = node.inputs[1].shape
+        possible = Convolution.residual(node) is not None and in_one_go(rows * columns, channels // node.groups)
+        return {0: len(node.inputs) - 1} if possible else {}
 
     def lower(self, node: Node, steps: Lowering) -> None:
         (x, weight), (y,) = node.inputs[:2], node.outputs
