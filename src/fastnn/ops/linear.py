@@ -8,6 +8,8 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering
+from .convolution import packed_weight
+from .convolution_geometry import Geometry
 from .elementwise import ACTIVATIONS, FLOATS_PER_NANOSECOND, elements
 from .product_gradient import blocked_workspace, lower_product_gradient
 from .rounding import round_up
@@ -32,11 +34,6 @@ where streaming ends."""
 
 TALL = 8
 """Rows of a tile that are many in this sense."""
-
-_ONES = ("height", "width", "out_height", "out_width", "kernel_height", "kernel_width", "stride_h", "stride_w",
-         "dilation_h", "dilation_w", "groups")  # fmt: skip
-PIXEL = dict.fromkeys(_ONES, 1)
-"""A linear layer is a convolution over images of one pixel."""
 
 
 def _sizes(x: Shape, weight: Shape) -> dict[str, int]:
@@ -136,7 +133,6 @@ class Linear(_Product):
             "bias": steps.pointer(node.inputs[2]) if len(node.inputs) > 2 else None,
             "y": steps.pointer(y),
             "activation": ACTIVATIONS[node.attributes.get("activation")],
-            **sizes,
         }
         rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
         stands = weight.spec.size >= 4 * PACKED_SIZE and _is_transposed(sizes, steps.facts)
@@ -144,18 +140,17 @@ class Linear(_Product):
             _lower_packed(steps, weight, sizes, arguments)
             return
         workspace = _forward_workspace(steps, sizes)
-        steps.step("linear_forward", _work(sizes, steps.facts), weight=steps.pointer(weight), **arguments, **workspace)
+        steps.step(
+            "linear_forward", _work(sizes, steps.facts), weight=steps.pointer(weight), **arguments, **workspace, **sizes
+        )
 
 
 def _lower_packed(steps: Lowering, weight: Tensor, sizes: dict[str, int], arguments: dict[str, Any]) -> None:
     """A convolution over images of one pixel, whose weights are packed when they change."""
-    shape = {"out_channels": sizes["out_channels"], "channels": sizes["channels"]}
-    shape |= {"kernel_height": 1, "kernel_width": 1, "groups": 1}
-    size = 4 * round_up(sizes["out_channels"], steps.facts.lanes) * sizes["channels"]
-    name = "conv2d_pack_weight"
-    packed = steps.prepared(weight, (name, 1, False), size, name, weight.spec.size / 8, **shape)
-    pixel = {**PIXEL, "pad_top": 0, "pad_left": 0, **arguments}
-    steps.step("conv2d_forward", _work(sizes, steps.facts), packed=packed, residual=None, **pixel)
+    x, filters = (sizes["batch"], sizes["channels"], 1, 1), (sizes["out_channels"], sizes["channels"], 1, 1)
+    g = Geometry(x, filters, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    packed = packed_weight(steps, weight, g, backward=False)
+    steps.step("conv2d_forward", _work(sizes, steps.facts), packed=packed, residual=None, **arguments, **g.arguments)
 
 
 def lower_product(steps: Lowering, dy: Tensor, weight: Tensor, dx: Tensor, sizes: dict[str, int]) -> None:
