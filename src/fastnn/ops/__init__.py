@@ -9,6 +9,7 @@ from . import (  # noqa: F401
     elementwise,
     embedding,
     fold,
+    gradients,
     inverted_residual,
     linear,
     loss,

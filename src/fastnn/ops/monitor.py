@@ -7,8 +7,8 @@ from typing import Any
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
-from .optimizer import segment_blocks
 from .rounding import ceil_div
+from .segments import segment_blocks
 
 UNITS_OF_A_WORD = 64
 

@@ -1,5 +1,4 @@
-"""Updates of parameters by an optimizer: operations with effects and no outputs; clipping of gradients before them,
-averages of weights after them.
+"""Updates of parameters by an optimizer, and averages of weights after them: operations with effects and no outputs.
 
 An update's inputs are parameter, gradient and `states` state arrays for each parameter in turn, all of its shape. A gradient
 that is a product of matrices need not be made before: `factored` names the positions of such parameters, whose gradient is
@@ -8,19 +7,21 @@ dy^T x; dy stands in its place, and their x follow after all parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..graph import Node, Op, Spec, Tensor, register
 from ..plan import Facts, Lowering
 from .elementwise import FLOATS_PER_NANOSECOND, elements
-from .rounding import ceil_div, round_up
+from .rounding import round_up
 
 MOST_STATES = 3
 """State arrays that a segment of the kernels' table has room for."""
 
 PRODUCT_FLOATS = 1 << 16
 """Of csrc/kernels/product_update.h: floats of a piece of a product."""
+
+PRODUCTS_PER_NANOSECOND = 16.0
+"""Multiply-adds that one thread gets through, about; see plan.SERIAL_WORK."""
 
 
 def _product_workspace(batch: int, facts: Facts) -> int:
@@ -39,9 +40,7 @@ class Update(Op):
 
     has_effects = True
 
-    def infer(  # type: ignore[override]
-        self, *inputs: Tensor, states: int, **attributes: Any
-    ) -> tuple[Spec, ...]:
+    def infer(self, *inputs: Tensor, states: int, **_: Any) -> tuple[Spec, ...]:  # type: ignore[override]
         group = 2 + states
         if len(inputs) % group:
             raise ValueError(
@@ -57,9 +56,13 @@ class Update(Op):
         return tuple(i for i in range(self._first_x(node)) if i % (2 + node.states) != 1)
 
     @staticmethod
-    def _first_x(node: Node) -> int:
+    def _factored(node: Node) -> tuple[int, ...]:
+        return node.attributes.get("factored", ())
+
+    @classmethod
+    def _first_x(cls, node: Node) -> int:
         """Where the parameters' tensors end."""
-        return len(node.inputs) - len(node.attributes.get("factored", ()))
+        return len(node.inputs) - len(cls._factored(node))
 
     @classmethod
     def parameter_count(cls, node: Node) -> int:
@@ -67,11 +70,16 @@ class Update(Op):
         return cls._first_x(node) // (2 + int(node.states))
 
     @staticmethod
-    def factor(node: Node, position: int, x: Tensor, dy: Tensor) -> None:
+    def gradient_at(node: Node, position: int) -> int:
+        """Which input is the gradient of the parameter at a position."""
+        return position * (2 + int(node.states)) + 1
+
+    @classmethod
+    def factor(cls, node: Node, position: int, x: Tensor, dy: Tensor) -> None:
         """Lets the gradient of the parameter at a position be the product of x (..., C) and dy (..., K)."""
-        node.inputs[position * (2 + node.states) + 1] = dy
+        node.inputs[cls.gradient_at(node, position)] = dy
         node.inputs.append(x)
-        node.attributes["factored"] = (*node.attributes.get("factored", ()), position)
+        node.attributes["factored"] = (*cls._factored(node), position)
 
     def _slots(self, node: Node) -> tuple[int, ...]:
         """The places of a parameter's states in the table."""
@@ -81,7 +89,7 @@ class Update(Op):
         """The table: parameter, gradient or dy, three states (or null), count, and x (or null) with its sizes for each
         parameter; and the run-time values."""
         group, end = 2 + node.states, self._first_x(node)
-        factors = dict(zip(node.attributes.get("factored", ()), node.inputs[end:], strict=True))
+        factors = dict(zip(self._factored(node), node.inputs[end:], strict=True))
         table: list[Any] = []
         for position, first in enumerate(range(0, end, group)):
             parameter, gradient, *states = node.inputs[first : first + group]
@@ -110,13 +118,10 @@ class Update(Op):
         return [steps.pointer(x), panels, batch, channels]
 
     def _work(self, node: Node) -> float:
-        group = 2 + node.states
         floats = sum(elements(tensor) for tensor in node.inputs)
-        products = [
-            rows_of(node.inputs[position * group + 1]) * elements(node.inputs[position * group])
-            for position in node.attributes.get("factored", ())
-        ]
-        return floats / FLOATS_PER_NANOSECOND + sum(products) / 16.0
+        at = [self.gradient_at(node, position) for position in self._factored(node)]
+        products = sum(rows_of(node.inputs[i]) * elements(node.inputs[i - 1]) for i in at)
+        return floats / FLOATS_PER_NANOSECOND + products / PRODUCTS_PER_NANOSECOND
 
 
 @register
@@ -199,97 +204,6 @@ class AdagradUpdate(Update):
             eps=node.eps,
             weight_decay=node.weight_decay,
             maximize=int(node.maximize),
-        )
-
-
-@register
-class PenaltyGradient(Op):
-    """gradient + l1 * sign(parameter) + 2 * l2 * parameter."""
-
-    name = "penalty_gradient"
-
-    def infer(self, gradient: Tensor, parameter: Tensor, l1: float, l2: float) -> Spec:  # type: ignore[override]
-        if gradient.shape != parameter.shape:
-            raise ValueError(f"penalty: a gradient of shape {gradient.shape} for a parameter of {parameter.shape}")
-        return gradient.spec
-
-    def in_place(self, node: Node) -> dict[int, int]:
-        return {0: 0}
-
-    def lower(self, node: Node, steps: Lowering) -> None:
-        (gradient, parameter), (y,) = node.inputs, node.outputs
-        count = elements(gradient)
-        steps.step(
-            "penalty_gradient",
-            count / FLOATS_PER_NANOSECOND,
-            gradient=steps.pointer(gradient),
-            parameter=steps.pointer(parameter),
-            y=steps.pointer(y),
-            count=count,
-            l1=node.l1,
-            l2=node.l2,
-        )
-
-
-SEGMENT_BLOCK = 4096
-"""Elements of a block in the kernels over segments (csrc/kernels/segments.h)."""
-
-
-def segment_blocks(tensors: Sequence[Tensor]) -> int:
-    """Blocks of all tensors."""
-    return sum(ceil_div(elements(tensor), SEGMENT_BLOCK) for tensor in tensors)
-
-
-class _Clip(Op):
-    """What the clippings share: any number of gradients, and as many outputs of their shapes."""
-
-    def infer(self, *gradients: Tensor, **_: Any) -> tuple[Spec, ...]:
-        return tuple(gradient.spec for gradient in gradients)
-
-    def in_place(self, node: Node) -> dict[int, int]:
-        return {i: i for i in range(len(node.inputs))}
-
-    def _segments(self, node: Node, steps: Lowering) -> dict[str, Any]:
-        table: list[Any] = []
-        for gradient, clipped in zip(node.inputs, node.outputs, strict=False):
-            table += [steps.pointer(gradient), steps.pointer(clipped), elements(gradient)]
-        return {"segments": table, "segment_count": len(node.inputs)}
-
-    def _work(self, node: Node) -> float:
-        return sum(elements(tensor) for tensor in node.inputs) / FLOATS_PER_NANOSECOND
-
-
-@register
-class ClipGradientNorm(_Clip):
-    """All gradients times min(1, max_norm / norm), and behind them the norm (1); `order`: 1, 2 or 0, the largest
-    magnitude."""
-
-    name = "clip_gradient_norm"
-
-    def infer(self, *gradients: Tensor, **_: Any) -> tuple[Spec, ...]:
-        return (*super().infer(*gradients), Spec((1,)))
-
-    def lower(self, node: Node, steps: Lowering) -> None:
-        steps.step(
-            "clip_gradient_norm",
-            self._work(node) * 2,
-            **self._segments(node, steps),
-            order=node.order,
-            max_norm=steps.value(node.max_norm),
-            norm=steps.pointer(node.outputs[-1]),
-            workspace=steps.workspace(8 * segment_blocks(node.inputs)),
-        )
-
-
-@register
-class ClipGradientValue(_Clip):
-    """min(max(gradient, -limit), limit) of all gradients."""
-
-    name = "clip_gradient_value"
-
-    def lower(self, node: Node, steps: Lowering) -> None:
-        steps.step(
-            "clip_gradient_value", self._work(node), **self._segments(node, steps), limit=steps.value(node.limit)
         )
 
 

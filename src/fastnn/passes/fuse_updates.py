@@ -25,7 +25,7 @@ def fuse_updates(graph: Graph) -> None:
 
 
 def _factor(graph: Graph, users: dict[Tensor, list[Node]], node: Node, position: int) -> None:
-    gradient = node.inputs[position * (2 + node.states) + 1]
+    gradient = node.inputs[Update.gradient_at(node, position)]
     maker = gradient.node
     if maker is None or maker.op.name != "linear_backward_weight" or only_reader(users, gradient) is not node:
         return
