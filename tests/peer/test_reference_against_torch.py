@@ -146,7 +146,7 @@ def pooling_options(rng: np.random.Generator, dilated: bool) -> tuple[dict, tupl
     """Random pooling arguments and an image size that holds at least one window.
 
     The size is never below the dilation: a window whose taps all miss the image sends PyTorch's gradient
-    to a place outside it, ours nowhere (tests/test_reference_pooling.py).
+    to a place outside it, ours nowhere (tests/test_kernels_pooling.py).
     """
     kernel, stride = sizes(rng, 2, 1, 5), sizes(rng, 2, 1, 5)
     dilation = sizes(rng, 2, 1, 4) if dilated else [1, 1]
