@@ -9,8 +9,6 @@
 
 #if defined(FNN_TEAM_OPENMP)
 #include <omp.h>
-#elif defined(FNN_TEAM_PTHREAD)
-#include <pthread.h>
 #endif
 #if !defined(_WIN32)
 #include <pthread.h>

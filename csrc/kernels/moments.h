@@ -6,8 +6,8 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-/* Vectors of channels that are summed at a time: of moments as many as there are registers, since memory streams best row by row. */
-enum { FNN_CHANNEL_GROUP = 4, FNN_MOMENT_GROUP = 8, FNN_LINE_FLOATS = 16 };
+/* Vectors of channels that are summed at a time: as many as there are registers, since memory streams best row by row. */
+enum { FNN_MOMENT_GROUP = 8, FNN_LINE_FLOATS = 16 };
 
 /* While a chunk in the cache is worked on, the same columns of one to come are fetched: memory is never left idle. */
 FNN_INLINE void fetch_columns(const float *ahead, const int vectors) {
