@@ -1,4 +1,4 @@
-/* Softmax cross-entropy with class indices, forward and backward, and the count of correct predictions.
+/* Softmax cross-entropy with class indices, forward and backward.
  *
  * For row i with label t, class weights w (1 where absent), smoothing a, C classes, lse_i = log sum_c exp(x[i,c]):
  *
