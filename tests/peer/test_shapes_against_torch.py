@@ -70,7 +70,7 @@ def linear_upsample(rng: np.random.Generator) -> Configuration:
     return options, shape
 
 
-def bilinear(rng: np.random.Generator) -> Configuration:
+def resized(rng: np.random.Generator) -> Configuration:
     return {"size": tuple(sizes(rng, 2, 1, 20))}, (*sizes(rng, 2), *sizes(rng, 2, 1, 9))
 
 
@@ -82,6 +82,11 @@ def shuffle(inverse: bool) -> Callable[[np.random.Generator], Configuration]:
         return {"upscale_factor": factor}, (batch, channels * factor * factor, height, width)
 
     return make
+
+
+def unflatten(rng: np.random.Generator) -> Configuration:
+    batch, rows, columns, behind = sizes(rng, 4, 1, 5)
+    return {"dim": 1, "unflattened_size": (rows, columns)}, (batch, rows * columns, *[behind] * int(rng.integers(2)))
 
 
 LAYERS: dict[str, Callable[[np.random.Generator], Configuration]] = {
@@ -100,9 +105,11 @@ LAYERS: dict[str, Callable[[np.random.Generator], Configuration]] = {
     "LPPool1d": lp_pool(1),
     "LPPool2d": lp_pool(2),
     "Upsample": linear_upsample,
-    "UpsamplingBilinear2d": bilinear,
+    "UpsamplingBilinear2d": resized,
+    "UpsamplingNearest2d": resized,
     "PixelShuffle": shuffle(False),
     "PixelUnshuffle": shuffle(True),
+    "Unflatten": unflatten,
 }
 
 
