@@ -23,8 +23,11 @@ class _InPlace(Module):
         super().__init__()
         self.inplace = inplace
 
+    def _settings(self) -> list[str]:
+        return []
+
     def extra_repr(self) -> str:
-        return "inplace=True" if self.inplace else ""
+        return ", ".join([*self._settings(), *(["inplace=True"] if self.inplace else [])])
 
 
 class ReLU(_InPlace):
@@ -182,8 +185,8 @@ class Hardtanh(_InPlace):
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.hardtanh(x, self.min_val, self.max_val)
 
-    def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}{', inplace=True' if self.inplace else ''}"
+    def _settings(self) -> list[str]:
+        return [f"min_val={self.min_val}", f"max_val={self.max_val}"]
 
 
 class LeakyReLU(_InPlace):
@@ -201,8 +204,8 @@ class LeakyReLU(_InPlace):
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.leaky_relu(x, self.negative_slope)
 
-    def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}{', inplace=True' if self.inplace else ''}"
+    def _settings(self) -> list[str]:
+        return [f"negative_slope={self.negative_slope}"]
 
 
 class PReLU(Module):
@@ -244,8 +247,8 @@ class ELU(_InPlace):
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.elu(x, self.alpha)
 
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}{', inplace=True' if self.inplace else ''}"
+    def _settings(self) -> list[str]:
+        return [f"alpha={self.alpha}"]
 
 
 class CELU(ELU):
@@ -384,6 +387,5 @@ class RReLU(_InPlace):
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         return F.rrelu(x, self.lower, self.upper, self.training, layer=self.layer)
 
-    def extra_repr(self) -> str:
-        inplace = ", inplace=True" if self.inplace else ""
-        return f"lower={self.lower}, upper={self.upper}{inplace}"
+    def _settings(self) -> list[str]:
+        return [f"lower={self.lower}", f"upper={self.upper}"]
