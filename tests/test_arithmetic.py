@@ -106,6 +106,7 @@ class Formula(nn.Module):
         lambda x: 1.5 + x, lambda x: x - 2, lambda x: 2 - x, lambda x: x * 0.5, lambda x: 1 / x, lambda x: x / 4,
         lambda x: -x,
         lambda x: x * np.float32([[1], [2]]), lambda x: np.float32([1, 2, 4]) - x,
+        lambda x: np.float32(2) * x, lambda x: operator.iadd(np.ones((2, 3), np.float32), x),
     ],
 )  # fmt: skip
 def test_numbers_and_arrays_are_operands(isa: str, formula: Callable[..., Any]) -> None:

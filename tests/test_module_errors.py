@@ -18,7 +18,10 @@ from fastnn import nn
         (lambda x: x if x.sum() else -x, "a condition"),
         (lambda x: [row for row in x], "iteration"),
         (lambda x: float(x.sum()), r"float\(\)"),
-        (lambda x: np.exp(x), "a NumPy function|ufunc"),
+        (lambda x: np.exp(x), "numpy.exp needs the numbers of a tensor"),
+        (lambda x: np.ones(3) < x, "numpy.less needs"),
+        (lambda x: np.add(np.ones(3), x, out=np.ones((2, 3))), "numpy.add needs"),
+        (lambda x: np.add.reduce(x), "numpy.add needs"),
     ],
 )
 def test_control_flow_on_values_is_refused(use: Any, message: str) -> None:

@@ -120,7 +120,6 @@ class Tensor:
     """
 
     __slots__ = ("graph", "spec", "node", "variable", "layout", "limits", "__weakref__")
-    __array_ufunc__ = None  # NumPy arrays leave arithmetic with tensors to us
 
     def __init__(self, graph: Graph, spec: Spec, node: Node | None = None) -> None:
         self.graph = graph
@@ -188,6 +187,14 @@ class Tensor:
 
     def __neg__(self) -> Tensor:
         return self._binary("multiply", self, -1.0)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (None,), **options: Any) -> Tensor:
+        """NumPy's arrays and numbers leave arithmetic with tensors to us, `array += tensor` too; the rest needs numbers."""
+        name = {"true_divide": "divide"}.get(ufunc.__name__, ufunc.__name__)
+        plain = method == "__call__" and not options and (out[0] is None or out[0] is inputs[0])
+        if not plain or name not in ("add", "subtract", "multiply", "divide"):
+            raise self._no_values(f"numpy.{ufunc.__name__}")
+        return self._binary(name, *inputs)
 
     # -- shapes
 
