@@ -53,13 +53,17 @@ def test_other_names_get_no_advice() -> None:
     assert not hasattr(small()[0].weight, "nothing") and not hasattr(optim.SGD(), "nothing")
 
 
-@pytest.mark.parametrize("use", [lambda x: x * x.mean().item(), lambda x: x.detach(), lambda x: x.to("cpu")])
+@pytest.mark.parametrize(
+    "use",
+    [lambda x: x * x.mean().item(), lambda x: x.detach(), lambda x: x.to("cpu"), lambda x: x.relu(),
+     lambda x: x.unsqueeze(1)],
+)  # fmt: skip
 def test_symbolic_tensors(use: Callable[[Any], Any]) -> None:
     class Net(nn.Module):
         def forward(self, x: Any) -> Any:
             return use(x)
 
-    with pytest.raises(AttributeError, match="a symbolic tensor has no attribute '(item|detach|to)': "):
+    with pytest.raises(AttributeError, match="a symbolic tensor has no attribute '(item|detach|to|relu|unsqueeze)': "):
         Net()(np.ones((2, 3)))
 
 

@@ -10,6 +10,7 @@ _PRECISION = "everything is float32, and other inputs are cast; leave it out"
 _GRADIENTS = "gradients are results: fastnn.value_and_grad(model, loss)(x, y), fastnn.vjp, or a Trainer's step"
 _VALUES = "assign its values, p.data = values, or use fastnn.nn.init"
 _NUMBERS = "forward() is traced with symbolic tensors that have no numbers; compute it outside of the model"
+_FUNCTION = "it is a function of fastnn.nn.functional"
 _SAVING = "numpy.savez(path, **model.state_dict()), and model.load_state_dict(numpy.load(path))"
 
 _DEVICES = dict.fromkeys(("to", "cuda", "cpu"), _DEVICE)
@@ -26,6 +27,8 @@ OPTIMIZERS = {"lr_scheduler": "a schedule is given as lr, as in optim.SGD(lr=opt
 TENSOR = {
     **_DEVICES, **_PRECISIONS, **dict.fromkeys(("item", "tolist", "numpy", "data"), _NUMBERS),
     **dict.fromkeys(("backward", "grad", "detach", "requires_grad"), _GRADIENTS),
+    **dict.fromkeys(("relu", "sigmoid", "tanh", "softmax", "log_softmax"), _FUNCTION),
+    **dict.fromkeys(("squeeze", "unsqueeze"), "write the new shape: x.reshape(...)"),
 }  # fmt: skip
 PACKAGE = {
     "no_grad": "a call computes no gradients unless they are asked for; leave it out",
