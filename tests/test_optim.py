@@ -228,6 +228,7 @@ NAN = float("nan")
         (lambda: optim.Adagrad(initial_accumulator_value=NAN), ValueError, "initial_accumulator_value must be finite"),
         (lambda: optim.SGD([]), ValueError, "empty list of parameters"),
         (lambda: optim.SGD(nn.Parameter([1.0])), TypeError, "iterable of Parameters"),
+        (lambda: optim.SGD(nn.Linear(2, 3)), TypeError, r"not Linear; pass model.parameters\(\)"),
         (lambda: optim.SGD([np.ones(3)]), TypeError, "works on Parameters, not on ndarray"),
         (lambda: optim.SGD([nn.Buffer([1.0])]), TypeError, "works on Parameters, not on Buffer"),
         (lambda: optim.SGD([nn.Parameter([1.0])] * 2), ValueError, "given to the optimizer twice"),

@@ -231,8 +231,9 @@ class Optimizer:
 
 
 def _as_groups(params: Iterable[Any]) -> list[Mapping[str, Any]]:
-    if isinstance(params, (Parameter, np.ndarray)):
-        raise TypeError("params must be an iterable of Parameters or of dicts, not one parameter or array")
+    if isinstance(params, (Parameter, np.ndarray)) or not isinstance(params, Iterable):
+        hint = "; pass model.parameters()" if hasattr(params, "parameters") else ""
+        raise TypeError(f"params must be an iterable of Parameters or of dicts, not {kind_of(params)}{hint}")
     entries = list(params)
     if not entries:
         raise ValueError("the optimizer got an empty list of parameters")
