@@ -20,6 +20,8 @@ from fastnn import nn
         (lambda x: float(x.sum()), r"float\(\)"),
         (lambda x: np.exp(x), "numpy.exp needs the numbers of a tensor"),
         (lambda x: np.ones(3) < x, "numpy.less needs"),
+        (lambda x: x**2, r"write x \* x"),
+        (lambda x: x @ np.ones((3, 4)), r"x @ w is fastnn.nn.functional.linear\(x, w.T\)"),
         (lambda x: np.add(np.ones(3), x, out=np.ones((2, 3))), "numpy.add needs"),
         (lambda x: np.add.reduce(x), "numpy.add needs"),
     ],

@@ -274,6 +274,12 @@ class Tensor:
     def __lt__(self, other: Any) -> Any:
         raise self._no_values("a comparison")
 
+    def __pow__(self, other: Any) -> Any:
+        raise TypeError("a symbolic tensor has no **; write x * x")
+
+    def __matmul__(self, other: Any) -> Any:
+        raise TypeError("a symbolic tensor has no @; x @ w is fastnn.nn.functional.linear(x, w.T)")
+
     def __getattr__(self, name: str) -> Any:
         raise no_attribute("a symbolic tensor", name, TENSOR)
 
