@@ -49,15 +49,19 @@ def in_one_go(taps: int, depth: int) -> bool:
     return taps <= MOST_TAPS and depth <= MOST_DEPTH
 
 
-def _spreads_forward(g: Geometry, facts: Facts) -> bool:
-    return g.stride == (1, 1) and not g.is_depthwise and spreads(rotated(g.arguments), facts)
-
-
-def _runs_on_strips(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
-    """Whether the convolution forward takes the form of strips."""
-    winograd = is_forward(steps, g, weight) or is_strided_forward(steps, g, weight)
-    others = winograd or _spreads_forward(g, steps.facts) or g.is_depthwise
-    return not others and uses_strips(g.arguments, steps.facts)
+def _forward_form(steps: Lowering, g: Geometry, weight: Tensor, takes_moments: bool) -> str:
+    """The form that computes y: the first that applies and pays."""
+    if takes_moments:
+        return "pointwise" if g.is_pointwise else "depthwise"
+    if is_forward(steps, g, weight):
+        return "winograd"
+    if is_strided_forward(steps, g, weight):
+        return "strided winograd"
+    if g.is_depthwise:
+        return "depthwise"
+    if g.stride == (1, 1) and spreads(rotated(g.arguments), steps.facts):
+        return "spread"
+    return "strip" if uses_strips(g.arguments, steps.facts) else "indirect"
 
 
 def _strip(steps: Lowering, work: float, sizes: dict[str, int], planar: bool = False, **arguments: Any) -> None:
@@ -167,46 +171,37 @@ class Convolution(Op):
     def lower(self, node: Node, steps: Lowering) -> None:
         (x, weight), y = node.inputs[:2], node.outputs[0]
         g = geometry_of(x.shape, weight.shape, node.attributes)
-        activation = ACTIVATIONS[node.attributes.get("activation")]
-        bias, residual = self.bias(node), self.residual(node)
         moments = node.outputs[1] if "moment_rows" in node.attributes else None
-        taken = {"moments": steps.pointer(moments), "moment_rows": node.attributes.get("moment_rows", 0)}
+        form, work = _forward_form(steps, g, weight, moments is not None), g.work(steps.facts)
         planar = node.attributes.get("planar", False)
-        if planar and (moments is not None or not _runs_on_strips(steps, g, weight)):
+        if planar and form != "strip":
             x, planar = channels_last(x, steps), False
-        panels = partial(packed_weight, steps, weight, g, backward=False)
-        if moments is not None and g.is_pointwise:
-            sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
-            arrays = {"x": steps.pointer(x), "bias": steps.pointer(bias), "y": steps.pointer(y)}
-            work = g.work(steps.facts)
-            steps.step("conv2d_pointwise_moments", work, packed=panels(), **arrays, **taken, **sizes)
-            return
         pool = node.attributes.get("pool", False)
-        if moments is None and lower_forward(steps, g, x, weight, bias, residual, y, activation, panels, pool):
-            return
-        assert not pool
-        if moments is None and lower_strided_forward(steps, g, x, weight, bias, residual, y, activation):
-            return
-        if _spreads_forward(g, steps.facts):
-            epilogue = {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
+        assert form == "winograd" or not pool
+        panels = partial(packed_weight, steps, weight, g, backward=False)
+        bias, residual = steps.pointer(self.bias(node)), steps.pointer(self.residual(node))
+        activation = ACTIVATIONS[node.attributes.get("activation")]
+        epilogue: dict[str, Any] = {"bias": bias, "residual": residual, "activation": activation}
+        images: dict[str, Any] = {"x": steps.pointer(x), "y": steps.pointer(y)}
+        taken = {"moments": steps.pointer(moments), "moment_rows": node.attributes.get("moment_rows", 0)}
+        if form == "winograd":
+            lower_forward(steps, g, x, weight, y, epilogue, panels, pool)
+        elif form == "strided winograd":
+            lower_strided_forward(steps, g, x, weight, y, epilogue)
+        elif form == "spread":
             _spread(steps, g, rotated(g.arguments), True, x, weight, y, **epilogue)
-            return
-        arguments: dict[str, Any] = {
-            "x": steps.pointer(x),
-            "bias": steps.pointer(bias),
-            "residual": steps.pointer(residual),
-            "y": steps.pointer(y),
-            "activation": activation,
-        }
-        if g.is_depthwise:
-            arguments["packed"] = packed_depthwise(steps, weight, g)
-            steps.step("conv2d_depthwise_forward", g.work(steps.facts) * 4, **taken, **arguments, **g.arguments)
-            return
-        arguments["packed"] = panels()
-        if uses_strips(g.arguments, steps.facts):
-            _strip(steps, g.work(steps.facts), g.arguments, planar, **arguments)
+        elif form == "pointwise":
+            sizes = {"rows": g.x[0] * g.x[2] * g.x[3], "channels": g.x[1], "out_channels": g.y[1]}
+            steps.step("conv2d_pointwise_moments", work, packed=panels(), bias=bias, **images, **taken, **sizes)
+        elif form == "depthwise":
+            packed = packed_depthwise(steps, weight, g)
+            steps.step(
+                "conv2d_depthwise_forward", work * 4, packed=packed, **images, **taken, **epilogue, **g.arguments
+            )
+        elif form == "strip":
+            _strip(steps, work, g.arguments, planar, packed=panels(), **images, **epilogue)
         else:
-            steps.step("conv2d_forward", g.work(steps.facts), **arguments, **g.arguments)
+            steps.step("conv2d_forward", work, packed=panels(), **images, **epilogue, **g.arguments)
 
 
 def _normalization(steps: Lowering, node: Node | None = None) -> dict[str, Any]:
@@ -237,14 +232,14 @@ def lower_input_gradient(
         arrays = {"dy": steps.pointer(dy), "packed": packed, "residual": residuals, "dx": steps.pointer(dx)}
         steps.step("conv2d_pointwise_sums", g.work(steps.facts), **arrays, **sums, **sizes)
         return
-    for lower in (lower_backward_data, lower_strided_backward_data):
-        if sums is None and lower(steps, g, dy, weight, bias, residual, dx, activation):
-            return
     arguments: dict[str, Any] = {
         "bias": steps.pointer(bias),
         "residual": steps.pointer(residual),
         "activation": activation,
     }
+    for lower in (lower_backward_data, lower_strided_backward_data):
+        if sums is None and lower(steps, g, dy, weight, dx, arguments):
+            return
     if residual is None and sums is None and uses_planes(g.arguments, steps.facts):
         _planar(steps, g, dy, weight, dx, bias=steps.pointer(bias), activation=activation)
         return

@@ -92,34 +92,28 @@ def is_forward(steps: Lowering, g: Geometry, weight: Tensor) -> bool:
 
 
 def lower_forward(
-    steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
-    activation: int, panels: Callable[[], Reference], pool: bool,
-) -> bool:  # fmt: skip
-    """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use; with `pool` the
-    maxima of 2x2 pixels each."""
+    steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, y: Tensor, epilogue: dict[str, Any],
+    panels: Callable[[], Reference], pool: bool,
+) -> None:  # fmt: skip
+    """Adds the steps of y = activation(conv(x, weight) + bias + residual) where is_forward says so; with `pool` the maxima of
+    2x2 pixels each. epilogue: bias, residual and activation as the kernel takes them."""
     product = _product(g, backward=False, fixed=steps.is_fixed(weight))
-    if product is None or not _applies(product, steps.facts):
-        return False
-    arguments: dict[str, Any] = {
-        "x": steps.pointer(x), "bias": steps.pointer(bias), "residual": steps.pointer(residual), "y": steps.pointer(y),
-        "activation": activation, "pool": int(pool), **g.winograd_arguments,
-    }  # fmt: skip
-    _image_step(steps, g, weight, product, panels, arguments)
-    return True
+    assert product is not None
+    images = {"x": steps.pointer(x), "y": steps.pointer(y)}
+    _image_step(steps, g, weight, product, panels, {**images, **epilogue, "pool": int(pool), **g.winograd_arguments})
 
 
 def lower_backward_data(
-    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
-    activation: int,
-) -> bool:  # fmt: skip
-    """Adds the steps of dx: the forward kernel on dy, with channels exchanged and padding kernel_size - 1 - padding."""
+    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, dx: Tensor, epilogue: dict[str, Any]
+) -> bool:
+    """Adds the steps of dx, if this is the algorithm to use: the forward kernel on dy, with channels exchanged and padding
+    kernel_size - 1 - padding."""
     product = _product(g, backward=True, fixed=steps.is_fixed(weight))
     if product is None or not _applies(product, steps.facts):
         return False
     sizes, most = g.winograd_arguments, product.kernel_size - 1
     arguments: dict[str, Any] = {
-        "x": steps.pointer(dy), "bias": steps.pointer(bias), "residual": steps.pointer(residual),
-        "y": steps.pointer(dx), "activation": activation, "pool": 0,
+        "x": steps.pointer(dy), "y": steps.pointer(dx), "pool": 0, **epilogue,
         "batch": sizes["batch"], "height": sizes["out_height"], "width": sizes["out_width"],
         "channels": sizes["out_channels"], "out_height": sizes["height"], "out_width": sizes["width"],
         "out_channels": sizes["channels"], "pad_top": most - sizes["pad_top"], "pad_left": most - sizes["pad_left"],

@@ -163,14 +163,10 @@ def _packed(steps: Lowering, g: Geometry, weight: Tensor, product: StridedProduc
 
 
 def _lower(
-    steps: Lowering, g: Geometry, image: Tensor, weight: Tensor, result: Tensor, arguments: dict[str, Any],
-    *, backward: bool,
-) -> bool:  # fmt: skip
-    if not applies(g):
-        return False
-    product = product_of(g, backward, steps.is_fixed(weight))
-    if not uses(product, steps.facts):
-        return False
+    steps: Lowering, g: Geometry, image: Tensor, weight: Tensor, result: Tensor, epilogue: dict[str, Any],
+    product: StridedProduct,
+) -> None:  # fmt: skip
+    backward = product.backward
     cut = schedule(product, steps.facts)
     filters = _packed(steps, g, weight, product) if cut.form == Form.PACKED else steps.pointer(weight)
     names = ("dy", "dx") if backward else ("x", "y")
@@ -184,27 +180,24 @@ def _lower(
         block=cut.block,
         shared=int(cut.shared),
         **images,
-        **arguments,
+        **epilogue,
         **g.winograd_arguments,
     )
-    return True
-
-
-def _epilogue(steps: Lowering, bias: Tensor | None, residual: Tensor | None, activation: int) -> dict[str, Any]:
-    return {"bias": steps.pointer(bias), "residual": steps.pointer(residual), "activation": activation}
 
 
 def lower_strided_forward(
-    steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, y: Tensor,
-    activation: int,
-) -> bool:  # fmt: skip
-    """Adds the steps of y = activation(conv(x, weight) + bias + residual), if this is the algorithm to use."""
-    return _lower(steps, g, x, weight, y, _epilogue(steps, bias, residual, activation), backward=False)
+    steps: Lowering, g: Geometry, x: Tensor, weight: Tensor, y: Tensor, epilogue: dict[str, Any]
+) -> None:
+    """Adds the steps of y = activation(conv(x, weight) + bias + residual) where is_strided_forward says so. epilogue: bias,
+    residual and activation as the kernel takes them."""
+    _lower(steps, g, x, weight, y, epilogue, product_of(g, False, steps.is_fixed(weight)))
 
 
 def lower_strided_backward_data(
-    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, dx: Tensor,
-    activation: int,
-) -> bool:  # fmt: skip
+    steps: Lowering, g: Geometry, dy: Tensor, weight: Tensor, dx: Tensor, epilogue: dict[str, Any]
+) -> bool:
     """Adds the steps of dx, if this is the algorithm to use."""
-    return _lower(steps, g, dy, weight, dx, _epilogue(steps, bias, residual, activation), backward=True)
+    if not applies(g) or not uses(product := product_of(g, True, steps.is_fixed(weight)), steps.facts):
+        return False
+    _lower(steps, g, dy, weight, dx, epilogue, product)
+    return True
