@@ -9,7 +9,6 @@
  * width is gemm_columns but in the last panel of a group, where it is what is left, rounded up to lanes; columns that do not
  * exist are zeros. Copies only: exact. packed may not alias source. Parallel over (group, panel, tap).
  */
-#include "conv2d.h"
 #include "gemm_pack.h"
 
 void FNN_FUNCTION(conv2d_pack_weight)(const struct fnn_conv2d_pack_weight_args *args, const struct fnn_team *team) {

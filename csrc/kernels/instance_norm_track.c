@@ -7,7 +7,7 @@
  * running_mean, running_variance (channels), changed. positions > 1; an empty batch changes nothing.
  * Error: mean 2 roundings; variance 2^-22 (variance + eps), as it is found from its root. Parallel over channels.
  * Source: Ulyanov, Vedaldi and Lempitsky, "Instance normalization", 2016; the update is PyTorch's. */
-#include "lanes.h"
+#include "kernel.h"
 
 void FNN_FUNCTION(instance_norm_track)(const struct fnn_instance_norm_track_args *args, const struct fnn_team *team) {
     ptrdiff_t channels = args->channels, rows = args->batch * channels;

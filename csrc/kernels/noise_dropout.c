@@ -10,7 +10,6 @@
  *     The backward pass is dropout with the same scale.
  * Sources: Srivastava et al., "Dropout", JMLR 2014; Klambauer et al., "Self-normalizing neural networks", NIPS 2017. */
 #include "draws.h"
-#include "vector_math.h"
 
 /* Normal numbers that share their words, and pairs of words that make them. */
 enum { NORMAL_GROUP = DRAW_GROUP, NORMAL_PAIRS = NORMAL_GROUP / 4 };

@@ -4,7 +4,7 @@
  *     unshuffle:  x from y, the same with `inverse`; then the argument x is (N,H*r,W*r,C) and y (N,H,W,C*r*r)
  *
  * height, width, channels: H, W, C. Either is the other's gradient. x and y must not overlap. Parallel over rows h. */
-#include "lanes.h"
+#include "kernel.h"
 
 /* One pixel: the matrix (C, r*r) becomes r rows of r*C floats, `stride` apart. */
 FNN_INLINE void shuffle_pixel(const ptrdiff_t factor, const float *x, float *y, ptrdiff_t stride, ptrdiff_t channels) {
