@@ -7,15 +7,15 @@
  * middle makes means. Outputs must not overlap inputs.
  *
  * The middle axis is cut by shape alone into sum_blocks blocks, combined in order; workspace (optional when sum_blocks is 1)
- * max(outer, UNITS) * inner floats. Error of a sum: (ceil(middle / blocks) + blocks + 1) eps * sum |x|, eps = 2^-24.
+ * max(outer, 64) * inner floats. Error of a sum: (ceil(middle / blocks) + blocks + 1) eps * sum |x|, eps = 2^-24.
  * Parallel over outer * blocks. */
 #include "lanes.h"
 
-enum { UNITS = 64, BLOCK_ROWS = 16, ROW_FLOATS = 64, GROUP = 4, BROADCAST_BLOCK = 64 };
+enum { UNITS = 64, BLOCK_MIN = 16, GROUP = 4, BROADCAST_BLOCK = 64 };
 
-/* Enough blocks for UNITS units of work, of BLOCK_ROWS rows at least; more where a row has less than ROW_FLOATS floats. */
+/* Enough blocks for UNITS units of work, of BLOCK_MIN vectors at least. */
 static inline ptrdiff_t sum_blocks(ptrdiff_t outer, ptrdiff_t middle, ptrdiff_t inner) {
-    ptrdiff_t least = BLOCK_ROWS * fnn_max(1, ROW_FLOATS / fnn_max(inner, 1));
+    ptrdiff_t least = BLOCK_MIN * fnn_max(1, 64 / fnn_max(inner, 1));
     return fnn_max(1, fnn_min(UNITS / fnn_max(outer, 1), middle / least));
 }
 
