@@ -29,7 +29,7 @@ from fastnn.ops import (
 )
 from fastnn.ops import convolution_algorithm as winograd
 
-KERNELS = Path(__file__).parents[1] / "csrc" / "kernels"
+FOLDER = Path(__file__).parents[1] / "csrc" / "kernels"
 
 SHARED: dict[str, dict[str, int]] = {
     "conv2d_backward_weight.c": {
@@ -117,7 +117,7 @@ def test_enumerators() -> None:
 
 @pytest.mark.parametrize("file", SHARED)
 def test_constants_are_those_of_the_kernels(file: str) -> None:
-    found = _enumerators((KERNELS / file).read_text(encoding="utf-8"))
+    found = _enumerators((FOLDER / file).read_text(encoding="utf-8"))
     assert {name: found.get(name) for name in SHARED[file]} == SHARED[file]
 
 
@@ -130,5 +130,5 @@ def test_constants_are_those_of_the_kernels(file: str) -> None:
 )
 def test_codes_are_those_of_the_kernels(file: str, codes: dict[str, int]) -> None:
     """The kernels count them in the order of their list; those that no operation has come last."""
-    listed = re.findall(r"ONE\(([A-Z_0-9]+), ", (KERNELS / file).read_text(encoding="utf-8"))
+    listed = re.findall(r"ONE\(([A-Z_0-9]+), ", (FOLDER / file).read_text(encoding="utf-8"))
     assert {name.upper(): code for name, code in codes.items()} == {n: i for i, n in enumerate(listed[: len(codes)])}
