@@ -138,7 +138,7 @@ def test_an_error_in_a_models_own_arithmetic_names_the_model() -> None:
         Filter()(np.zeros((1, 5, 8, 8)))
 
 
-@pytest.mark.parametrize("count", [np.nan, np.inf, -1e30, np.uint64(2**64 - 1), 2.0**63])
+@pytest.mark.parametrize("count", [np.nan, np.inf, -1e30, -(2.0**63) - 2048, np.uint64(2**64 - 1), 2.0**63])
 def test_a_count_that_is_no_integer_changes_nothing(count: Any) -> None:
     layer = nn.BatchNorm1d(2)
     before = layer.state_dict()

@@ -58,6 +58,15 @@ def test_wrong_input_is_refused_before_anything_is_touched(
     assert same(weights_of(trainer.model), before) and trainer.steps == trainer.epochs == 0
 
 
+def test_a_last_batch_that_is_too_small_is_refused_before_anything_is_touched() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+    trainer, before = fnn.Trainer(model, nn.CrossEntropyLoss(), optim.SGD(lr=0.1)), weights_of(model)
+    x, y = np.ones((9, 4)), np.zeros(9, np.int64)
+    with pytest.raises(ValueError, match="more than one value per channel"):
+        trainer.fit(x, y, batch_size=8, progress=False, callbacks=[_Untouched()])
+    assert same(weights_of(model), before) and trainer.steps == 0
+
+
 def test_a_step_with_wrong_labels_changes_nothing() -> None:
     x, y = make_data()
     trainer = make_trainer()
