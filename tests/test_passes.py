@@ -12,6 +12,7 @@ import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, passes
 from fastnn.graph import Graph
+from fastnn.ops.convolution import MOST_DEPTH
 from fastnn.settings import without_passes
 
 RNG = np.random.default_rng(5)
@@ -122,6 +123,35 @@ def test_a_result_with_two_readers_is_not_absorbed() -> None:
     positive, raw = model(x)
     assert (raw < 0).any()
     np.testing.assert_array_equal(positive, np.maximum(raw, 0))
+
+
+class Adding(nn.Module):
+    """A convolution, and what is made of its result and its input."""
+
+    def __init__(self, channels: int, kernel_size: int, adding: Callable) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, kernel_size, padding="same")
+        self.adding = adding
+
+    def forward(self, x):
+        return 0.5 * self.adding(self.convolution, x)  # the sum is no output, so its memory may be the residual's
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel_size", "adding"),
+    [
+        (20, 3, lambda convolution, x: convolution(x) + x + 2.0 * x),
+        (20, 3, lambda convolution, x: (lambda x: convolution(x) + x)(3.0 * x)),
+        (MOST_DEPTH + 8, 1, lambda convolution, x: convolution(3.0 * x) + 2.0 * x),
+    ],
+    ids=["a second residual", "its own input", "a sum in two goes"],
+)
+def test_a_residual_is_added_once_and_not_written_over_too_early(channels, kernel_size, adding, isa: str) -> None:
+    model, x = Adding(channels, kernel_size, adding), RNG.standard_normal((2, channels, 5, 4))
+    assert any(step.node.attributes.get("has_residual") for step in model.plan(x.shape).steps)
+    with without_passes():
+        expected = model(x)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_norm_in_training_is_not_folded() -> None:
