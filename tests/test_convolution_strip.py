@@ -12,7 +12,7 @@ from kernel_runner import UNIT, assert_within, channels_last, run_kernel
 import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, reference
-from fastnn.ops.convolution_strip import strip_floats, strip_rows
+from fastnn.ops.convolution_strip import lies_along, strip_floats, strip_rows
 from fastnn.plan import Plan
 from fastnn.settings import current_facts, serial_below, without_passes
 
@@ -38,6 +38,9 @@ GEOMETRIES: dict[str, tuple[int, ...]] = {
     "groups of one, two rows beyond": (2, 3, 5, 9, 12, 9, 9, 3, 3, 3, 1, 1, 1, 1, 3, 1),
     "groups of four": (1, 8, 7, 9, 10, 4, 5, 2, 3, 3, 2, 2, 1, 1, 1, 1),
     "groups of eight, dilations": (1, 16, 5, 9, 6, 5, 9, 2, 3, 3, 1, 1, 4, 2, 4, 2),
+    "few outputs": (2, 3, 6, 32, 3, 6, 32, 1, 3, 3, 1, 1, 1, 1, 1, 1),
+    "few outputs of several pieces": (1, 1, 5, 250, 3, 3, 248, 1, 5, 3, 1, 1, 1, 1, 1, 0),
+    "few outputs, groups of one, dilated": (2, 2, 6, 31, 6, 5, 28, 2, 3, 3, 1, 1, 2, 2, 2, 1),
     "panels for a team": (1, 3, 2, 9, 130, 2, 9, 1, 3, 3, 1, 1, 1, 1, 1, 1),
     "empty batch": (0, 3, 5, 5, 6, 5, 5, 1, 3, 3, 1, 1, 1, 1, 1, 1),
 }
@@ -104,20 +107,28 @@ def test_exact_in_both_orders(name: str, isa: str, threads: int, rng: np.random.
     a = sizes_of(name)
     x, weight, residual = (rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes_of(a))
     bias = rng.integers(-4, 5, a["out_channels"]).astype(np.float32)
-    wanted = np.clip(expected(a, x, weight) + bias + channels_last(residual), 0, 6)
-    for planar in (False, True):
-        for rows in rows_of(a):
-            epilogue = {"bias": bias, "residual": channels_last(residual), "activation": 2}
-            np.testing.assert_array_equal(run(a, x, weight, planar, rows, **epilogue), wanted)
+    for addend in (None, channels_last(residual)):
+        wanted = np.clip(expected(a, x, weight) + bias + (0 if addend is None else addend), 0, 6)
+        for planar in (False, True):
+            for rows in rows_of(a):
+                epilogue = {"bias": bias, "residual": addend, "activation": 2}
+                np.testing.assert_array_equal(run(a, x, weight, planar, rows, **epilogue), wanted)
+
+
+def test_few_outputs_lie_along_the_pixels(isa: str) -> None:
+    along = {name for name in GEOMETRIES if lies_along(sizes_of(name), current_facts(), planar=True)}
+    assert {name for name in GEOMETRIES if name.startswith("few outputs")} <= along
+    assert "three channels" not in along and "three channels, stride 2" not in along
 
 
 @pytest.mark.parametrize("name", [name for name in GEOMETRIES if name != "empty batch"])
 def test_bits_and_error_bound(name: str, isa: str, rng: np.random.Generator, same_bits: Callable[..., Any]) -> None:
-    """The same bits for every team, in both memory orders, however many rows a strip serves."""
+    """The same bits for every team, in both memory orders, however many rows a strip serves, and however vectors lie."""
     a = sizes_of(name)
     x, weight = (rng.standard_normal(shape).astype(np.float32) for shape in shapes_of(a)[:2])
-    forms = [(planar, rows) for planar in (False, True) for rows in rows_of(a)]
-    results = same_bits(lambda: [run(a, x, weight, *form, activation=0) for form in forms])
+    nothing = np.zeros((a["batch"], a["out_height"], a["out_width"], a["out_channels"]), np.float32)
+    forms = [(planar, rows, addend) for planar in (False, True) for rows in rows_of(a) for addend in (None, nothing)]
+    results = same_bits(lambda: [run(a, x, weight, *form[:2], residual=form[2], activation=0) for form in forms])
     for result in results[1:]:
         assert result.tobytes() == results[0].tobytes()
     roundings = UNIT * weight[0].size * (2 if isa == "scalar" else 1)

@@ -40,7 +40,7 @@ SHARED: dict[str, dict[str, int]] = {
     },
     "conv2d_depthwise_row.h": {"DEPTHWISE_ROWS": inverted_residual.MAX_ROWS},
     "conv2d_spread.c": {"SPREAD_PIXELS": convolution_spread.PIXELS},
-    "conv2d_strip.c": {"CONV2D_PIECE": convolution_strip.PIECE},
+    "conv2d_strip.c": {"CONV2D_PIECE": convolution_strip.PIECE, "ALONG_GAIN": convolution_strip.ALONG_GAIN},
     "conv2d_weight_taps.c": {
         "TAPS_ROW_BLOCK": weight_gradient.ROW_BLOCK,
         "TAPS_STRIP_BLOCK": weight_gradient.STRIP_BLOCK,

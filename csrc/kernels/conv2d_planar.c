@@ -145,6 +145,7 @@ static void multiply_row(const struct planar *s, const float *x, ptrdiff_t first
     const ptrdiff_t tiles = fnn_ceil_div(vectors, planes_vectors(channels));
     struct gemm_planes tile = {
         .weights = s->packed + first * channels,
+        .weight_step = channels,
         .offsets = s->offsets + first,
         .depth = steps,
         .rows = channels,

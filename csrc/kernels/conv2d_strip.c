@@ -14,13 +14,20 @@
  * are listed once, in the order r, s, c of the sum. So an image that lies in planes is read as it is: its strip has planes too.
  * The sum leaves out filter rows that lie outside of the image. A large y goes past the caches (lanes.h).
  *
+ * Where the output channels leave much of a vector empty and neighbouring pixels lie side by side in the strip, vectors lie along the
+ * pixels instead (gemm_planes.h), and the results are turned. The sums are the same.
+ *
  * Parallel over pieces, and over groups and panels where there are few; the sum of an element is the same in any tile, and in either
  * memory order of x. Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_strip.h"
+#include "gemm_planes.h"
 #include "gemm_strip.h"
 
-enum { CONV2D_PIECE = 112 }; /* output pixels of one row of a piece */
+enum {
+    CONV2D_PIECE = 112, /* output pixels of one row of a piece */
+    ALONG_GAIN = 7      /* vectors lie along the pixels where that saves one product in so many */
+};
 
 struct strip_forward {
     const struct fnn_conv2d_strip_forward_args *args;
@@ -32,6 +39,7 @@ struct strip_forward {
     float *floats;                                       /* this thread's strip */
     int32_t *offsets;                                    /* this thread's: of each step in a patch */
     bool stream;
+    bool along;                                          /* vectors lie along the pixels */
 };
 
 /* `rows` x `count` pixels from (n, p, q) on. */
@@ -45,6 +53,55 @@ static struct fnn_range rows_inside(const struct conv2d_geometry *g, ptrdiff_t p
     const ptrdiff_t begin = fnn_min(fnn_ceil_div(fnn_max(-h, 0), g->dilation_h), g->kernel_height);
     const ptrdiff_t end = fnn_min(fnn_ceil_div(fnn_max(g->height - h, 0), g->dilation_h), g->kernel_height);
     return (struct fnn_range){begin, fnn_max(begin, end)};
+}
+
+/* Up to FNN_LANES channels, planes `from_step` apart, of the first of the `left` pixels of a row, to where pixels are `to_step` apart.
+ * Where they follow each other whole vectors are written, as long as later pixels overwrite what is too much. */
+static void turn_pixels(const float *from, ptrdiff_t from_step, ptrdiff_t channels, ptrdiff_t left, float *to,
+                        ptrdiff_t to_step) {
+    vec square[FNN_LANES];
+#pragma GCC unroll 16
+    for (ptrdiff_t c = 0; c < FNN_LANES; c++) square[c] = c < channels ? vec_load(from + c * from_step) : vec_zero();
+    vec_transpose(square);
+    const ptrdiff_t whole = to_step > channels ? 0 : left - (FNN_LANES - 1) / channels;
+#pragma GCC unroll 16
+    for (ptrdiff_t i = 0; i < FNN_LANES; i++) {
+        if (i < whole)
+            vec_store(to + i * to_step, square[i]);
+        else if (i < left)
+            vec_store_partial(to + i * to_step, square[i], channels);
+    }
+}
+
+/* What gemm_strip does, with vectors along the rows of the strip. */
+static void multiply_along(const struct gemm_strip *strip) {
+    const ptrdiff_t parts = fnn_ceil_div(strip->columns, PLANES_ROWS);
+    const ptrdiff_t vectors = fnn_ceil_div(strip->row_count, FNN_LANES);
+    const ptrdiff_t tiles = fnn_ceil_div(vectors, planes_vectors(fnn_ceil_div(strip->columns, parts)));
+    float sums[FNN_LANES * PLANES_VECTORS * FNN_LANES];
+    for (ptrdiff_t i = 0; i < tiles; i++) {
+        const ptrdiff_t first = i * vectors / tiles, end = (i + 1) * vectors / tiles;
+        struct gemm_planes tile = {
+            .x = strip->x + first * FNN_LANES,
+            .offsets = strip->offsets,
+            .depth = strip->depth,
+            .weight_step = FNN_LANES,
+            .vectors = end - first,
+            .activation = strip->activation,
+            .y_stride = PLANES_VECTORS * FNN_LANES,
+        };
+        for (ptrdiff_t part = 0; part < parts; part++) {
+            const ptrdiff_t channel = part * strip->columns / parts;
+            tile.rows = (part + 1) * strip->columns / parts - channel;
+            tile.weights = strip->panel + channel;
+            tile.bias = strip->bias ? strip->bias + channel : NULL;
+            tile.y = sums + channel * tile.y_stride;
+            FNN_FUNCTION(gemm_planes)(&tile);
+        }
+        for (ptrdiff_t v = first; v < end; v++)
+            turn_pixels(sums + (v - first) * FNN_LANES, tile.y_stride, strip->columns, strip->row_count - v * FNN_LANES,
+                        strip->y + v * FNN_LANES * strip->y_step, strip->y_step);
+    }
 }
 
 /* One panel of output channels of one group, for all pixels of a piece. */
@@ -74,7 +131,10 @@ static void run_panel(const struct strip_forward *f, const struct piece *piece, 
         tiles.x = f->floats + row * g->stride_h * f->strip.row_stride;
         tiles.y = args->y + offset;
         tiles.residual = args->residual ? args->residual + offset : NULL;
-        FNN_FUNCTION(gemm_strip)(&tiles);
+        if (f->along)
+            multiply_along(&tiles);
+        else
+            FNN_FUNCTION(gemm_strip)(&tiles);
     }
 }
 
@@ -128,6 +188,13 @@ static void list_offsets(const struct strip_forward *f) {
         }
 }
 
+/* Whether vectors along the pixels save enough products. */
+static bool lies_along(const struct strip_forward *f, ptrdiff_t longest) {
+    const bool side_by_side = f->strip.pixel_stride == 1 && f->strip.stride_w == 1;
+    if (!side_by_side || f->group_out_channels > FNN_LANES || f->args->residual || f->stream) return false;
+    return ALONG_GAIN * f->group_out_channels * gemm_width(longest) <= (ALONG_GAIN - 1) * longest * FNN_LANES;
+}
+
 static struct strip_forward plan_strips(const struct fnn_conv2d_strip_forward_args *args, const struct fnn_team *team) {
     struct strip_forward f = {.args = args, .geometry = CONV2D_GEOMETRY(args)};
     const struct conv2d_geometry *g = &f.geometry;
@@ -139,12 +206,14 @@ static struct strip_forward plan_strips(const struct fnn_conv2d_strip_forward_ar
     f.panels = gemm_panels(f.group_out_channels);
     f.strip = conv2d_strip_of(g, args->x, args->planar ? 1 : f.group_channels);
     if (args->planar) f.strip.image_channels = 1;
-    f.strip.row_stride = conv2d_strip_row(&f.strip, fnn_ceil_div(g->out_width, f.pieces));
+    const ptrdiff_t longest = fnn_ceil_div(g->out_width, f.pieces);
+    f.strip.row_stride = conv2d_strip_row(&f.strip, longest);
     f.plane_stride = ((args->rows - 1) * g->stride_h + g->kernel_height) * f.strip.row_stride;
     f.floats = args->workspace + team->rank * args->workspace_stride;
     f.offsets = (int32_t *)(void *)(f.floats + (args->planar ? f.group_channels : 1) * f.plane_stride);
     f.stream = gemm_streams(args->residual, args->y, g->batch * g->out_height * g->out_width * g->groups,
                             f.group_out_channels); /* each group's pixels are whole lines */
+    f.along = lies_along(&f, longest);
     return f;
 }
 

@@ -9,7 +9,7 @@ FNN_INLINE void run_tile(const struct gemm_planes *tile, int rows, int vectors) 
     if (rows * vectors > MOST_SUMS) return; /* nobody asks for it */
     const float *weights = tile->weights, *x = tile->x;
     const int32_t *offsets = tile->offsets, *end = offsets + tile->depth;
-    const ptrdiff_t y_stride = tile->y_stride, fetch_step = tile->fetch_step;
+    const ptrdiff_t weight_step = tile->weight_step, y_stride = tile->y_stride, fetch_step = tile->fetch_step;
     const enum fnn_activation activation = tile->activation;
     uintptr_t fetch = tile->fetch;
     float *y = tile->y;
@@ -19,7 +19,7 @@ FNN_INLINE void run_tile(const struct gemm_planes *tile, int rows, int vectors) 
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
     }
-    for (; offsets < end; offsets++, weights += rows, fetch += (uintptr_t)fetch_step) {
+    for (; offsets < end; offsets++, weights += weight_step, fetch += (uintptr_t)fetch_step) {
         const float *from = x + *offsets;
         vec weight[PLANES_ROWS];
         __builtin_prefetch((const void *)fetch, 0, 2);

@@ -1,6 +1,6 @@
 /* The register tile of products whose vectors lie along neighbouring pixels of a plane, by a few rows of weights:
  *
- *   y[i*y_stride + j] = activation(bias[i] + sum over d < depth of weights[d*rows + i] * x[offsets[d] + j]),
+ *   y[i*y_stride + j] = activation(bias[i] + sum over d < depth of weights[d*weight_step + i] * x[offsets[d] + j]),
  *                       i < rows, j < vectors*FNN_LANES
  *
  * bias: rows, or null   rows <= PLANES_ROWS, vectors <= planes_vectors(rows); x + offsets[d] has that many whole vectors. No aliasing.
@@ -21,7 +21,7 @@ static inline ptrdiff_t planes_vectors(ptrdiff_t rows) {
 struct gemm_planes {
     const float *weights, *x;
     const int32_t *offsets;
-    ptrdiff_t depth, rows, vectors;
+    ptrdiff_t weight_step, depth, rows, vectors;
     const float *bias;
     enum fnn_activation activation;
     float *y;

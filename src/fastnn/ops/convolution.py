@@ -16,7 +16,7 @@ from ..plan import Facts, Lowering, Reference
 from .convolution_geometry import Geometry, check_shapes, geometry_of
 from .convolution_planar import planar_bands, planar_stride, uses_planes
 from .convolution_spread import packed_floats, spread_stride, spreads
-from .convolution_strip import rotated, strip_floats, strip_rows, uses_strips
+from .convolution_strip import lies_along, rotated, strip_floats, strip_rows, uses_strips
 from .convolution_winograd import can_pool, is_forward, lower_backward_data, lower_backward_weight, lower_forward
 from .convolution_winograd_strided import is_strided_forward, lower_strided_backward_data, lower_strided_forward
 from .elementwise import ACTIVATIONS
@@ -49,7 +49,9 @@ def in_one_go(taps: int, depth: int) -> bool:
     return taps <= MOST_TAPS and depth <= MOST_DEPTH
 
 
-def _forward_form(steps: Lowering, g: Geometry, weight: Tensor, takes_moments: bool) -> str:
+def _forward_form(
+    steps: Lowering, g: Geometry, weight: Tensor, takes_moments: bool, planar: bool, has_residual: bool
+) -> str:
     """The form that computes y: the first that applies and pays."""
     if takes_moments:
         return "pointwise" if g.is_pointwise else "depthwise"
@@ -59,9 +61,12 @@ def _forward_form(steps: Lowering, g: Geometry, weight: Tensor, takes_moments: b
         return "strided winograd"
     if g.is_depthwise:
         return "depthwise"
-    if g.stride == (1, 1) and spreads(rotated(g.arguments), steps.facts):
+    strips = uses_strips(g.arguments, steps.facts)
+    along = strips and not has_residual and lies_along(g.arguments, steps.facts, planar)
+    wished = steps.facts.convolution == "spread"
+    if (wished or not along) and g.stride == (1, 1) and spreads(rotated(g.arguments), steps.facts):
         return "spread"
-    return "strip" if uses_strips(g.arguments, steps.facts) else "indirect"
+    return "strip" if strips else "indirect"
 
 
 def _strip(steps: Lowering, work: float, sizes: dict[str, int], planar: bool = False, **arguments: Any) -> None:
@@ -172,8 +177,9 @@ class Convolution(Op):
         (x, weight), y = node.inputs[:2], node.outputs[0]
         g = geometry_of(x.shape, weight.shape, node.attributes)
         moments = node.outputs[1] if "moment_rows" in node.attributes else None
-        form, work = _forward_form(steps, g, weight, moments is not None), g.work(steps.facts)
-        planar = node.attributes.get("planar", False)
+        planar, has_residual = node.attributes.get("planar", False), self.residual(node) is not None
+        form = _forward_form(steps, g, weight, moments is not None, planar, has_residual)
+        work = g.work(steps.facts)
         if planar and form != "strip":
             x, planar = channels_last(x, steps), False
         pool = node.attributes.get("pool", False)

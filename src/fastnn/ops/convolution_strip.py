@@ -19,6 +19,9 @@ STRIP_FLOATS = 4096
 PIECES = 8
 """For each thread: fewer are cut so that they come out even."""
 
+ALONG_GAIN = 7
+"""Vectors lie along the pixels where that saves one product in so many."""
+
 OFFSETS = 2**31
 """Of a strip are 32 bits wide."""
 
@@ -39,6 +42,15 @@ def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
         return False  # a pixel is a patch: nothing to copy
     few = arguments["channels"] // arguments["groups"] < FEW_CHANNELS
     return arguments["out_width"] >= (MIN_WIDTH_FEW if few else MIN_WIDTH)
+
+
+def lies_along(arguments: Mapping[str, int], facts: Facts, planar: bool) -> bool:
+    """Whether vectors lie along the pixels of a strip, if there is no residual (lies_along of the kernel)."""
+    a = arguments
+    side_by_side = (planar or a["channels"] == a["groups"]) and a["stride_w"] == 1
+    columns, longest = a["out_channels"] // a["groups"], ceil_div(a["out_width"], ceil_div(a["out_width"], PIECE))
+    along, across = columns * round_up(longest, facts.lanes), longest * facts.lanes
+    return side_by_side and columns <= facts.lanes and ALONG_GAIN * along <= (ALONG_GAIN - 1) * across
 
 
 def _row_floats(arguments: Mapping[str, int], facts: Facts, planar: bool) -> int:
