@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import fastnn as fnn
 import fastnn.nn.functional as F
 from fastnn import nn, optim
 from fastnn.settings import serial_below
-from fastnn.trace import note_written
 from fastnn.variable import Variable, weights_clock
 
 Array = np.ndarray
@@ -253,7 +251,7 @@ def test_a_change_is_noted_before_the_clock_tells_of_it() -> None:
     """Else a plan that runs in between takes the new time for one at which nothing had changed, and keeps old weights."""
     watcher = Watcher()
     Variable.touch(watcher)  # type: ignore[arg-type]
-    note_written(SimpleNamespace(written=(watcher, watcher)))  # type: ignore[arg-type]
+    weights_clock.stamp((watcher, watcher))
     assert len(watcher.seen) == 3
     assert all(now == time - 1 for time, now in watcher.seen)
     assert weights_clock.now == watcher.changed

@@ -63,7 +63,13 @@ class Program:
     ) -> None: ...
     def may_write(self, count: int) -> bool: ...
     def refresh(self) -> None: ...
-    def run(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> None: ...
+    def run(
+        self,
+        externals: tuple[npt.NDArray[Any], ...],
+        values: tuple[Any, ...] = (),
+        clock: Clock | None = None,
+        written: tuple[Any, ...] = (),
+    ) -> None: ...
     def begin(self) -> Instance: ...
     def run_part(
         self,
@@ -72,8 +78,16 @@ class Program:
         last: int,
         externals: tuple[npt.NDArray[Any], ...],
         values: tuple[Any, ...] = (),
+        clock: Clock | None = None,
+        written: tuple[Any, ...] = (),
     ) -> None: ...
-    def profile(self, externals: tuple[npt.NDArray[Any], ...], values: tuple[Any, ...] = ()) -> list[float]: ...
+    def profile(
+        self,
+        externals: tuple[npt.NDArray[Any], ...],
+        values: tuple[Any, ...] = (),
+        clock: Clock | None = None,
+        written: tuple[Any, ...] = (),
+    ) -> list[float]: ...
 
 class Clock:
     now: Final[int]

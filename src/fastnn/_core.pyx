@@ -190,12 +190,16 @@ cdef class Clock:
         return getattr(self.own, "ticks", 0)
 
     def stamp(self, variables):
-        """Counts one more change and writes the count into the `changed` of each variable before anybody can see it."""
-        with self.lock:
+        """Counts one more change and writes the count into the `changed` of each variable before anybody can see it. No line
+        of Python runs for it: a signal that came while kernels ran is handled when the change is noted."""
+        self.lock.acquire()
+        try:
             changed = self.now + 1
             for variable in variables:
                 variable.changed = changed
             self.now = changed
+        finally:
+            self.lock.release()
 
 
 # ---- memory, programs, repeated calls ------------------------------------------------------------------------

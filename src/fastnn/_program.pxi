@@ -336,20 +336,24 @@ cdef class Program:
             self.filled = wanted
             return constants
 
-    def run(self, tuple externals, tuple values=()):
-        """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes)."""
+    def run(self, tuple externals, tuple values=(), Clock clock=None, tuple written=()):
+        """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes), and stamps
+        the variables that they changed, before a signal is handled."""
         cdef Instance instance
         instance = self._instance(self._current_constants())
         self._bind_run(instance, externals, values)
         self._run_steps(instance, self.prologue, self.step_count)
+        if written:
+            clock.stamp(written)
         self.idle.append(instance)
 
     def begin(self):
         """An instance to run part by part with run_part; its arena lives as long as it does."""
         return self._instance(self._current_constants())
 
-    def run_part(self, Instance instance not None, ptrdiff_t first, ptrdiff_t last, tuple externals, tuple values=()):
-        """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin()."""
+    def run_part(self, Instance instance not None, ptrdiff_t first, ptrdiff_t last, tuple externals, tuple values=(),
+                 Clock clock=None, tuple written=()):
+        """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin(); stamps as run does."""
         cdef int threads = self._threads()
         if not 0 <= first <= last <= self.step_count - self.prologue:
             raise ValueError(f"steps {first} to {last} of {self.step_count - self.prologue}")
@@ -358,8 +362,10 @@ cdef class Program:
         self._bind_run(instance, externals, values)
         with nogil:
             fnn_plan_run(instance.steps + self.prologue + first, last - first, threads)
+        if written:
+            clock.stamp(written)
 
-    def profile(self, tuple externals, tuple values=()):
+    def profile(self, tuple externals, tuple values=(), Clock clock=None, tuple written=()):
         """As run; returns the seconds that each step behind the prologue took."""
         cdef Instance instance
         cdef int threads = self._threads()
@@ -369,6 +375,8 @@ cdef class Program:
         cdef double *seconds = <double *>_allocate(count * sizeof(double))
         with nogil:
             fnn_plan_profile(instance.steps + self.prologue, count, threads, seconds)
+        if written:
+            clock.stamp(written)
         result = [seconds[i] for i in range(count)]
         free(seconds)
         self.idle.append(instance)

@@ -14,29 +14,30 @@ from weakref import WeakSet
 
 
 class Lock:
-    """A re-entrant lock for a `with` block.
+    """A re-entrant lock for a `with` block; `acquire` and `release` run no line of Python, in which a signal could be handled.
 
     >>> with Lock():
     ...     pass
     """
 
-    __slots__ = ("__weakref__", "_lock")
+    __slots__ = ("__weakref__", "acquire", "release")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.renew()
         _locks.add(self)
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self.acquire()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.release()
 
     def renew(self) -> None:
         """Frees the lock; for a process in which this thread is the only one."""
-        self._lock = threading.RLock()
+        lock = threading.RLock()
+        self.acquire, self.release = lock.acquire, lock.release
 
 
 _locks: WeakSet[Lock] = WeakSet()

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .benchmark.machine import Machine, measure_machine
+from .graph import Tensor
 from .plan import Plan, Step
-from .trace import argument, check_limits, note_written, refresh_constants, runtime_values
+from .trace import Argument, argument, check_limits, refresh_constants, runtime_values
+from .variable import logical_view, weights_clock
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,19 @@ def _step_profile(step: Step, seconds: float) -> StepProfile:
     return StepProfile(step.kernel, shape, seconds, step.flops, step.size, step.serial)
 
 
+def _as_planned(value: Any, tensor: Tensor) -> Argument:
+    """An array as the plan's input takes it: of its shape, and an image the way round that the plan reads it."""
+    given = argument(value, tensor.dtype == "int64")
+    shape, character, layout = given.key
+    if shape != tensor.shape:
+        raise ValueError(f"profile: the plan takes an array of shape {tensor.shape}, got {shape}")
+    if layout == tensor.layout:
+        return given
+    image = given.data if layout == "first" else logical_view(given.data)
+    data = image if tensor.layout == "first" else image.transpose(0, 2, 3, 1)
+    return Argument(np.ascontiguousarray(data), (shape, character, tensor.layout))
+
+
 def profile(
     plan: Plan, *arrays: Any, machine: Machine | None = None, runtime: Mapping[str, Any] | None = None
 ) -> Profile:
@@ -89,7 +106,7 @@ def profile(
     Parameters
     ----------
     plan : from `model.plan(...)`. Running a plan that changes variables changes them.
-    arrays : its inputs.
+    arrays : its inputs; ValueError if their number or a shape is another, before anything runs.
     machine : the limits to compare with; measured if left out.
     runtime : the numbers of the run, where a plan takes some that no default stream gives (`Trainer.profile`).
 
@@ -100,17 +117,18 @@ def profile(
     >>> [step.kernel for step in found.steps]
     ['linear_forward']
     """
-    machine = machine or measure_machine()
-    arguments = [argument(array, tensor.dtype == "int64") for array, tensor in zip(arrays, plan.inputs, strict=True)]
+    if len(arrays) != len(plan.inputs):
+        raise ValueError(f"profile: the plan takes {len(plan.inputs)} arrays, got {len(arrays)}")
+    arguments = [_as_planned(array, tensor) for array, tensor in zip(arrays, plan.inputs, strict=True)]
     check_limits(plan, arguments)
+    machine = machine or measure_machine()
     values = runtime_values(plan, runtime)
     refresh_constants(plan)
     outputs = plan.allocate_outputs()
     externals = (*(a.data for a in arguments), *outputs)
     if not plan.written:
         plan.program.run(externals, values)  # the first run touches fresh memory
-    seconds = plan.program.profile(externals, values)
-    note_written(plan)
+    seconds = plan.program.profile(externals, values, weights_clock, plan.written)
     steps = [step for step in plan.steps if not step.prologue]
     return Profile([_step_profile(s, t) for s, t in zip(steps, seconds, strict=True)], machine)
 

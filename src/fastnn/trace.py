@@ -243,18 +243,11 @@ def refresh_constants(plan: Plan) -> None:
         plan.constants_time = now
 
 
-def note_written(plan: Plan) -> None:
-    """Notes the change of the variables that a run of the plan changed."""
-    if plan.written:
-        weights_clock.stamp(plan.written)
-
-
 def run(plan: Plan, arguments: Sequence[Argument], runtime: dict[str, Any] | None = None) -> tuple[Array, ...]:
     """One run of a plan into fresh output arrays."""
     check_limits(plan, arguments)
     values = runtime_values(plan, runtime)
     refresh_constants(plan)
     outputs = plan.allocate_outputs()
-    plan.program.run((*[a.data for a in arguments], *outputs), values)
-    note_written(plan)
+    plan.program.run((*[a.data for a in arguments], *outputs), values, weights_clock, plan.written)
     return tuple([logical_view(output) for output in outputs])

@@ -19,11 +19,10 @@ from .trace import (
     argument,
     as_array,
     check_limits,
-    note_written,
     refresh_constants,
     runtime_values,
 )
-from .variable import Array, logical_view
+from .variable import Array, logical_view, weights_clock
 
 
 def zeros_like(graph: Graph, tensor: Tensor) -> Tensor:
@@ -64,8 +63,8 @@ class Vjp:
         instance = plan.program.begin()
         results = plan.allocate_outputs()
         inputs = tuple(a.data for a in arguments)
-        plan.program.run_part(instance, 0, plan.split, (*inputs, cotangent.data, *results), values)
-        note_written(plan)
+        arrays = (*inputs, cotangent.data, *results)
+        plan.program.run_part(instance, 0, plan.split, arrays, values, weights_clock, plan.written)
 
         def pullback(dy: Any) -> tuple[Array, ...]:
             """The gradient of sum(dy * y) with respect to each array."""

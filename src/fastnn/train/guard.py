@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from ..graph import Graph, Tensor
 from ..nn.functional.sizes import one_of
 from ..nn.parameter import Buffer
 from ..plan import Plan
-from ..trace import Compiled, note_written, refresh_constants, runtime_values
-from ..variable import Array, Variable, logical_view
+from ..trace import Compiled, refresh_constants, runtime_values
+from ..variable import Array, Variable, logical_view, weights_clock
 from .batches import checked_count
 from .callbacks import Callback, Logs
 from .observation import noting_outputs
@@ -119,21 +120,19 @@ class FirstNonFinite(Callback):
         refresh_constants(plan)
         instance, outputs = self._instance(plan), plan.allocate_outputs()
         arrays = (*[given.data for given in arguments], *outputs)
-        before = [(buffer, buffer.variable.storage.copy()) for buffer in self._buffers]
-        plan.program.run_part(instance, 0, plan.split, arrays, values)
-        if not math.isfinite(float(outputs[0])) and self.finding is None:
-            statistics = [(buffer, buffer.variable.storage.copy()) for buffer in self._buffers]
-            _put_back(before)
-            finding = self._found(x, y, runtime)
-            if self.action != "continue":
+        before = _stored(self._buffers)
+        with _put_back_on_error(before):
+            plan.program.run_part(instance, 0, plan.split, arrays, values)
+            if not math.isfinite(float(outputs[0])) and self.finding is None:
+                statistics = _stored(self._buffers)
                 _put_back(before)
+                finding = self._found(x, y, runtime)
+                _put_back(before if self.action != "continue" else statistics)
                 self._report(finding)
-                return [logical_view(output) for output in outputs], False
-            _put_back(statistics)
-            self._report(finding)
+                if self.action != "continue":
+                    return [logical_view(output) for output in outputs], False
         last = plan.program.step_count - plan.program.prologue
-        plan.program.run_part(instance, plan.split, last, arrays, values)
-        note_written(plan)
+        plan.program.run_part(instance, plan.split, last, arrays, values, weights_clock, plan.written)
         return [logical_view(output) for output in outputs], True
 
     def _instance(self, plan: Plan) -> Any:
@@ -186,6 +185,20 @@ class FirstNonFinite(Callback):
             self.trainer.stop_training = True
 
 
-def _put_back(values: Sequence[tuple[Any, Array]]) -> None:
+def _stored(buffers: Sequence[Buffer]) -> list[tuple[Buffer, Array]]:
+    return [(buffer, buffer.variable.storage.copy()) for buffer in buffers]
+
+
+@contextmanager
+def _put_back_on_error(values: Sequence[tuple[Buffer, Array]]) -> Iterator[None]:
+    """A step that is broken off before its update, by Ctrl-C for example, leaves no trace."""
+    try:
+        yield
+    except BaseException:
+        _put_back(values)
+        raise
+
+
+def _put_back(values: Sequence[tuple[Buffer, Array]]) -> None:
     for buffer, stored in values:
         buffer.variable.assign(logical_view(stored))

@@ -24,7 +24,7 @@ from ..profile import Profile, profile
 from ..random import RANDOM_SEED, RANDOM_STEP, initial_seed
 from ..settings import current_choice
 from ..trace import Compiled, structure_clock
-from ..variable import Array
+from ..variable import Array, Variable, weights_clock
 from .batches import checked_count
 from .guard import FirstNonFinite
 from .metrics import make_metrics
@@ -86,6 +86,7 @@ class TrainingStep:
         self._monitors: tuple[LayerMonitor, ...] = ()
         self._guard: FirstNonFinite | None = None
         self._observing: dict[tuple[int, ...], Compiled] = {}
+        self._changed: Variable | None = None  # one that every step changes
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A part that another takes the place of lets the next call compile its plan anew."""
@@ -129,6 +130,7 @@ class TrainingStep:
             raise ValueError("Trainer: the loss depends on no parameter that the optimizer trains")
         norms: list[Tensor] = []
         given = {p: gradients[tensor] for p, tensor in trained.items() if tensor in gradients}
+        self._changed = next(iter(given)).variable
         self.optimizer.record(graph, given, self._clip(norms))
         if self.average is not None:
             self.average.record(graph)
@@ -198,7 +200,12 @@ class TrainingStep:
         """
         runtime, compiled = self._runtime(), self._compiled()
         plan = compiled.plan([given.key for given in compiled.arguments((x, y))])
-        found = profile(plan, x, y, machine=machine, runtime=runtime)
+        before = weights_clock.now
+        try:
+            found = profile(plan, x, y, machine=machine, runtime=runtime)
+        except BaseException:
+            self._count_if_made(before)
+            raise
         self._count()
         return found
 
@@ -220,15 +227,27 @@ class TrainingStep:
         if self.average is not None:
             self.average.steps += 1
 
+    def _count_if_made(self, before: int) -> None:
+        """Counts a step that an exception ended when its kernels were done and the clock stood past `before`: a signal that
+        comes while they run, of Ctrl-C for example, is handled then."""
+        if self._changed is not None and self._changed.changed > before:
+            self._count()
+
+    def _run(self, x: Any, y: Any, runtime: dict[str, Any]) -> tuple[Sequence[Array], bool]:
+        """The outputs of the next step, and whether it came to the update."""
+        if self._guard is not None:
+            return self._guard.step(self._compiled(), x, y, runtime)
+        return self._compiled()(x, y, runtime=runtime), True
+
     def _step(self, x: Any, y: Any) -> tuple[float, Array | None]:
-        runtime = self._runtime()
-        if self._guard is None:
-            outputs: Sequence[Array] = self._compiled()(x, y, runtime=runtime)
-        else:
-            outputs, trained = self._guard.step(self._compiled(), x, y, runtime)
-            if not trained:
-                return float(outputs[0]), outputs[1] if self.metrics else None
-        self._count()
-        if len(outputs) > 1 + bool(self.metrics):
-            self.gradient_norm = float(outputs[-1][0])
+        runtime, before = self._runtime(), weights_clock.now
+        try:
+            outputs, trained = self._run(x, y, runtime)
+        except BaseException:
+            self._count_if_made(before)
+            raise
+        if trained:
+            self._count()
+            if len(outputs) > 1 + bool(self.metrics):
+                self.gradient_norm = float(outputs[-1][0])
         return float(outputs[0]), outputs[1] if self.metrics else None
