@@ -135,6 +135,23 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(json.loads(file.read_text())["rows"]) == 2
 
 
+def test_a_profile_reads_images_the_way_round_that_its_plan_does(rng: np.random.Generator) -> None:
+    """Shape (2, 3, 3, 3) has as many bytes either way: an image taken for another would go unnoticed."""
+    machine, x = Machine("scalar", 1, 10.0, 10.0), rng.standard_normal((2, 3, 3, 3)).astype(np.float32)
+    profiled, called = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    plan = profiled.plan(x.shape)
+    for image in (x, np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)):
+        plan.profile(image, machine=machine)
+        called(image)
+        for name, value in called.state_dict().items():
+            np.testing.assert_array_equal(profiled.state_dict()[name], value)
+    with pytest.raises(ValueError, match=r"an array of shape \(2, 3, 3, 3\), got \(3, 2, 3, 3\)"):
+        plan.profile(x.transpose(1, 0, 2, 3), machine=machine)
+    for arrays in ((), (x, x)):
+        with pytest.raises(ValueError, match=f"takes 1 arrays, got {len(arrays)}"):
+            plan.profile(*arrays, machine=machine)
+
+
 def test_profile_prints_and_saves(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
     found = profile(model.plan((2, 3, 6, 6)), np.ones((2, 3, 6, 6)), machine=Machine("scalar", 1, 10.0, 10.0))

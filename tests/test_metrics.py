@@ -38,6 +38,36 @@ def test_accuracy_needs_scores() -> None:
         Accuracy().update(np.zeros(3), np.zeros(3))
     with pytest.raises(ValueError, match=r"shape \(3, 2\) do not fit targets of shape \(4,\)"):
         Accuracy().update(np.zeros((3, 2)), np.zeros(4))
+    for target in (np.zeros(3), np.ones((3, 1))):  # else every sample would be right: there is one class to choose from
+        with pytest.raises(ValueError, match=r"shape \(3, 1\); with one score give a function"):
+            Accuracy().update(np.zeros((3, 1)), target)
+
+
+def test_ignored_classes_are_neither_right_nor_wrong() -> None:
+    accuracy, matrix = Accuracy(ignore_index=1), ConfusionMatrix(3, ignore_index=1)
+    for metric in (accuracy, matrix):
+        metric.update(np.eye(3)[[1, 0, 2, 2]], np.array([1, 0, 1, 0]))
+        assert metric.result() == 1 / 2
+    matrix = ConfusionMatrix(2)
+    matrix.update(np.eye(2), np.array([0, -100]))
+    assert matrix.counts.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("scores", "target", "message"),
+    [
+        ([[1, 0]], [-1], "class -1 was true"),
+        ([[1, 0]], [2], "class 2 was true"),
+        ([[0, 0, 1]], [0], "class 2 was scored"),
+    ],
+)
+def test_classes_that_a_matrix_does_not_have(scores: Any, target: Any, message: str) -> None:
+    matrix = ConfusionMatrix(2)
+    with pytest.raises(ValueError, match=f"ConfusionMatrix of 2 classes: {message}"):
+        matrix.update(np.array(scores), np.array(target))
+    assert not matrix.counts.any()
+    with pytest.raises(ValueError, match="classes must be at least 1"):
+        ConfusionMatrix(0)
 
 
 def test_confusion_matrix(rng: np.random.Generator) -> None:

@@ -103,6 +103,15 @@ def test_what_does_not_fit(call: Callable[[], Any], message: str) -> None:
         call()
 
 
+@pytest.mark.parametrize("shape", [(0, 5, 7), (4, 0, 7), (0, 7)], ids=str)
+def test_layer_norm_of_nothing(shape: tuple[int, ...]) -> None:
+    for layer in (nn.LayerNorm(7), nn.LayerNorm(7, elementwise_affine=False)):
+        y, pullback = fnn.vjp(layer, np.zeros(shape))
+        assert y.shape == pullback(y)[0].shape == shape
+    _, gradients = fnn.value_and_grad(nn.LayerNorm(7), nn.MSELoss(reduction="sum"))(np.zeros(shape), np.zeros(shape))
+    assert all(np.array_equal(gradient, np.zeros(7)) for gradient in gradients.values())
+
+
 def test_repr() -> None:
     assert repr(nn.LayerNorm(5)) == "LayerNorm((5,), eps=1e-05, elementwise_affine=True)"
     assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05, affine=True)"

@@ -327,6 +327,39 @@ def test_state_that_does_not_fit_changes_nothing(rng: np.random.Generator) -> No
         assert np.array_equal(state["momentum_buffer"], after["state"][i]["momentum_buffer"])
 
 
+ADAM_STATE = {"exp_avg": np.ones(3), "exp_avg_sq": np.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"state": {0: {"exp_avg": np.ones(3)}}}, ValueError, r"a state of \['exp_avg'\] does not fit Adam"),
+        ({"state": {0: {"momentum_buffer": np.ones(3)}}}, ValueError, "does not fit Adam"),
+        ({"state": {1: ADAM_STATE}}, ValueError, r"state of parameters \[1\], in no group"),
+        ({"state": "none"}, TypeError, "a dict, not a str"),
+        ({"state": {0: [1]}}, TypeError, "a dict, not a list"),
+        ({"steps": -1}, ValueError, "steps must lie in 0"),
+        ({"steps": 2**64}, ValueError, "steps must lie in 0"),
+        ({"steps": 1.5}, TypeError, "steps must be an integer"),
+        ({"param_groups": [{"lr": 0.5}]}, ValueError, "there is no 'params'"),
+        ({"param_groups": [3]}, TypeError, "a dict, not a int"),
+    ],
+)
+def test_states_of_another_make_change_nothing(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    optimizer = optim.Adam([nn.Parameter(np.zeros(3))], lr=0.1)
+    good = {"state": {0: ADAM_STATE}, "param_groups": [{"lr": 0.5, "params": [0]}], "steps": 3}
+    with pytest.raises(error, match=message):
+        optimizer.load_state_dict({**good, **change})
+    assert optimizer.steps == 0 and not optimizer.state and optimizer.learning_rate() == 0.1
+    for name in ("state", "param_groups"):
+        with pytest.raises(ValueError, match=f"there is no '{name}'"):
+            optimizer.load_state_dict({key: value for key, value in good.items() if key != name})
+    with pytest.raises(TypeError, match="a dict, not a NoneType"):
+        optimizer.load_state_dict(None)  # type: ignore[arg-type]
+    optimizer.load_state_dict(good)
+    assert optimizer.steps == 3 and optimizer.learning_rate() == 0.5
+
+
 def test_a_schedule_survives_loading() -> None:
     parameters = [nn.Parameter(np.zeros(2))]
     schedule = optim.CosineDecay(1.0, total=4)
@@ -355,3 +388,10 @@ def test_cosine_decay_stays_at_its_end() -> None:
     rates = [schedule(step) for step in range(14)]
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0] and rates[4] == 2.0
     assert all(a > b for a, b in pairwise(rates[4:11])) and rates[10:] == [0.5] * 4
+
+
+def test_one_cycle_that_only_rises() -> None:
+    schedule = optim.OneCycle(1.0, total=5, rise=1.0)
+    rates = [schedule(step) for step in range(5)]
+    assert all(a < b for a, b in pairwise(rates)) and rates == pytest.approx([0.04, 0.18059, 0.52, 0.85941, 1.0], abs=1e-5)
+    assert schedule(5) == schedule(9) == 1 / 25 / 1e4

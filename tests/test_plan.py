@@ -195,6 +195,20 @@ def test_a_shape_beyond_all_memory_is_an_error() -> None:
         model.plan((2**61, 1))
 
 
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ((-1, 3, 5, 5), ValueError, r"no extents below 0, got \(-1, 3, 5, 5\)"),
+        ((2.5, 3, 5, 5), TypeError, "a sequence of integers"),
+        (3, TypeError, "a sequence of integers"),
+        ("abc", TypeError, "a sequence of integers"),
+    ],
+)
+def test_shapes_that_are_none(shape: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        nn.Conv2d(3, 3, 3).plan(shape)
+
+
 def test_the_same_plan_gives_the_same_bits_again(isa: str, same_bits: object, rng: np.random.Generator) -> None:
     model, shape = _models()["residual"]
     x = rng.standard_normal(shape).astype(np.float32)

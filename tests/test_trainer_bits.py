@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -105,3 +106,45 @@ def test_trainers_in_threads_give_the_bits_of_one_by_one() -> None:
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda trainer: [trainer.step(x, y) for _ in range(20)], trainers))
     assert found == expected
+
+
+def test_a_copy_trains_on_by_itself() -> None:
+    average = optim.ExponentialMovingAverage(0.9)
+    trainer = fnn.Trainer(make_model(), nn.CrossEntropyLoss(), optim.Adam(lr=0.1), max_memory=10**9, average=average)
+    x, y = make_data()
+    trainer.step(x, y)
+    twin = copy.deepcopy(trainer)
+    before = weights_of(trainer.model)
+    losses = [twin.step(x, y) for _ in range(3)]
+    assert same(weights_of(trainer.model), before) and trainer.steps == trainer.optimizer.steps == average.steps == 1
+    assert [trainer.step(x, y) for _ in range(3)] == losses
+    assert same(weights_of(trainer.model), weights_of(twin.model)) and twin.average.steps == 4
+    assert np.array_equal(trainer.predict(x), twin.predict(x))
+
+
+def test_a_state_without_a_part_changes_nothing() -> None:
+    trainer = make_trainer()
+    trainer.step(*make_data())
+    saved, before = trainer.state_dict(), weights_of(trainer.model)
+    for name in saved:
+        with pytest.raises(ValueError, match=f"there is no '{name}'"):
+            trainer.load_state_dict({key: value for key, value in saved.items() if key != name})
+    for name, value in (("seed", 2**64), ("seed", -1), ("steps", 2**64), ("epochs", -1)):
+        with pytest.raises(ValueError, match=f"{name} must lie in 0 to"):
+            trainer.load_state_dict({**saved, name: value, "optimizer": {**saved["optimizer"], "steps": 9}})
+    assert same(weights_of(trainer.model), before) and trainer.optimizer.steps == trainer.steps == 1
+
+
+def test_a_training_is_not_saved_with_its_averages_as_weights() -> None:
+    trainer = fnn.Trainer(
+        make_model(), nn.CrossEntropyLoss(), optim.Adam(), average=optim.ExponentialMovingAverage(0.5)
+    )
+    for _ in range(2):
+        trainer.step(*make_data())
+    saved, before = trainer.state_dict(), trainer.optimizer.steps
+    with trainer.average.applied():
+        with pytest.raises(RuntimeError, match="to save the training"):
+            trainer.state_dict()
+        with pytest.raises(RuntimeError, match="to load a training"):
+            trainer.load_state_dict({**saved, "optimizer": {**saved["optimizer"], "steps": 9}})
+    assert trainer.optimizer.steps == before and same(weights_of(trainer.model), list(saved["model"].values()))

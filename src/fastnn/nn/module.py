@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
+from operator import index
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -34,6 +35,17 @@ def _naming_constructor(cls: type[Module]) -> None:
             construct(self, *args, **kwargs)
 
     cls.__init__ = __init__  # type: ignore[method-assign]
+
+
+def _extents(shape: Any) -> tuple[int, ...]:
+    """A shape that a user gives."""
+    try:
+        extents = tuple(index(n) for n in shape)
+    except TypeError:
+        raise TypeError(f"plan: a shape is a sequence of integers, e.g. (1, 3, 224, 224), not {shape!r}") from None
+    if any(n < 0 for n in extents):
+        raise ValueError(f"plan: a shape has no extents below 0, got {extents}")
+    return extents
 
 
 def _state_array(name: str, value: Any) -> Array:
@@ -146,12 +158,14 @@ class Module:
 
         max_memory : a number of bytes; MemoryError names what each layer needs if the plan's peak is larger.
 
+        Raises TypeError for a shape that is no sequence of integers, ValueError for one with an extent below 0.
+
         >>> from fastnn import nn
         >>> nn.ReLU().plan((2, 3)).peak_bytes
         0
         """
         character = np.dtype(np.int64).char if self.keeps_integers() else "f"
-        plan = self._compile().plan([(tuple(int(n) for n in shape), character, "memory") for shape in shapes])
+        plan = self._compile().plan([(_extents(shape), character, "memory") for shape in shapes])
         plan.check_memory(max_memory)
         return plan
 

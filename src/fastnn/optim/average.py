@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..nn.parameter import Parameter
 from ..trace import structure_clock
 from ..variable import Array, Variable
 from .group import flag, fraction
+from .state import count, parts
 
 WEIGHT = "average.weight"
 """Name of the run-time value that says how much a step's weights count."""
@@ -113,11 +113,12 @@ class ExponentialMovingAverage:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict()` gave. ValueError, TypeError: it does not fit; nothing is changed then."""
-        averages, steps = [np.asarray(a) for a in state_dict["averages"]], index(state_dict["steps"])
+        given, steps = parts(state_dict, "averages", "steps")
+        averages, steps = [np.asarray(a) for a in given], count("steps", steps)
         if any(a.dtype.kind not in "fiub" for a in averages):
             raise TypeError(f"load_state_dict: averages of dtypes {[str(a.dtype) for a in averages]} are no numbers")
         shapes, own = [a.shape for a in averages], [p.shape for p in self._averages]
-        if shapes != own or steps < 0:
+        if shapes != own:
             raise ValueError(f"load_state_dict: averages of shapes {shapes} do not fit parameters of {own}")
         if self.is_applied:
             raise RuntimeError("the averages are applied: leave `with average.applied()` first")

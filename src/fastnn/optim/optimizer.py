@@ -14,6 +14,7 @@ from ..nn.parameter import Buffer, Parameter
 from ..trace import structure_clock
 from ..variable import Variable
 from .group import ParameterGroup, Rule, learning_rate, not_negative
+from .state import count, parts
 
 Clip = Callable[[Graph, Sequence[Tensor]], Sequence[Tensor]]
 
@@ -186,23 +187,28 @@ class Optimizer:
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over what `state_dict()` gave (PyTorch's of the same optimizer works, too); the parameters must be
-        the same in number, order and shape. A group whose `lr` is a schedule keeps it. ValueError: it does not fit;
-        nothing is changed then."""
-        groups, parameters = state_dict["param_groups"], self.parameters()
-        own, given = ([len(g["params"]) for g in groups] for groups in (self.param_groups, groups))
+        the same in number, order and shape. A group whose `lr` is a schedule keeps it. ValueError, TypeError: it does
+        not fit; nothing is changed then."""
+        groups, states = parts(state_dict, "param_groups", "state")
+        own, given = ([len(parts(g, "params")[0]) for g in groups] for groups in (self.param_groups, groups))
         if own != given:
             raise ValueError(
                 f"load_state_dict: groups of {given} parameters do not fit groups of {own}; nothing was changed"
             )
-        order = [index for group in groups for index in group["params"]]
-        arrays = {
-            p: self._checked_state(p, state_dict["state"].get(i, {})) for p, i in zip(parameters, order, strict=True)
-        }
+        order = [position for group in groups for position in group["params"]]
+        parts(states)
+        unknown = [position for position in states if position not in order]
+        if unknown:
+            raise ValueError(
+                f"load_state_dict: there is state of parameters {unknown}, in no group; nothing was changed"
+            )
+        arrays = {p: self._checked_state(p, states.get(i, {})) for p, i in zip(self.parameters(), order, strict=True)}
+        steps = _steps_of(state_dict)
         fresh = [self._loaded_group(group, loaded) for group, loaded in zip(self.param_groups, groups, strict=True)]
         self.state = {p: {name: Variable(a) for name, a in values.items()} for p, values in arrays.items() if values}
         for group, settings in zip(self.param_groups, fresh, strict=True):
             group.data = settings.data
-        self.steps = _steps_of(state_dict)
+        self.steps = steps
         structure_clock.tick()  # the state lies in new arrays
 
     def _loaded_group(self, group: ParameterGroup, loaded: Mapping[str, Any]) -> ParameterGroup:
@@ -213,7 +219,14 @@ class Optimizer:
         return ParameterGroup(type(self).__name__, settings, self.rules, self.check)
 
     def _checked_state(self, parameter: Parameter, given: Mapping[str, Any]) -> dict[str, Any]:
+        parts(given)
         arrays = {name: np.asarray(value) for name, value in given.items() if name != "step" and value is not None}
+        least, most = (set(self.state_names(dict.fromkeys(self.rules, on))) for on in (False, True))
+        if arrays and not least <= arrays.keys() <= most:
+            raise ValueError(
+                f"load_state_dict: a state of {sorted(arrays)} does not fit {type(self).__name__}, which has "
+                f"{sorted(most)}; nothing was changed"
+            )
         for name, array in arrays.items():
             if array.shape != parameter.shape or array.dtype.kind not in "fiu":
                 raise ValueError(
@@ -254,6 +267,8 @@ def _steps_of(state_dict: Mapping[str, Any]) -> int:
     """Our count of steps, or what PyTorch keeps with each parameter; with momentum alone it only matters that there
     was a step."""
     if "steps" in state_dict:
-        return int(state_dict["steps"])
-    counts = [int(np.asarray(state["step"])) for state in state_dict["state"].values() if "step" in state]
+        return count("steps", state_dict["steps"])
+    counts = [
+        count("step", int(np.asarray(state["step"]))) for state in state_dict["state"].values() if "step" in state
+    ]
     return max(counts, default=1 if state_dict["state"] else 0)

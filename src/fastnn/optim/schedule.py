@@ -134,7 +134,8 @@ class OneCycle:
         initial = self.lr / self.start
         if step < peak:
             return _cosine(initial, self.lr, step / peak)
-        return _cosine(self.lr, initial / self.end, min((step - peak) / (last - peak), 1.0))
+        done = min((step - peak) / (last - peak), 1.0) if last > peak else float(step > last)
+        return _cosine(self.lr, initial / self.end, done)
 
 
 def _cosine(first: float, last: float, done: float) -> float:

@@ -92,6 +92,8 @@ class LambdaCallback(Callback):
             if not name.startswith("on_") or not hasattr(Callback, name):
                 events = [event for event in dir(Callback) if event.startswith("on_")]
                 raise TypeError(f"LambdaCallback takes {', '.join(events)}, not {name!r}")
+            if not callable(function):
+                raise TypeError(f"LambdaCallback: {name} must be a function, not {type(function).__name__}")
             setattr(self, name, function)
 
 
@@ -102,6 +104,8 @@ class Monitor:
     """
 
     def __init__(self, monitor: str, min_delta: float, mode: str) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"monitor is the name of a figure, not {monitor!r}")
         if mode not in ("auto", "min", "max"):
             raise ValueError(f"mode is 'auto', 'min' or 'max', got {mode!r}")
         if not (math.isfinite(min_delta) and min_delta >= 0):

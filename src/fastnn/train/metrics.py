@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..variable import Array
+from .batches import checked_count
 
 
 class Metric:
@@ -74,8 +75,17 @@ class Mean(Metric):
 
 def _classes(output: Array, target: Array) -> tuple[Array, Array]:
     """The class of the highest score and the true class; scores (N, C, ...), classes (N, ...) or scores again."""
-    if output.ndim < 2:
-        raise ValueError(f"accuracy needs class scores (N, C, ...); the model's output has shape {output.shape}")
+    if output.ndim < 2 or output.shape[1] < 2:
+        advice = (
+            ""
+            if output.ndim < 2
+            else (
+                "; with one score give a function, e.g. lambda output, target: float(((output > 0) == target).mean())"
+            )
+        )
+        raise ValueError(
+            f"accuracy needs class scores (N, C, ...); the model's output has shape {output.shape}{advice}"
+        )
     found = output.argmax(axis=1)
     truth = target.argmax(axis=1) if target.shape == output.shape else target
     if truth.shape != found.shape:
@@ -103,15 +113,17 @@ class Accuracy(Metric):
 
     def update(self, output: Array, target: Array) -> None:
         found, truth = _classes(output, target)
-        self._right += int(np.count_nonzero(found == truth))
-        self._count += int(np.count_nonzero(truth != self._ignored))
+        counts = truth != self._ignored
+        self._right += int(np.count_nonzero((found == truth) & counts))
+        self._count += int(np.count_nonzero(counts))
 
     def result(self) -> float:
         return self._right / self._count if self._count else float("nan")
 
 
 class ConfusionMatrix(Metric):
-    """How often class i (row) was taken for class j (column); `result` is the accuracy.
+    """How often class i (row) was taken for class j (column); `result` is the accuracy. Samples of the class
+    `ignore_index` do not count; ValueError for a class that is none of `classes`.
 
     >>> matrix = ConfusionMatrix(2)
     >>> matrix.update(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
@@ -125,15 +137,24 @@ class ConfusionMatrix(Metric):
 
     name = "confusion"
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, ignore_index: int = -100) -> None:
+        classes = checked_count("classes", classes)
         self.counts = np.zeros((classes, classes), np.int64)
+        self._ignored = ignore_index
 
     def reset(self) -> None:
         self.counts[...] = 0
 
     def update(self, output: Array, target: Array) -> None:
         found, truth = _classes(output, target)
-        np.add.at(self.counts, (truth.astype(np.int64), found), 1)
+        counts = truth != self._ignored
+        found, truth = found[counts], truth[counts].astype(np.int64)
+        classes = len(self.counts)
+        for what, given in (("scored", found), ("true", truth)):
+            outside = given[(given < 0) | (given >= classes)]
+            if outside.size:
+                raise ValueError(f"ConfusionMatrix of {classes} classes: class {outside[0]} was {what}")
+        np.add.at(self.counts, (truth, found), 1)
 
     def result(self) -> float:
         total = int(self.counts.sum())

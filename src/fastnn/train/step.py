@@ -76,17 +76,32 @@ class TrainingStep:
         self.steps = 0
         self.epochs = 0
         self.stop_training = False
-        kept = self._keeps_integers
-        self._training = Compiled(self._build_training, (kept, True))
-        self._training.max_memory = checked_memory(max_memory)
-        self._evaluation = Compiled(self._build_evaluation, (kept, True))
-        self._prediction = Compiled(self._build_prediction, (kept,))
+        self._compile(checked_memory(max_memory))
         self.optimizer.bind(model, self._parameters())
         self._bind_average()
         self._monitors: tuple[LayerMonitor, ...] = ()
         self._guard: FirstNonFinite | None = None
-        self._observing: dict[tuple[int, ...], Compiled] = {}
         self._changed: Variable | None = None  # one that every step changes
+
+    def _compile(self, max_memory: int | None) -> None:
+        kept = self._keeps_integers
+        self._training = Compiled(self._build_training, (kept, True))
+        self._training.max_memory = max_memory
+        self._evaluation = Compiled(self._build_evaluation, (kept, True))
+        self._prediction = Compiled(self._build_prediction, (kept,))
+        self._observing: dict[tuple[int, ...], Compiled] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy (copy.deepcopy) takes along: everything but compiled plans."""
+        plans = {name for name, value in vars(self).items() if isinstance(value, Compiled)} | {"_observing"}
+        state = {name: value for name, value in vars(self).items() if name not in plans}
+        return {**state, "_max_memory": self._training.max_memory}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        max_memory = state.pop("_max_memory")
+        vars(self).update(state)
+        self._compile(max_memory)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """A part that another takes the place of lets the next call compile its plan anew."""
@@ -215,10 +230,13 @@ class TrainingStep:
         if self.clipping is not None:
             runtime.update(self.clipping.runtime())
         if self.average is not None:
-            if self.average.is_applied:
-                raise RuntimeError("Trainer: the averages are applied: leave `with average.applied()` to train")
+            self._check_not_applied("train")
             runtime.update(self.average.runtime())
         return runtime
+
+    def _check_not_applied(self, what: str) -> None:
+        if self.average is not None and self.average.is_applied:
+            raise RuntimeError(f"Trainer: the averages are applied: leave `with average.applied()` to {what}")
 
     def _count(self) -> None:
         """A step was made."""

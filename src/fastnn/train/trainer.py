@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..optim.state import count, parts
 from ..variable import Array, aligned_empty, logical_view, memory_shape
 from .batches import Batches, checked_count, checked_samples
 from .callbacks import Callback, Logs, warn_not_finite
@@ -179,7 +180,9 @@ class Trainer(TrainingStep):
     # -- saving
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later run needs to go on with the same bits: model, optimizer, counts and seed."""
+        """All that a later run needs to go on with the same bits: model, optimizer, counts and seed. RuntimeError while the
+        averages are applied: the model has other weights then."""
+        self._check_not_applied("save the training")
         return {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps,
             "epochs": self.epochs, "seed": self.seed,
@@ -187,8 +190,12 @@ class Trainer(TrainingStep):
         }  # fmt: skip
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Takes over what `state_dict()` gave, from a trainer of the same model and optimizer."""
-        seed, steps, epochs = (checked_count(name, state_dict[name], 0) for name in ("seed", "steps", "epochs"))
+        """Takes over what `state_dict()` gave, from a trainer of the same model and optimizer. ValueError, TypeError: it does
+        not fit; nothing is changed then. RuntimeError while the averages are applied."""
+        self._check_not_applied("load a training")
+        averaged = () if self.average is None else ("average",)
+        parts(state_dict, "model", "optimizer", "steps", "epochs", "seed", *averaged)
+        seed, steps, epochs = (count(name, state_dict[name]) for name in ("seed", "steps", "epochs"))
         before = self.optimizer.state_dict()
         averages = None if self.average is None else self.average.state_dict()
         self.optimizer.load_state_dict(state_dict["optimizer"])
@@ -196,7 +203,7 @@ class Trainer(TrainingStep):
             if self.average is not None:
                 self.average.load_state_dict(state_dict["average"])
             self.model.load_state_dict(state_dict["model"])
-        except (KeyError, TypeError, ValueError):
+        except (TypeError, ValueError):
             self.optimizer.load_state_dict(before)
             if self.average is not None and averages is not None:
                 self.average.load_state_dict(averages)

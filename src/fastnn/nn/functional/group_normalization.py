@@ -12,9 +12,9 @@ from .normalization import batch_norm
 from .sizes import check_rank, positive_integer, real
 
 
-def _rows(input: Tensor, rows: int, eps: float, **given: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(input: Tensor, rows: int, columns: int, eps: float, **given: Tensor) -> tuple[Tensor, Tensor]:
     """The input as a matrix whose rows are normalised, in the input's shape again, and the rows' statistics."""
-    matrix = input.reshape(rows, math.prod(input.shape) // rows if rows else math.prod(input.shape[1:]))
+    matrix = input.reshape(rows, columns)
     y, statistics = input.graph.record(
         "layer_norm", matrix, *given.values(), given=tuple(given), eps=real(eps, "eps", 0.0)
     )
@@ -43,7 +43,7 @@ def layer_norm(
             raise ValueError(f"{name} must have the shape {shape}, got {tensor.shape}")
     size = math.prod(shape)
     columns = {name: tensor.reshape(size) for name, tensor in given.items() if tensor is not None}
-    return _rows(input, math.prod(input.shape[: -len(shape)]), eps, **columns)[0]
+    return _rows(input, math.prod(input.shape[: -len(shape)]), size, eps, **columns)[0]
 
 
 def _grouped(
@@ -51,7 +51,7 @@ def _grouped(
 ) -> tuple[Tensor, Tensor]:
     """Groups of channels of (N,C,...) normalised, and their statistics; of images in one pass over memory."""
     if input.ndim != 4 or 0 in input.shape[1:]:
-        y, statistics = _rows(input, input.shape[0] * groups, eps)
+        y, statistics = _rows(input, input.shape[0] * groups, math.prod(input.shape[1:]) // groups, eps)
         return _affine(y, weight, bias), statistics
     given = {name: t for name, t in (("weight", weight), ("bias", bias)) if t is not None}
     y, statistics = input.graph.record(
