@@ -165,8 +165,13 @@ def test_wrong_options_of_bench_are_refused(options: str, capsys: Capture) -> No
 def test_bench_of_nothing(tmp_path: Path, capsys: Capture) -> None:
     assert main(["bench", "--filter", "no such layer"]) == 2
     assert "no layer's name contains 'no such layer'" in capsys.readouterr().out
-    for option in ("--json", "--plot"):
-        assert main(["bench", option, str(tmp_path / "none" / "file")]) == 2
+    for option in ("--run inference", "--batch 3", "--memory", f"--plot {tmp_path / 'plot.png'}"):
+        assert main(["bench", *option.split()]) == 2
+        assert f"{option.split()[0]} needs --net" in capsys.readouterr().out
+    assert main(["bench", "--net", "lenet", "--filter", "relu"]) == 2
+    assert "--filter chooses layers" in capsys.readouterr().out
+    for option in ("--net lenet --json", "--json", "--net lenet --plot"):
+        assert main(["bench", *option.split(), str(tmp_path / "none" / "file")]) == 2
         assert "there is no such folder" in capsys.readouterr().out
 
 

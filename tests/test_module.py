@@ -255,3 +255,54 @@ def test_empty_batches(isa: str) -> None:
     )
     for mode in (True, False):
         assert net.train(mode)(np.zeros((0, 3, 8, 8), np.float32)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("change", [lambda model: model.__delitem__(0), lambda model: model.__delitem__(slice(0, 1))])
+def test_deleting_numbers_anew_and_appending_loses_nothing(change: Any) -> None:
+    """As in PyTorch: else the next module would take the name, and the place, of the last one."""
+    layers = [nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3)]
+    model = nn.Sequential(*layers)
+    change(model)
+    assert list(model._modules) == ["0", "1"] and list(model) == layers[1:]
+    assert list(model.state_dict()) == ["1.weight", "1.bias"]
+    model.append(nn.Tanh())
+    assert len(model) == 3 and list(model)[:2] == layers[1:] and model(np.ones((1, 2))).shape == (1, 3)
+
+
+def test_appending_to_a_part_loses_nothing() -> None:
+    layers = [nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 3)]
+    part = nn.Sequential(*layers)[1:]
+    part.append(nn.Tanh())
+    assert list(part)[:2] == layers[1:] and len(part) == 3
+
+
+def test_lists_and_dicts_of_modules_change_like_pythons() -> None:
+    a, b, c, d = (nn.Linear(1, 1) for _ in range(4))
+    layers = nn.ModuleList([a, b])
+    layers += [c]
+    layers.insert(1, d)
+    assert list(layers) == [a, d, b, c] and list(layers._modules) == ["0", "1", "2", "3"]
+    layers[-1] = a
+    del layers[:2]
+    assert list(layers) == [b, a] and list(layers._modules) == ["0", "1"]
+    with pytest.raises(TypeError, match="expected a Module, got int"):
+        layers.insert(0, 3)  # type: ignore[arg-type]
+    assert list(layers) == [b, a]
+    assert list(nn.Sequential(a, b).insert(1, c)) == [a, c, b]
+    heads = nn.ModuleDict({"a": a})
+    heads["b"] = b
+    del heads["a"]
+    assert heads.items() == [("b", b)] and list(heads.state_dict()) == ["b.weight", "b.bias"]
+    with pytest.raises(KeyError):
+        del heads["a"]
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5), (), (0, 3)], ids=str)
+def test_nobody_makes_a_parameter_writeable(shape: tuple[int, ...]) -> None:
+    """Else a weight could change behind the back of a plan that has packed it."""
+    parameter = nn.Parameter(np.ones(shape))
+    for view in (parameter.data, parameter.data.view(), parameter.numpy()[...]):
+        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+            view.flags.writeable = True
+    parameter.data = np.full(shape, 2.0)
+    assert np.array_equal(parameter.data, np.full(shape, 2.0)) and parameter.data.shape == shape

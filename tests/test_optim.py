@@ -227,6 +227,9 @@ NAN = float("nan")
         (lambda: optim.Adagrad(lr_decay=-1), ValueError, "lr_decay must be at least 0"),
         (lambda: optim.Adagrad(initial_accumulator_value=NAN), ValueError, "initial_accumulator_value must be finite"),
         (lambda: optim.SGD([]), ValueError, "empty list of parameters"),
+        (lambda: optim.SGD([{"lr": 1}]), TypeError, "a parameter group is a dict with 'params'"),
+        (lambda: optim.SGD([{"params": []}, nn.Parameter([1.0])]), TypeError, "a parameter group is a dict with 'params'"),
+        (lambda: optim.SGD(lr=1).add_param_group([nn.Parameter([1.0])]), TypeError, "a parameter group is a dict"),
         (lambda: optim.SGD(nn.Parameter([1.0])), TypeError, "iterable of Parameters"),
         (lambda: optim.SGD(nn.Linear(2, 3)), TypeError, r"not Linear; pass model.parameters\(\)"),
         (lambda: optim.SGD([np.ones(3)]), TypeError, "works on Parameters, not on ndarray"),
@@ -393,5 +396,7 @@ def test_cosine_decay_stays_at_its_end() -> None:
 def test_one_cycle_that_only_rises() -> None:
     schedule = optim.OneCycle(1.0, total=5, rise=1.0)
     rates = [schedule(step) for step in range(5)]
-    assert all(a < b for a, b in pairwise(rates)) and rates == pytest.approx([0.04, 0.18059, 0.52, 0.85941, 1.0], abs=1e-5)
+    assert all(a < b for a, b in pairwise(rates)) and rates == pytest.approx(
+        [0.04, 0.18059, 0.52, 0.85941, 1.0], abs=1e-5
+    )
     assert schedule(5) == schedule(9) == 1 / 25 / 1e4

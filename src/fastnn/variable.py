@@ -47,6 +47,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> 
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
+def _read_only(array: Array) -> Array:
+    """A view that nobody can make writeable: it does not know that its memory may be written."""
+    return np.asarray(array.data.toreadonly())
+
+
 def check_values(values: Array, dtype: np.dtype[Any]) -> None:
     """Values that a variable of the dtype can hold: TypeError for what are no real numbers, ValueError for a NaN or a number
     of more than 64 bits where integers are kept. Fractions are cut off, as PyTorch does.
@@ -81,9 +86,7 @@ class Variable:
     def __init__(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> None:
         values = np.asarray(values)
         self.storage = aligned_empty(memory_shape(values.shape), dtype)
-        view = logical_view(self.storage).view()
-        view.flags.writeable = False
-        self._view = view
+        self._view = logical_view(_read_only(self.storage))
         self.changed = 0
         self.assign(values)
 

@@ -42,8 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nets.add_argument("--plot", type=Path, metavar="FILE", help="draw the ratios (needs matplotlib)")
 
 
+def _misplaced(arguments: argparse.Namespace) -> str:
+    """What is wrong with options that have no meaning together; "" if nothing is."""
+    if arguments.net:
+        return "--filter chooses layers; leave it out with --net" if arguments.filter else ""
+    given = {
+        "--run": arguments.kind,
+        "--batch": arguments.batch,
+        "--memory": arguments.memory,
+        "--plot": arguments.plot,
+    }
+    return next((f"{option} needs --net" for option, value in given.items() if value), "")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; returns the exit status."""
+    if _misplaced(arguments):
+        print(f"fastnn bench: {_misplaced(arguments)}")
+        return 2
     for option, path in (("--json", arguments.json), ("--plot", arguments.plot)):
         if missing_folder(path):
             print(f"fastnn bench: {option} {path}: {missing_folder(path)}")
@@ -59,7 +75,7 @@ def run_layers(arguments: argparse.Namespace) -> int:
     from ..benchmark.cases import QUICK
 
     peer = arguments.peer[0] if arguments.peer else None
-    if arguments.peer and arguments.peer != ["torch"]:
+    if set(arguments.peer) - {"torch"}:
         print("fastnn bench: the layers' only peer is torch; other peers need --net")
         return 2
     if peer and find_spec(peer) is None:

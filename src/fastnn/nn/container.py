@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from itertools import count
+from typing import Any, Self
 
+from ..habits import kind_of
+from ..trace import structure_clock
 from .module import Module
+
+
+def _free_name(modules: Module) -> str:
+    """The name of a module that is added at the end: its number, or the next one that no other has."""
+    return next(str(i) for i in count(len(modules._modules)) if str(i) not in modules._modules)
+
+
+def _number(holder: Module, modules: Iterable[Module]) -> None:
+    """Lets a holder hold these modules alone, under the names "0", "1", ..."""
+    modules = list(modules)
+    for module in modules:
+        if not isinstance(module, Module):
+            raise TypeError(f"expected a Module, got {kind_of(module)}")
+    holder._modules.clear()
+    holder._modules.update((str(i), module) for i, module in enumerate(modules))
+    structure_clock.tick()
 
 
 class Sequential(Module):
@@ -51,15 +70,23 @@ class Sequential(Module):
             return type(self)(OrderedDict(list(self._modules.items())[index]))
         return self._modules[self._name(index)]
 
-    def __setitem__(self, index: int, module: Module) -> None:
-        setattr(self, self._name(index), module)
+    def __setitem__(self: Module, index: int, module: Module) -> None:
+        setattr(self, Sequential._name(self, index), module)
 
-    def __delitem__(self, index: int) -> None:
-        delattr(self, self._name(index))
+    def __delitem__(self: Module, index: int | slice) -> None:
+        """Takes modules out; those that stay are numbered anew."""
+        chosen = index if isinstance(index, slice) else Sequential._name(self, index)
+        gone = list(self._modules)[chosen] if isinstance(chosen, slice) else [chosen]
+        _number(self, [module for name, module in self._modules.items() if name not in gone])
 
     def append(self, module: Module) -> Sequential:
         """Adds a module at the end."""
-        self.add_module(str(len(self)), module)
+        self.add_module(_free_name(self), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Sequential:
+        """Puts a module before the one at index, as a list does; all are numbered anew."""
+        _number(self, _inserted(self, index, module))
         return self
 
     def extend(self, modules: Iterable[Module]) -> Sequential:
@@ -67,6 +94,12 @@ class Sequential(Module):
         for module in modules:
             self.append(module)
         return self
+
+
+def _inserted(modules: Iterable[Module], index: int, module: Module) -> list[Module]:
+    result = list(modules)
+    result.insert(index, module)
+    return result
 
 
 class ModuleList(Module):
@@ -84,6 +117,8 @@ class ModuleList(Module):
     __iter__ = Sequential.__iter__
     __len__ = Sequential.__len__
     _name = Sequential._name
+    __setitem__ = Sequential.__setitem__
+    __delitem__ = Sequential.__delitem__
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
@@ -92,7 +127,15 @@ class ModuleList(Module):
 
     def append(self, module: Module) -> ModuleList:
         """Adds a module at the end."""
-        self.add_module(str(len(self)), module)
+        self.add_module(_free_name(self), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> None:
+        """Puts a module before the one at index, as a list does."""
+        _number(self, _inserted(self, index, module))
+
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
+        self.extend(modules)
         return self
 
     def extend(self, modules: Iterable[Module]) -> ModuleList:
@@ -118,6 +161,13 @@ class ModuleDict(Module):
     def __getitem__(self, name: str) -> Module:
         module: Module = self._modules[name]
         return module
+
+    def __setitem__(self, name: str, module: Module) -> None:
+        self.add_module(name, module)
+
+    def __delitem__(self, name: str) -> None:
+        del self._modules[name]
+        structure_clock.tick()
 
     def __len__(self) -> int:
         return len(self._modules)

@@ -52,7 +52,7 @@ class Optimizer:
         self._bound_to: Any = None
         self.param_groups: list[ParameterGroup] = []
         with naming(lambda: type(self).__name__):
-            for settings in [{}] if params is None else _as_groups(params):
+            for settings in [{"params": []}] if params is None else _as_groups(params):
                 self.add_param_group(settings)
 
     def __getattr__(self, name: str) -> Any:
@@ -62,7 +62,11 @@ class Optimizer:
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Adds parameters with settings of their own; settings left out are the optimizer's."""
-        parameters = param_group.get("params", [])
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise TypeError(
+                f"a parameter group is a dict with 'params', e.g. {{'params': [weight]}}, not {param_group!r}"
+            )
+        parameters = param_group["params"]
         parameters = [parameters] if isinstance(parameters, Parameter) else list(parameters)
         known = {id(p) for group in self.param_groups for p in group["params"]}
         for parameter in parameters:
