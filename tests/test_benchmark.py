@@ -152,6 +152,11 @@ def test_a_profile_reads_images_the_way_round_that_its_plan_does(rng: np.random.
             plan.profile(*arrays, machine=machine)
 
 
+def test_a_profile_of_nothing_took_no_time() -> None:
+    found = nn.ReLU().plan((0, 3)).profile(np.zeros((0, 3)), machine=Machine("scalar", 1, 10.0, 10.0))
+    assert float(str(found).splitlines()[-1].split()[1]) < 1000  # microseconds
+
+
 def test_profile_prints_and_saves(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
     found = profile(model.plan((2, 3, 6, 6)), np.ones((2, 3, 6, 6)), machine=Machine("scalar", 1, 10.0, 10.0))

@@ -306,3 +306,19 @@ def test_nobody_makes_a_parameter_writeable(shape: tuple[int, ...]) -> None:
             view.flags.writeable = True
     parameter.data = np.full(shape, 2.0)
     assert np.array_equal(parameter.data, np.full(shape, 2.0)) and parameter.data.shape == shape
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "training", "forward", "keys"])
+def test_names_that_would_hide_something(name: str) -> None:
+    """A dot joins names in a state_dict; `training` as a child would end eval()."""
+    holder = nn.ModuleDict([("a", nn.ReLU())])
+    for add in (holder.add_module, holder.__setitem__):
+        with pytest.raises(KeyError, match="ModuleDict: "):
+            add(name, nn.Linear(1, 1))
+    with pytest.raises(KeyError, match="ModuleDict: "):
+        holder.register_parameter(name, nn.Parameter([1.0]))
+    with pytest.raises(KeyError, match="ModuleDict: "):
+        holder.register_buffer(name, nn.Buffer([1.0]))
+    assert list(holder) == ["a"] and not holder.state_dict() and not holder.eval().training
+    with pytest.raises(TypeError, match="a name must be a str, not int"):
+        holder[1] = nn.ReLU()  # type: ignore[index]

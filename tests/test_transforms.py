@@ -109,3 +109,18 @@ def test_loss_must_be_one_number(rng: np.random.Generator) -> None:
     loss = nn.CrossEntropyLoss(reduction="none")
     with pytest.raises(ValueError, match="must be one number"):
         fnn.value_and_grad(nn.Linear(4, 3), loss)(rng.standard_normal((5, 4)), np.zeros(5, np.int64))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: fnn.value_and_grad(3, nn.MSELoss()), "model must be a Module, not int"),  # type: ignore[arg-type]
+        (lambda: fnn.value_and_grad(nn.Linear, nn.MSELoss()), "not the class Linear"),  # type: ignore[arg-type]
+        (lambda: fnn.value_and_grad(nn.ReLU(), None), "loss must be a loss of fastnn.nn"),  # type: ignore[arg-type]
+        (lambda: fnn.value_and_grad(nn.ReLU(), nn.MSELoss), "not the class MSELoss"),
+        (lambda: F.cat(np.zeros((2, 3))), "cat takes a sequence of at least one tensor"),
+    ],
+)
+def test_what_is_no_model_loss_or_sequence(make: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()

@@ -46,21 +46,20 @@ class Profile:
         return sum(step.seconds for step in self.steps)
 
     def __str__(self) -> str:
-        total = self.seconds or 1.0
         lines = [f"{'kernel':32s} {'shape':22s} {'us':>9s} {'share':>6s} {'rate':>14s} {'roofline':>9s} {'bytes':>12s}"]
         for step in self.steps:
-            seconds = max(step.seconds, 1e-9)
+            seconds, share = max(step.seconds, 1e-9), step.seconds / (self.seconds or 1.0)
             rate = (
                 f"{step.flops / seconds * 1e-9:7.1f} GFLOP/s"
                 if step.flops
                 else f"{step.size / seconds * 1e-9:7.1f} GB/s   "
             )
             lines.append(
-                f"{step.kernel:32s} {step.shape!s:22s} {step.seconds * 1e6:9.1f} {step.seconds / total:6.1%} {rate:>14s} "
+                f"{step.kernel:32s} {step.shape!s:22s} {step.seconds * 1e6:9.1f} {share:6.1%} {rate:>14s} "
                 f"{step.bound(self.machine) / seconds:9.0%} {step.size:12d}"
             )
         lines.append(
-            f"{'total':55s} {total * 1e6:9.1f}   of {self.machine.gflops:.0f} GFLOP/s, {self.machine.copy_gbs:.0f} GB/s"
+            f"{'total':55s} {self.seconds * 1e6:9.1f}   of {self.machine.gflops:.0f} GFLOP/s, {self.machine.copy_gbs:.0f} GB/s"
         )
         return "\n".join(lines)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from .differentiation import differentiate
 from .graph import Graph, Tensor
+from .habits import kind_of
 from .naming import naming
 from .nn.module import Module
 from .trace import (
@@ -166,4 +167,8 @@ def value_and_grad(model: Module, loss: Callable[[Any, Any], Any]) -> ValueAndGr
     >>> sorted((name, gradient.shape) for name, gradient in gradients.items())
     [('bias', (3,)), ('weight', (3, 2))]
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"value_and_grad: model must be a Module, not {kind_of(model)}")
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(f"value_and_grad: loss must be a loss of fastnn.nn or a function, not {kind_of(loss)}")
     return ValueAndGrad(model, loss)

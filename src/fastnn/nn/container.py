@@ -153,9 +153,9 @@ class ModuleDict(Module):
     ReLU()
     """
 
-    def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         super().__init__()
-        for name, module in (modules or {}).items():
+        for name, module in dict(modules or {}).items():
             self.add_module(name, module)
 
     def __getitem__(self, name: str) -> Module:

@@ -227,19 +227,31 @@ class Module:
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *(name for _, members in self._registries() for name in members)})
 
+    def _check_name(self, name: str) -> None:
+        """A name that a state_dict can tell from others, and that nothing else of the module has. KeyError, as in PyTorch."""
+        if not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: a name must be a str, not {kind_of(name)}")
+        if not name or "." in name:
+            raise KeyError(f"{type(self).__name__}: a name must not be empty or hold a dot, got {name!r}")
+        if hasattr(self, name) and not any(name in members for _, members in self._registries()):
+            raise KeyError(f"{type(self).__name__}: there is an attribute {name!r} already")
+
     def register_buffer(self, name: str, value: Buffer | None) -> None:
         """Adds state that is not trained."""
+        self._check_name(name)
         self._register(self._buffers, name, value)
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Adds a parameter; None reserves the name."""
+        self._check_name(name)
         self._register(self._parameters, name, value)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Adds a child under a name that need not be an identifier."""
+        """Adds a child under a name that need not be an identifier. KeyError: it is empty, holds a dot or is taken."""
         if module is not None and not isinstance(module, Module):
             hint = "; pass its modules one by one: *layers" if isinstance(module, (list, tuple)) else ""
             raise TypeError(f"expected a Module, got {kind_of(module)}{hint}")
+        self._check_name(name)
         self._register(self._modules, name, module)
 
     register_module = add_module

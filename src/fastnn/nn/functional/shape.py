@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from ...axes import axis_index
 from ...graph import Tensor
 from ...trace import Compiled
@@ -54,7 +56,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     >>> cat([np.zeros((2, 3, 4, 4)), np.zeros((2, 1, 4, 4))], dim=1).shape
     (2, 4, 4, 4)
     """
-    if isinstance(tensors, Tensor) or not tensors:
+    if isinstance(tensors, (Tensor, np.ndarray)) or not tensors:
         raise TypeError("cat takes a sequence of at least one tensor")
     if any(isinstance(tensor, Tensor) for tensor in tensors):
         graph = next(tensor.graph for tensor in tensors if isinstance(tensor, Tensor))
