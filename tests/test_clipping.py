@@ -211,6 +211,20 @@ def test_averages_that_do_not_fit_change_nothing() -> None:
     assert average.steps == 7
 
 
+def test_an_average_is_of_one_training() -> None:
+    """Else the second trainer would throw the averages of the first away, unnoticed."""
+    average = optim.ExponentialMovingAverage(0.5)
+    trainer = make_trainer(average=average)
+    trainer.step(*batch())
+    before = average.state_dict()
+    with pytest.raises(ValueError, match="already belongs to another model's training"):
+        make_trainer(average=average)
+    for a, b in zip(average.state_dict()["averages"], before["averages"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    trainer.step(*batch(1))
+    assert average.steps == 2
+
+
 def test_frozen_parameters_have_no_average_and_groups_have_theirs() -> None:
     trainer = make_trainer()
     layers = list(trainer.model.children())

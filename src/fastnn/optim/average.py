@@ -51,6 +51,7 @@ class ExponentialMovingAverage:
         self.steps = 0
         self.is_applied = False
         self._averages: dict[Parameter, Variable] = {}
+        self._bound_to: Any = None
 
     @property
     def decay(self) -> float:
@@ -61,8 +62,13 @@ class ExponentialMovingAverage:
     def decay(self, decay: float) -> None:
         self._decay = fraction("decay", decay)
 
-    def bind(self, parameters: Iterable[Parameter]) -> None:
-        """Takes parameters to average; those that are known keep their averages."""
+    def bind(self, parameters: Iterable[Parameter], model: Any = None) -> None:
+        """Takes parameters to average, of a model; those that are known keep their averages. ValueError: the averages are
+        another model's."""
+        if model is not None:
+            if self._bound_to is not None and self._bound_to is not model:
+                raise ValueError("this average already belongs to another model's training; make a new one")
+            self._bound_to = model
         parameters = list(parameters)
         if [id(p) for p in parameters] == [id(p) for p in self._averages]:
             return

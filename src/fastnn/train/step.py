@@ -127,7 +127,7 @@ class TrainingStep:
 
     def _bind_average(self) -> None:
         if self.average is not None:
-            self.average.bind(p for p in self.optimizer.parameters() if p.requires_grad)
+            self.average.bind((p for p in self.optimizer.parameters() if p.requires_grad), self.model)
 
     def _build_training(
         self, graph: Graph, x: Tensor, y: Tensor, monitors: Sequence[LayerMonitor] = ()
