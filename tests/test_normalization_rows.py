@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,34 @@ def test_repr() -> None:
     assert repr(nn.GroupNorm(2, 4)) == "GroupNorm(2, 4, eps=1e-05, affine=True)"
     text = "InstanceNorm2d(4, eps=1e-05, momentum=0.1, affine=False, track_running_stats=False)"
     assert repr(nn.InstanceNorm2d(4)) == text
+    assert repr(nn.LayerNorm(5, bias=False)) == "LayerNorm((5,), eps=1e-05, elementwise_affine=True, bias=False)"
+    assert repr(nn.GroupNorm(2, 4, bias=False)) == "GroupNorm(2, 4, eps=1e-05, affine=True, bias=False)"
+    assert "affine=True, bias=False, track" in repr(nn.InstanceNorm2d(4, affine=True, bias=False))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.LayerNorm(5, bias=False), (3, 2, 5)),
+        (nn.GroupNorm(2, 4, bias=False), (3, 4, 7)),
+        (nn.GroupNorm(2, 4, bias=False), (3, 4, 7, 5)),
+        (nn.InstanceNorm2d(4, affine=True, bias=False), (3, 4, 7, 5)),
+        (nn.BatchNorm2d(4, track_running_stats=False, bias=False), (3, 4, 7, 5)),
+        (nn.BatchNorm1d(4, track_running_stats=False, bias=False), (30, 4)),
+    ],
+    ids=repr,
+)
+def test_a_weight_without_a_bias(layer: Any, shape: tuple[int, ...], rng: np.random.Generator) -> None:
+    """As with a bias of zeros, whose gradient nobody asks for."""
+    twin = copy.deepcopy(layer)
+    layer.weight.data = twin.weight.data = rng.standard_normal(layer.weight.shape)
+    twin.bias = nn.Parameter(np.zeros(layer.weight.shape))
+    x, y = rng.standard_normal(shape), rng.standard_normal(shape)
+    assert list(layer.state_dict()) == ["weight"]
+    np.testing.assert_array_equal(layer(x), twin(x))
+    (_, found), (_, expected) = (fnn.value_and_grad(each, nn.MSELoss())(x, y) for each in (layer, twin))
+    assert list(found) == ["weight"]
+    np.testing.assert_allclose(found["weight"], expected["weight"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("affine", [False, True])

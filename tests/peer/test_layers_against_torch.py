@@ -81,6 +81,7 @@ def batch_norm(*ranks: int) -> Callable[[np.random.Generator], Configuration]:
         options = {
             "num_features": shape[1], "eps": float(rng.choice([1e-5, 1e-2])), "affine": flip(rng),
             "momentum": [None, 0.1, 0.7][rng.integers(3)], "track_running_stats": flip(rng) or flip(rng),
+            "bias": flip(rng),
         }  # fmt: skip
         return options, shape
 
@@ -155,14 +156,14 @@ def layer_norm(rng: np.random.Generator) -> Configuration:
 def group_norm(rng: np.random.Generator) -> Configuration:
     groups = sizes(rng, 1, 1, 5)[0]
     channels = groups * sizes(rng, 1, 6, 9)[0]
-    options = {"num_groups": groups, "num_channels": channels, "affine": flip(rng)}
+    options = {"num_groups": groups, "num_channels": channels, "affine": flip(rng), "bias": flip(rng)}
     return options, (*sizes(rng, 1), channels, *sizes(rng, int(rng.integers(0, 4)), 1, 7))
 
 
 def instance_norm(axes: int) -> Callable[[np.random.Generator], Configuration]:
     def make(rng: np.random.Generator) -> Configuration:
         shape = (*sizes(rng, 2), *sizes(rng, axes, 6, 12))
-        return {"num_features": shape[1], "affine": flip(rng)}, shape
+        return {"num_features": shape[1], "affine": flip(rng), "bias": flip(rng)}, shape
 
     return make
 

@@ -95,7 +95,7 @@ def test_instance_norm_statistics(axes: int) -> None:
         shape = (*sizes(rng, 2), *sizes(rng, axes, 6, 12))
         options = {
             "affine": flip(rng), "track_running_stats": True, "momentum": float(rng.uniform(0, 1)),
-            "eps": float(rng.choice([1e-5, 1e-3])),
+            "eps": float(rng.choice([1e-5, 1e-3])), "bias": flip(rng),
         }  # fmt: skip
         theirs = getattr(torch.nn, f"InstanceNorm{axes}d")(shape[1], **options).double()
         ours = getattr(nn, f"InstanceNorm{axes}d")(shape[1], **options)

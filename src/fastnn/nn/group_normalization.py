@@ -10,7 +10,7 @@ import numpy as np
 from . import functional as F
 from .functional.sizes import check_channels, check_rank, positive_integer, real
 from .module import Module
-from .normalization import _ChannelNorm
+from .normalization import _ChannelNorm, without_bias
 from .parameter import Parameter
 
 
@@ -44,13 +44,15 @@ class LayerNorm(Module):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}{without_bias(self)}"
+        )
 
 
 class GroupNorm(Module):
     """Normalisation of (N,C,...) over groups of channels of each sample, see `functional.group_norm`.
 
-    num_groups : must divide num_channels, C. Attributes: weight, bias (C), or None.
+    num_groups : must divide num_channels, C. Attributes: weight, bias (C), or None; bias=False leaves out the bias alone.
     Source: Wu and He, "Group normalization", ECCV 2018.
 
     >>> import numpy as np
@@ -58,7 +60,9 @@ class GroupNorm(Module):
     array([[-1.,  1.,  0.,  0.]], dtype=float32)
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.num_groups = positive_integer(num_groups, "num_groups")
         self.num_channels = positive_integer(num_channels, "num_channels")
@@ -67,7 +71,7 @@ class GroupNorm(Module):
         self.eps = real(eps, "eps", 0.0)
         self.affine = bool(affine)
         self.weight = Parameter(np.ones(num_channels)) if affine else None
-        self.bias = Parameter(np.zeros(num_channels)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels)) if affine and bias else None
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         if x.ndim < 2:
@@ -76,7 +80,7 @@ class GroupNorm(Module):
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}{without_bias(self)}"
 
 
 class _InstanceNorm(_ChannelNorm):
@@ -84,9 +88,9 @@ class _InstanceNorm(_ChannelNorm):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
-        track_running_stats: bool = False,
+        track_running_stats: bool = False, *, bias: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
         check_rank(x, self.ranks, self.form)
@@ -102,7 +106,7 @@ class InstanceNorm2d(_InstanceNorm):
 
     Parameters
     ----------
-    num_features : C. eps : added to the variance. affine : whether there are weight and bias (C).
+    num_features : C. eps : added to the variance. affine : whether there are weight and, unless bias is False, bias (C).
     track_running_stats : whether inference uses running statistics, gathered in training: means over the batch of the
         images' means and unbiased variances. Otherwise always each image's own statistics.
     momentum : the weight of the new batch in the running statistics; None counts as 0.

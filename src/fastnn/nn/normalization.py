@@ -12,6 +12,11 @@ from .module import Module
 from .parameter import Buffer, Parameter
 
 
+def without_bias(layer: Module) -> str:
+    """What the text of a layer with a weight and no bias says of it."""
+    return ", bias=False" if layer.weight is not None and layer.bias is None else ""
+
+
 class _ChannelNorm(Module):
     """What batch and instance normalisation share: a weight and a bias for each channel, statistics of the batches seen."""
 
@@ -19,7 +24,7 @@ class _ChannelNorm(Module):
     form: str
 
     def __init__(
-        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool
+        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool, bias: bool
     ) -> None:
         super().__init__()
         self.num_features = positive_integer(num_features, "num_features")
@@ -28,7 +33,7 @@ class _ChannelNorm(Module):
         self.affine = bool(affine)
         self.track_running_stats = bool(track_running_stats)
         self.weight = Parameter(np.ones(num_features)) if affine else None
-        self.bias = Parameter(np.zeros(num_features)) if affine else None
+        self.bias = Parameter(np.zeros(num_features)) if affine and bias else None
         tracked = self.track_running_stats
         self.register_buffer("running_mean", Buffer(np.zeros(num_features)) if tracked else None)
         self.register_buffer("running_var", Buffer(np.ones(num_features)) if tracked else None)
@@ -44,13 +49,14 @@ class _ChannelNorm(Module):
     def reset_parameters(self) -> None:
         """Weight 1, bias 0, no batches seen."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             self.weight.data = np.ones(self.num_features)
+        if self.bias is not None:
             self.bias.data = np.zeros(self.num_features)
 
     def extra_repr(self) -> str:
         return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}{without_bias(self)}, "
             f"track_running_stats={self.track_running_stats}"
         )
 
@@ -60,13 +66,13 @@ class _BatchNorm(_ChannelNorm):
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, *, decay: float | None = None, running_var: str = "unbiased",
+        track_running_stats: bool = True, *, bias: bool = True, decay: float | None = None, running_var: str = "unbiased",
     ) -> None:  # fmt: skip
         if decay is not None:
             if real(decay, "decay", 0.0) > 1.0:
                 raise ValueError(f"decay must lie in [0, 1], got {decay}")
             momentum = 1.0 - decay
-        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
         self.running_var_estimator = one_of(running_var, "running_var", "unbiased", "biased")
 
     def forward(self, x: Any) -> Any:  # type: ignore[override]
@@ -86,7 +92,7 @@ class BatchNorm2d(_BatchNorm):
     ----------
     num_features : C. eps : added to the variance.
     momentum : the weight of the new batch in the running statistics; None makes them averages over all batches.
-    affine : whether there are weight (C) and bias (C).
+    affine : whether there are weight (C) and, unless bias is False, bias (C).
     track_running_stats : whether inference uses running statistics, gathered in training; otherwise always the batch's.
     decay : 1 - momentum, the weight of the old value, as Keras and ONNX count it; overrides momentum.
     running_var : the variance that is kept, "unbiased" (PyTorch) or "biased" (Keras, ONNX).
