@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim, train
 from fastnn.benchmark.machine import Machine
-from fastnn.locks import Lock
+from fastnn.locks import Lock, _locks
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
 
@@ -31,7 +34,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with pytest.raises(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, seconds)
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, should it be lost in a destructor of somebody's
             yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -98,3 +101,13 @@ def test_a_lock_runs_no_line_of_python() -> None:
     held = lock.acquire
     lock.renew()
     assert lock.acquire != held
+
+
+def test_a_lock_that_dies_runs_no_line_of_python() -> None:
+    """An exception of a signal handler that runs then would be lost."""
+    lock = Lock()
+    (known,) = weakref.getweakrefs(lock)
+    assert known in _locks and isinstance(known.__callback__, BuiltinFunctionType)
+    del lock
+    gc.collect()
+    assert known not in _locks

@@ -113,6 +113,21 @@ def test_loss_must_be_one_number(rng: np.random.Generator) -> None:
         fnn.value_and_grad(nn.Linear(4, 3), loss)(rng.standard_normal((5, 4)), np.zeros(5, np.int64))
 
 
+def test_a_pullback_does_not_mix_old_and_new_weights(rng: np.random.Generator) -> None:
+    """Activations are those of the old weights, and gradients through the new ones would be of neither model."""
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1))
+    x, dy = rng.standard_normal((4, 2)), np.ones((4, 1))
+    _, pullback = fnn.vjp(model, x)
+    before = pullback(dy)[0]
+    model(x)  # moves running statistics, which a training step's gradient does not need
+    np.testing.assert_array_equal(pullback(dy)[0], before)
+    model[0].weight.data = np.zeros((3, 2))
+    with pytest.raises(RuntimeError, match="weights have changed since"):
+        pullback(dy)
+    _, again = fnn.vjp(model, x)
+    assert not again(dy)[0].any()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

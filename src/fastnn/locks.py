@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from types import TracebackType
-from weakref import WeakSet
+from weakref import ref
 
 
 class Lock:
@@ -24,7 +24,7 @@ class Lock:
 
     def __init__(self) -> None:
         self.renew()
-        _locks.add(self)
+        _locks.add(ref(self, _locks.discard))
 
     def __enter__(self) -> None:
         self.acquire()
@@ -40,12 +40,16 @@ class Lock:
         self.acquire, self.release = lock.acquire, lock.release
 
 
-_locks: WeakSet[Lock] = WeakSet()
+_locks: set[ref[Lock]] = set()
+"""A set of our own: a WeakSet's runs a line of Python for each lock that dies, and a Ctrl-C that is handled in it, while
+plans are collected, is lost."""
 
 
 def _renew_all() -> None:
-    for lock in list(_locks):
-        lock.renew()
+    for reference in list(_locks):
+        lock = reference()
+        if lock is not None:
+            lock.renew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -66,9 +66,13 @@ class Vjp:
         inputs = tuple(a.data for a in arguments)
         arrays = (*inputs, cotangent.data, *results)
         plan.program.run_part(instance, 0, plan.split, arrays, values, weights_clock, plan.written)
+        made = weights_clock.now
+        fixed = set(plan.read).difference(plan.written)
 
         def pullback(dy: Any) -> tuple[Array, ...]:
             """The gradient of sum(dy * y) with respect to each array."""
+            if any(variable.changed > made for variable in fixed):
+                raise RuntimeError("pullback: weights have changed since the value was computed; call vjp again")
             seed = argument(_channels_last(dy))
             if seed.key != cotangent.key:
                 raise ValueError(f"pullback: dy has shape {seed.key[0]}, the result has shape {output.shape}")
@@ -107,7 +111,7 @@ def vjp(function: Callable[..., Any], *arrays: Any, **kwargs: Any) -> tuple[Arra
     -------
     y : the value.
     pullback : `pullback(dy)` with dy of y's shape returns a tuple, for each array the gradient of sum(dy * y).
-        It may be called any number of times.
+        It may be called any number of times; RuntimeError if weights that it needs have changed since.
 
     Raises ValueError or TypeError that names the layer for arrays that do not fit; pullback does for a dy of another shape.
 
