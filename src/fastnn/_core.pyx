@@ -190,8 +190,9 @@ cdef class Clock:
         return getattr(self.own, "ticks", 0)
 
     def stamp(self, variables):
-        """Counts one more change and writes the count into the `changed` of each variable before anybody can see it. No line
-        of Python runs for it: a signal that came while kernels ran is handled when the change is noted."""
+        """Counts one more change and writes the count into the `changed` of each variable before anybody can see it.
+
+        No line of Python runs for it: a signal that came while kernels ran is handled when the change is noted."""
         self.lock.acquire()
         try:
             changed = self.now + 1

@@ -337,8 +337,9 @@ cdef class Program:
             return constants
 
     def run(self, tuple externals, tuple values=(), Clock clock=None, tuple written=()):
-        """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes), and stamps
-        the variables that they changed, before a signal is handled."""
+        """Runs all steps behind the prologue on the given arrays (C-contiguous, of exactly the declared sizes).
+
+        Stamps the variables that they changed, before a signal is handled."""
         cdef Instance instance
         instance = self._instance(self._current_constants())
         self._bind_run(instance, externals, values)
@@ -353,7 +354,9 @@ cdef class Program:
 
     def run_part(self, Instance instance not None, ptrdiff_t first, ptrdiff_t last, tuple externals, tuple values=(),
                  Clock clock=None, tuple written=()):
-        """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin(); stamps as run does."""
+        """Runs steps first to last (exclusive, not counting the prologue) in an instance from begin().
+
+        Stamps as run does."""
         cdef int threads = self._threads()
         if not 0 <= first <= last <= self.step_count - self.prologue:
             raise ValueError(f"steps {first} to {last} of {self.step_count - self.prologue}")
