@@ -33,9 +33,24 @@ FNN_INLINE void multiply(const struct gemm_taps *tile, const ptrdiff_t taps[FNN_
     }
 }
 
-/* The same in pairs, for one vector: even and odd steps have sums of their own, which are added in the end. */
+/* Two steps of one vector, for more rows than registers: a tap that comes from memory serves both. */
+FNN_INLINE void multiply_pair(const float *const a[2], const ptrdiff_t taps[FNN_GEMM_ROWS], const float *const b[2],
+                              bool ones, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows) {
+    const float *const pixel = a[0], *const next = a[1];
+    const vec column = vec_load(b[0]), next_column = vec_load(b[1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows - ones; i++) {
+        const ptrdiff_t tap = fnn_hidden(taps[i]);
+        sum[i][0] = vec_fma(vec_set1(pixel[tap]), column, sum[i][0]);
+        sum[i][0] = vec_fma(vec_set1(next[tap]), next_column, sum[i][0]);
+    }
+    if (ones) sum[rows - 1][0] = vec_add(vec_add(sum[rows - 1][0], column), next_column);
+}
+
+/* The steps in pairs, for one vector. Few rows: even and odd steps have sums of their own, which are added in the end. */
 FNN_INLINE void multiply_pairs(const struct gemm_taps *tile, const ptrdiff_t taps[FNN_GEMM_ROWS], bool ones,
                                vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows) {
+    const bool apart = FNN_GEMM_ROWS < FEW_SUMS;
     const float *const *a = tile->a, *const *end = a + tile->depth, *b = tile->b;
     const ptrdiff_t b_step = tile->b_step, fetch_step = 2 * tile->fetch_step;
     uintptr_t fetch = tile->fetch;
@@ -44,17 +59,21 @@ FNN_INLINE void multiply_pairs(const struct gemm_taps *tile, const ptrdiff_t tap
     for (int i = 0; i < rows; i++) odd[i][0] = vec_zero();
     for (; end - a > 1; a += 2, b += 2 * b_step, fetch += (uintptr_t)fetch_step) {
         __builtin_prefetch((const void *)fetch, 0, 2);
-        multiply_step(a[0], taps, b, ones, sum, rows, 1);
-        multiply_step(a[1], taps, b + b_step, ones, odd, rows, 1);
+        if (apart) {
+            multiply_step(a[0], taps, b, ones, sum, rows, 1);
+            multiply_step(a[1], taps, b + b_step, ones, odd, rows, 1);
+        } else {
+            multiply_pair(a, taps, (const float *const[2]){b, b + b_step}, ones, sum, rows);
+        }
     }
     if (a < end) multiply_step(*a, taps, b, ones, sum, rows, 1);
 #pragma GCC unroll 16
-    for (int i = 0; i < rows; i++) sum[i][0] = vec_add(sum[i][0], odd[i][0]);
+    for (int i = 0; i < rows && apart; i++) sum[i][0] = vec_add(sum[i][0], odd[i][0]);
 }
 
 FNN_INLINE void multiply_all(const struct gemm_taps *tile, const ptrdiff_t taps[FNN_GEMM_ROWS], bool ones,
                              vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
-    if (vectors == 1 && FNN_GEMM_ROWS < FEW_SUMS)
+    if (vectors == 1 && (FNN_GEMM_ROWS < FEW_SUMS || rows > FEW_SUMS))
         multiply_pairs(tile, taps, ones, sum, rows);
     else
         multiply(tile, taps, ones, sum, rows, vectors);
