@@ -4,36 +4,48 @@
 
 #include "winograd_convolution.h"
 
-/* One row of a tile's outputs, a vector of channels, those from `begin` to `end`. at: element of y of the first of all m;
+/* Whether A^T M of a tile, and some more, fits the registers: all rows of outputs are then made at once. */
+#define WINOGRAD_HALF_FITS(m, r) ((m) * ((m) + (r) - 1) <= FNN_GEMM_ROWS * FNN_GEMM_VECTORS)
+
+/* One row of a tile's outputs, a vector of channels, those from `begin` to `end`. at: element of y of the first of all;
  * distance: floats from one to the next. */
-FNN_INLINE void winograd_store_outputs(const struct winograd_convolution *f, int m, const vec *outputs, ptrdiff_t at,
-                                       ptrdiff_t distance, ptrdiff_t begin, ptrdiff_t end, ptrdiff_t lanes, vec bias) {
-#pragma GCC unroll 4
-    for (int j = 0; j < m; j++, at += distance) {
-        if (j >= end) break;
-        if (j < begin) continue;
-        vec y = f->bias ? vec_add(outputs[j], bias) : outputs[j];
-        if (f->residual) y = vec_add(y, load_lanes(f->residual + at, lanes));
-        store_lanes(f->y + at, gemm_activate(y, f->activation), lanes);
+static __attribute__((noinline)) void winograd_store_outputs(const struct winograd_convolution *f, const vec *outputs,
+                                                             ptrdiff_t at, ptrdiff_t distance, struct fnn_range some,
+                                                             ptrdiff_t lanes, const float *bias) {
+    const vec added = bias ? load_lanes(bias, lanes) : vec_zero();
+    for (ptrdiff_t j = some.begin; j < some.end; j++) {
+        const ptrdiff_t place = at + j * distance;
+        vec y = bias ? vec_add(outputs[j], added) : outputs[j];
+        if (f->residual) y = vec_add(y, load_lanes(f->residual + place, lanes));
+        store_lanes(f->y + place, gemm_activate(y, f->activation), lanes);
     }
 }
 
-/* Likewise a whole row of whole vectors: what is done to all of them is asked once. */
-FNN_INLINE void winograd_store_row(const struct winograd_convolution *f, int m, const vec *outputs, ptrdiff_t at,
-                                   ptrdiff_t distance, vec bias) {
-    vec y[WINOGRAD_PATCH];
+/* Likewise whole rows of whole vectors, row_stride floats apart: what is done to all of them is asked once. */
+FNN_INLINE void winograd_store_rows(const struct winograd_convolution *f, int m, int rows,
+                                    vec y[WINOGRAD_PATCH][WINOGRAD_PATCH], ptrdiff_t at, ptrdiff_t row_stride,
+                                    ptrdiff_t distance, const float *bias) {
+    if (bias) {
+        const vec added = vec_load(bias);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows * m; i++) y[i / m][i % m] = vec_add(y[i / m][i % m], added);
+    }
+    const float *residual = f->residual ? f->residual + at : NULL;
+    float *to = f->y + at;
 #pragma GCC unroll 4
-    for (int j = 0; j < m; j++) y[j] = f->bias ? vec_add(outputs[j], bias) : outputs[j];
-    if (f->residual) {
+    for (int i = 0; i < rows && residual; i++, residual += row_stride) {
 #pragma GCC unroll 4
-        for (int j = 0; j < m; j++) y[j] = vec_add(y[j], vec_load(f->residual + at + j * distance));
+        for (int j = 0; j < m; j++) y[i][j] = vec_add(y[i][j], vec_load(residual + j * distance));
     }
     if (f->activation != FNN_ACTIVATION_NONE) {
-#pragma GCC unroll 4
-        for (int j = 0; j < m; j++) y[j] = gemm_activate(y[j], f->activation);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows * m; i++) y[i / m][i % m] = gemm_activate(y[i / m][i % m], f->activation);
     }
 #pragma GCC unroll 4
-    for (int j = 0; j < m; j++) vec_store(f->y + at + j * distance, y[j]);
+    for (int i = 0; i < rows; i++, to += row_stride) {
+#pragma GCC unroll 4
+        for (int j = 0; j < m; j++) vec_store(to + j * distance, y[i][j]);
+    }
 }
 
 /* The larger one; best if they are equal; NaN if one is. */
@@ -41,14 +53,15 @@ FNN_INLINE vec winograd_larger(vec best, vec seen) { return vec_select(vec_is_na
 
 /* Likewise the maxima of each two columns of two rows. */
 FNN_INLINE void winograd_store_maxima(const struct winograd_convolution *f, int m, const vec *upper, const vec *lower,
-                                      ptrdiff_t at, ptrdiff_t columns, ptrdiff_t lanes, vec bias) {
+                                      ptrdiff_t at, ptrdiff_t columns, ptrdiff_t lanes, const float *bias) {
+    const vec added = bias ? load_lanes(bias, lanes) : vec_zero();
 #pragma GCC unroll 2
     for (int j = 0; j < m; j += 2, at += f->out_channels) {
         if (j + 1 >= columns) break;
         vec window[4] = {upper[j], upper[j + 1], lower[j], lower[j + 1]};
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-            if (f->bias) window[i] = vec_add(window[i], bias);
+            if (bias) window[i] = vec_add(window[i], added);
             window[i] = gemm_activate(window[i], f->activation);
         }
         const vec first_row = winograd_larger(window[0], window[1]);
@@ -73,16 +86,33 @@ FNN_INLINE void winograd_transform_columns(const float *from, ptrdiff_t stride, 
     }
 }
 
-/* A whole tile of whole vectors, to which nothing is done: y = half A. */
-FNN_INLINE void winograd_store_plain(int m, int r, const vec half[][WINOGRAD_PATCH], float *y, ptrdiff_t row_stride,
-                                     ptrdiff_t distance) {
-#pragma GCC unroll 1
-    for (int p = 0; p < m; p++, y += row_stride) {
-        vec row[WINOGRAD_PATCH];
-        winograd_output(m, r, half[p], row);
+/* Rows p to p + rows of a whole tile of whole vectors. */
+FNN_INLINE void winograd_finish_rows(const struct winograd_convolution *f, int m, int r, int step, int rows,
+                                     const vec half[][WINOGRAD_PATCH], ptrdiff_t at, ptrdiff_t row_stride,
+                                     ptrdiff_t distance, const float *bias) {
+    vec y[WINOGRAD_PATCH][WINOGRAD_PATCH];
 #pragma GCC unroll 4
-        for (int j = 0; j < m; j++) vec_store(y + j * distance, row[j]);
+    for (int i = 0; i < rows; i++) winograd_output(m, r, half[i], y[i]);
+    if (step == 1) {
+        winograd_store_rows(f, m, rows, y, at, row_stride, distance, bias);
+        return;
     }
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i += 2, at += row_stride)
+        winograd_store_maxima(f, m, y[i], y[i + 1], at, m, FNN_LANES, bias);
+}
+
+/* All of them. */
+FNN_INLINE void winograd_finish_tile(const struct winograd_convolution *f, int m, int r, int step,
+                                     const vec half[][WINOGRAD_PATCH], ptrdiff_t at, ptrdiff_t row_stride,
+                                     ptrdiff_t distance, const float *bias) {
+    if (WINOGRAD_HALF_FITS(m, r)) {
+        winograd_finish_rows(f, m, r, step, m, half, at, row_stride, distance, bias);
+        return;
+    }
+#pragma GCC unroll 1
+    for (int p = 0; p < m; p += step, at += row_stride)
+        winograd_finish_rows(f, m, r, step, step, half + p, at, row_stride, distance, bias);
 }
 
 /* Asks for the lines that the tile below this one will write, a line of channels of each pixel. */
@@ -96,41 +126,48 @@ FNN_INLINE void winograd_prefetch_outputs(const float *y, int m, ptrdiff_t row_s
     }
 }
 
+/* Outputs of a tile at the edge, or of a part of a vector: `count` rows of `columns`. */
+FNN_INLINE void winograd_finish_part(const struct winograd_convolution *f, int m, int r, int step,
+                                     const vec half[][WINOGRAD_PATCH], ptrdiff_t count, ptrdiff_t columns, ptrdiff_t at,
+                                     ptrdiff_t row_stride, ptrdiff_t lanes, const float *bias) {
+    const int few_columns = r == 2 ? (int)columns : m;
+#pragma GCC unroll 1
+    for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
+        vec rows[2][WINOGRAD_PATCH];
+        winograd_output(few_columns, r, half[p], rows[0]);
+        if (step == 2) winograd_output(few_columns, r, half[p + 1], rows[1]);
+        if (step == 2)
+            winograd_store_maxima(f, m, rows[0], rows[1], at, columns, lanes, bias);
+        else
+            winograd_store_outputs(f, rows[0], at, f->out_channels, (struct fnn_range){0, columns}, lanes, bias);
+    }
+}
+
 /* y of one unit. step: pixels of the convolution for one of y, in each direction: 1, or 2 for maxima. */
 FNN_INLINE void winograd_transform_outputs(const struct winograd_convolution *f, int m, int r, int step,
                                            const struct winograd_unit *unit) {
     const ptrdiff_t row_stride = f->out_width / step * f->out_channels;
-    const bool plain = step == 1 && r != 2 && !f->bias && !f->residual && f->activation == FNN_ACTIVATION_NONE;
-    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], rows[2][WINOGRAD_PATCH];
     struct winograd_tile tile = winograd_tile_at(&f->shape, unit->tiles.begin);
     for (ptrdiff_t i = unit->tiles.begin; i < unit->tiles.end; i++, winograd_next_tile(&f->shape, &tile)) {
         const ptrdiff_t row = tile.row * m, column = tile.column * m;
         const ptrdiff_t corner = (tile.image * (f->out_height / step) + row / step) * row_stride +
                                  column / step * f->out_channels + unit->first;
-        const ptrdiff_t count = fnn_min(f->out_height - row, m), columns = f->out_width - column;
-        const int few_rows = r == 2 ? (int)count : m, few_columns = r == 2 ? (int)fnn_min(columns, m) : m;
+        const ptrdiff_t count = fnn_min(f->out_height - row, m), columns = fnn_min(f->out_width - column, m);
         for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
-            const ptrdiff_t lanes = lanes_left(unit->columns - k);
-            const vec bias = f->bias ? load_lanes(f->bias + unit->first + k, lanes) : vec_zero();
-            winograd_transform_columns(unit->products + (i - unit->tiles.begin) * unit->stride + k, unit->plane_stride,
-                                       m, r, few_rows, m + r - 1, m + r - 1, half);
-            ptrdiff_t at = corner + k;
+            const ptrdiff_t lanes = lanes_left(unit->columns - k), at = corner + k;
+            const float *bias = f->bias ? f->bias + unit->first + k : NULL;
+            const float *from = unit->products + (i - unit->tiles.begin) * unit->stride + k;
             if (step == 1 && r != 2 && k % WINOGRAD_LINE == 0)
                 winograd_prefetch_outputs(f->y + at, m, row_stride, f->out_channels);
-            if (plain && count == m && columns >= m && lanes == FNN_LANES) {
-                winograd_store_plain(m, r, half, f->y + at, row_stride, f->out_channels);
-                continue;
-            }
-#pragma GCC unroll 4
-            for (ptrdiff_t p = 0; p + step <= count; p += step, at += row_stride) {
-                winograd_output(few_columns, r, half[p], rows[0]);
-                if (step == 2) winograd_output(few_columns, r, half[p + 1], rows[1]);
-                if (step == 1 && columns >= m && lanes == FNN_LANES)
-                    winograd_store_row(f, m, rows[0], at, f->out_channels, bias);
-                else if (step == 2)
-                    winograd_store_maxima(f, m, rows[0], rows[1], at, columns, lanes, bias);
-                else
-                    winograd_store_outputs(f, m, rows[0], at, f->out_channels, 0, columns, lanes, bias);
+            if (count == m && columns == m && lanes == FNN_LANES) {
+                vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+                winograd_transform_columns(from, unit->plane_stride, m, r, m, m + r - 1, m + r - 1, half);
+                winograd_finish_tile(f, m, r, step, half, at, row_stride, f->out_channels, bias);
+            } else {
+                vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+                winograd_transform_columns(from, unit->plane_stride, m, r, r == 2 ? (int)count : m, m + r - 1,
+                                           m + r - 1, half);
+                winograd_finish_part(f, m, r, step, half, count, columns, at, row_stride, lanes, bias);
             }
         }
     }

@@ -39,25 +39,31 @@ FNN_INLINE void transform_tile(const struct winograd_convolution *f, bool odd_ro
                                const struct winograd_tile *tile, ptrdiff_t row, ptrdiff_t column) {
     const struct winograd_extent outputs = winograd_tile_outputs(&f->shape, tile);
     const ptrdiff_t distance = 2 * f->out_channels, row_stride = f->out_width * f->out_channels;
-    const ptrdiff_t end = (f->out_width - column + 1) / 2;
+    const struct fnn_range rows = {row < 0, fnn_min((f->out_height - row + 1) / 2, TILE)};
+    const struct fnn_range columns = {column < 0, fnn_min((f->out_width - column + 1) / 2, TILE)};
+    const bool whole = rows.end - rows.begin == TILE && columns.end - columns.begin == TILE && outputs.rows == TILE &&
+                       outputs.columns == TILE;
+    const int patch_rows = TILE + TAPS - 1 - odd_row, patch_columns = TILE + TAPS - 1 - odd_column;
     const ptrdiff_t corner =
         ((tile->image * f->out_height + row) * f->out_width + column) * f->out_channels + unit->first;
-    vec half[WINOGRAD_PATCH][WINOGRAD_PATCH], y[WINOGRAD_PATCH];
     for (ptrdiff_t k = 0; k < unit->columns; k += FNN_LANES) {
         const ptrdiff_t lanes = lanes_left(unit->columns - k);
-        const vec bias = f->bias ? load_lanes(f->bias + unit->first + k, lanes) : vec_zero();
-        winograd_transform_columns(products + k, unit->plane_stride, TILE, TAPS, outputs.rows,
-                                   TILE + TAPS - 1 - odd_row, TILE + TAPS - 1 - odd_column, half);
-#pragma GCC unroll 4
-        for (int p = 0; p < TILE; p++) {
-            const ptrdiff_t at = corner + k + 2 * p * row_stride;
-            if (row + 2 * p >= f->out_height) break;
-            if (row + 2 * p < 0) continue;
+        const float *bias = f->bias ? f->bias + unit->first + k : NULL;
+        if (whole && lanes == FNN_LANES) {
+            vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+            winograd_transform_columns(products + k, unit->plane_stride, TILE, TAPS, TILE, patch_rows, patch_columns,
+                                       half);
+            winograd_finish_tile(f, TILE, TAPS, 1, half, corner + k, 2 * row_stride, distance, bias);
+            continue;
+        }
+        vec half[WINOGRAD_PATCH][WINOGRAD_PATCH];
+        winograd_transform_columns(products + k, unit->plane_stride, TILE, TAPS, outputs.rows, patch_rows,
+                                   patch_columns, half);
+#pragma GCC unroll 1
+        for (ptrdiff_t p = rows.begin; p < rows.end; p++) {
+            vec y[WINOGRAD_PATCH];
             winograd_output(outputs.columns, TAPS, half[p], y);
-            if (column >= 0 && end >= TILE && lanes == FNN_LANES)
-                winograd_store_row(f, TILE, y, at, distance, bias);
-            else
-                winograd_store_outputs(f, TILE, y, at, distance, column < 0, end, lanes, bias);
+            winograd_store_outputs(f, y, corner + k + 2 * p * row_stride, distance, columns, lanes, bias);
         }
     }
 }
