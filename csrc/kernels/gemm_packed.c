@@ -17,15 +17,16 @@ FNN_INLINE void fetch_lines(struct gemm_fetch *fetch) {
     }
 }
 
-/* b: steps b_step apart; copied to `copy`, step by step, if that is not null. */
+/* b: steps b_step apart; copied to `copy`, step by step, if that is not null. It is asked at each step, and chunks of any length are one
+ * loop, for a loop of its own for each case would be most of the code and no faster. */
 FNN_INLINE void multiply(const struct gemm_packed *strip, const float *a, const float *b, ptrdiff_t b_step, float *copy,
                          vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
-    const ptrdiff_t a_step = strip->a_step;
+    const ptrdiff_t a_step = strip->a_step, copies = copy != NULL;
     for (ptrdiff_t left = strip->depth; left > 0; left -= GEMM_CHUNK) {
         fetch_lines(strip->fetch);
-        for (ptrdiff_t d = fnn_min(left, GEMM_CHUNK); d > 0; d--, a += a_step, b += b_step) {
+        for (ptrdiff_t d = fnn_hidden(fnn_min(left, GEMM_CHUNK)); d > 0; d--, a += a_step, b += b_step) {
             gemm_step(a, b, sum, rows, vectors);
-            if (!copy) continue;
+            if (!fnn_hidden(copies)) continue;
 #pragma GCC unroll 4
             for (int v = 0; v < vectors; v++) vec_store(copy + v * FNN_LANES, vec_load(b + v * FNN_LANES));
             copy += vectors * FNN_LANES;
@@ -85,10 +86,9 @@ FNN_INLINE void run_tiles(const struct gemm_packed *strip, int rows, int vectors
     for (ptrdiff_t t = 0; t < strip->tile_count; t++) {
         vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
         start_sums(y, y_step, !stream, sum, rows, vectors);
-        if (strip->source && strip->panel && t == 0)
-            multiply(strip, a, strip->source, strip->source_step, strip->panel, sum, rows, vectors);
-        else
-            multiply(strip, a, panel, panel_step, NULL, sum, rows, vectors);
+        const bool copies = strip->source && strip->panel && t == 0;
+        multiply(strip, a, copies ? strip->source : panel, copies ? strip->source_step : panel_step,
+                 copies ? strip->panel : NULL, sum, rows, vectors);
         const ptrdiff_t last =
             strip->columns - (vectors - 1) * FNN_LANES; /* not before: its mask would take a register */
         if (accumulate) gemm_add(y, y_step, last, sum, rows, vectors);
