@@ -1,6 +1,7 @@
 /* The register tile of gemm.h, one function for each number of rows and vectors, so that a partial tile costs what it
  * does and no more. */
 #include "gemm.h"
+#include "lanes.h"
 
 const float FNN_FUNCTION(gemm_zeros)[GEMM_DEPTH] = {0};
 
@@ -51,24 +52,45 @@ ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS]
     }
 }
 
-ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
-    ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+/* Bias, residual and activation: each is asked for once. */
+ALWAYS_INLINE void finish_sums(const struct gemm_tile *tile, ptrdiff_t last, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+                               int rows, int vectors) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
-        ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
-        vec bias = tile->bias ? vec_load_partial(tile->bias + v * FNN_LANES, lanes) : vec_zero();
+        const ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
+        if (tile->bias) {
+            const vec bias = load_lanes(tile->bias + v * FNN_LANES, lanes);
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; i++) {
-            ptrdiff_t at = tile->offset[i] + v * FNN_LANES;
-            vec a = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
-            if (tile->residual) a = vec_add(a, vec_load_partial(tile->residual + at, lanes));
-            a = gemm_activate(a, tile->activation);
-            if (v < vectors - 1)
-                vec_store(tile->y + at, a);
-            else
-                vec_store_partial(tile->y + at, a, lanes);
+            for (int i = 0; i < rows; i++) sum[i][v] = vec_add(sum[i][v], bias);
         }
+        if (tile->residual) {
+#pragma GCC unroll 16
+            for (int i = 0; i < rows; i++)
+                sum[i][v] =
+                    vec_add(sum[i][v], vec_load_partial(tile->residual + tile->offset[i] + v * FNN_LANES, lanes));
+        }
+    }
+    if (tile->activation == FNN_ACTIVATION_NONE) return;
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) sum[i][v] = gemm_activate(sum[i][v], tile->activation);
+    }
+}
+
+ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                              int vectors) {
+    const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
+    if (tile->bias || tile->residual || tile->activation) finish_sums(tile, last, sum, rows, vectors);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+        float *y = tile->y + tile->offset[i];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            if (v < vectors - 1)
+                vec_store(y + v * FNN_LANES, sum[i][v]);
+            else
+                vec_store_partial(y + v * FNN_LANES, sum[i][v], last);
     }
 }
 

@@ -32,14 +32,23 @@ FNN_INLINE void run_tile(const struct gemm_planes *tile, int rows, int vectors) 
             for (int i = 0; i < rows; i++) sum[i][v] = vec_fma(weight[i], pixels, sum[i][v]);
         }
     }
+    if (tile->bias) {
 #pragma GCC unroll 4
-    for (int i = 0; i < rows; i++) {
-        const vec bias = vec_set1(tile->bias ? tile->bias[i] : 0.0f);
+        for (int i = 0; i < rows; i++) {
+            const vec bias = vec_set1(tile->bias[i]);
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) {
-            const vec value = tile->bias ? vec_add(sum[i][v], bias) : sum[i][v];
-            vec_store(y + i * y_stride + v * FNN_LANES, gemm_activate(value, activation));
+            for (int v = 0; v < vectors; v++) sum[i][v] = vec_add(sum[i][v], bias);
         }
+    }
+    if (activation != FNN_ACTIVATION_NONE) {
+#pragma GCC unroll 32
+        for (int i = 0; i < rows * vectors; i++)
+            sum[i / vectors][i % vectors] = gemm_activate(sum[i / vectors][i % vectors], activation);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++, y += y_stride) {
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) vec_store(y + v * FNN_LANES, sum[i][v]);
     }
 }
 
