@@ -4,8 +4,8 @@
 
 #include "winograd_convolution.h"
 
-/* Whether A^T M of a tile, and some more, fits the registers: all rows of outputs are then made at once. */
-#define WINOGRAD_HALF_FITS(m, r) ((m) * ((m) + (r) - 1) <= FNN_GEMM_ROWS * FNN_GEMM_VECTORS)
+/* Whether A^T M of a tile, and a few vectors more, fits the registers: all rows of outputs are then made at once. */
+#define WINOGRAD_HALF_FITS(m, r) ((m) * ((m) + (r) - 1) + 4 <= FNN_GEMM_ROWS * FNN_GEMM_VECTORS)
 
 /* One row of a tile's outputs, a vector of channels, those from `begin` to `end`. at: element of y of the first of all;
  * distance: floats from one to the next. */
