@@ -12,7 +12,8 @@
  *
  * All phases of some images are made before those of the next ones: they read the same dy, and write lines of dx side by side.
  *
- * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile.
+ * Parallel over tiles of pixels of a phase and panels of channels; the sum of an element is the same in any tile,
+ * but for products of the padding: taps that meet nothing else in a tile are left out.
  * Error bound: gemm.h with D = R*S*K/G.
  */
 #include <string.h>
@@ -21,7 +22,7 @@
 #include "conv2d_pixel_row.h"
 #include "gemm_rows.h"
 
-enum { PHASE_FLOATS = 128 * 1024 }; /* for each thread, of dx and dy between phases: a part of its second-level cache */
+enum { PHASE_FLOATS = 256 * 1024 }; /* of dx and dy between phases: a part of two second-level caches */
 
 /* Filters of one pixel. */
 static void run_product(const struct fnn_conv2d_backward_data_args *args, const struct conv2d_geometry *g,
@@ -102,12 +103,12 @@ static bool run_phases(const struct fnn_conv2d_backward_data_args *args, const s
 }
 
 /* Into how many parts the batch is cut: each walks through the weights once, so they are no smaller than those. One phase needs
- * one part. */
-static ptrdiff_t image_blocks(const struct conv2d_geometry *g, const struct fnn_team *team) {
+ * one part. By the shape alone, since the cut decides which pixels share a tile, hence which taps are left out. */
+static ptrdiff_t image_blocks(const struct conv2d_geometry *g) {
     if (g->stride_h == 1 && g->stride_w == 1) return 1;
     const ptrdiff_t weights = g->kernel_height * g->kernel_width * g->channels / g->groups * g->out_channels;
     const ptrdiff_t image = g->height * g->width * g->channels + g->out_height * g->out_width * g->out_channels;
-    return fnn_ceil_div(g->batch, fnn_max(fnn_max(PHASE_FLOATS * team->size, weights) / image, 1));
+    return fnn_ceil_div(g->batch, fnn_max(fnn_max(PHASE_FLOATS, weights) / image, 1));
 }
 
 /* Neighbouring pixels that meet no tap: dx is the residual or zero there. */
@@ -173,7 +174,7 @@ void FNN_FUNCTION(conv2d_backward_data)(const struct fnn_conv2d_backward_data_ar
         run_pixel_rows(args, &g, team);
         return;
     }
-    const ptrdiff_t blocks = image_blocks(&g, team);
+    const ptrdiff_t blocks = image_blocks(&g);
     bool complete = true;
     for (ptrdiff_t i = 0; i < blocks; i++) {
         const struct fnn_range images = {i * g.batch / blocks, (i + 1) * g.batch / blocks};

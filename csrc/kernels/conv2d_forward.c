@@ -9,7 +9,8 @@
  * are wide or channels few, conv2d_strip.c is faster. Filters of one pixel are a plain product, gemm_rows.h,
  * or with strides a product for each row of y, conv2d_pixel_row.h.
  *
- * Parallel over tiles of output pixels and panels of output channels; the sum of an element is the same in any tile.
+ * Parallel over tiles of output pixels and panels of output channels; the sum of an element is the same in any tile,
+ * but for products of the padding: taps that meet nothing else in a tile are left out.
  * Error bound: gemm.h with D = R*S*C/G.
  */
 #include "conv2d_indirect.h"

@@ -90,23 +90,42 @@ static inline void conv2d_find_pixels(const struct conv2d_window *window, const 
     }
 }
 
-/* Points the runs of a tile at taps [first, first + tile->runs) of the window, from `channel` of the image on. */
+/* Points run tile->runs at a tap, which is `offset` floats behind a pixel's origin, for the rows that find it inside; the others are
+ * zeros. Says whether there is any; else the run is not counted. */
+static inline bool conv2d_point_at_tap(const struct conv2d_window *window, const struct conv2d_origins *origins,
+                                       const int *inside_h, ptrdiff_t w, ptrdiff_t offset, struct gemm_tile *tile) {
+    int any = 0;
+    for (ptrdiff_t row = 0; row < tile->row_count; row++) {
+        /* & of numbers: no branch between the two */
+        const int inside = inside_h[row] & (int)conv2d_inside(origins->w[row] + w, window->width);
+        tile->rows[tile->runs][row] =
+            inside ? window->image + (origins->offset[row] + offset) : FNN_FUNCTION(gemm_zeros);
+        any |= inside;
+    }
+    return any;
+}
+
+/* Points the runs of a tile at those of the window's taps [taps.begin, taps.end) that find one of its pixels inside of the image, from
+ * `channel` of the image on. */
 static inline void conv2d_point_at_taps(const struct conv2d_window *window, const struct conv2d_origins *origins,
-                                        ptrdiff_t first, ptrdiff_t depth, ptrdiff_t channel, struct gemm_tile *tile) {
+                                        struct fnn_range taps, ptrdiff_t depth, ptrdiff_t channel,
+                                        struct gemm_tile *tile) {
     const struct conv2d_axis *vertical = &window->vertical, *horizontal = &window->horizontal;
-    for (ptrdiff_t t = 0; t < tile->runs; t++) {
-        ptrdiff_t i = (first + t) / horizontal->count, j = (first + t) % horizontal->count;
-        ptrdiff_t h = vertical->position + i * vertical->position_step;
-        ptrdiff_t w = horizontal->position + j * horizontal->position_step;
-        ptrdiff_t tap =
-            (vertical->first + i * vertical->step) * window->kernel_width + horizontal->first + j * horizontal->step;
-        ptrdiff_t offset = (h * window->width + w) * window->channels + channel;
-        tile->step[t] = tap * depth;
-        for (ptrdiff_t row = 0; row < tile->row_count; row++) {
-            /* & of numbers: no branch between the two */
-            const int inside_h = conv2d_inside(origins->h[row] + h, window->height);
-            const int inside = inside_h & (int)conv2d_inside(origins->w[row] + w, window->width);
-            tile->rows[t][row] = inside ? window->image + (origins->offset[row] + offset) : FNN_FUNCTION(gemm_zeros);
+    tile->runs = 0;
+    for (ptrdiff_t t = taps.begin, end; t < taps.end; t = end) { /* a filter row, or what there is of it */
+        const ptrdiff_t i = t / horizontal->count, first = t - i * horizontal->count;
+        const ptrdiff_t h = vertical->position + i * vertical->position_step;
+        int inside_h[FNN_GEMM_ROWS], any = 0;
+        end = fnn_min(taps.end, t + horizontal->count - first);
+        for (ptrdiff_t row = 0; row < tile->row_count; row++)
+            any |= inside_h[row] = conv2d_inside(origins->h[row] + h, window->height);
+        for (ptrdiff_t j = first; any && j < first + end - t; j++) {
+            const ptrdiff_t w = horizontal->position + j * horizontal->position_step;
+            const ptrdiff_t offset = (h * window->width + w) * window->channels + channel;
+            const ptrdiff_t tap = (vertical->first + i * vertical->step) * window->kernel_width + horizontal->first +
+                                  j * horizontal->step;
+            tile->step[tile->runs] = tap * depth;
+            tile->runs += conv2d_point_at_tap(window, origins, inside_h, w, offset, tile);
         }
     }
 }
@@ -128,23 +147,25 @@ static inline void conv2d_multiply_panels(const struct conv2d_product *product, 
     }
 }
 
-/* The whole sum of a tile over the taps of a window, channels [channel, channel + product->depth) of the image. A
- * window without taps gives zeros (and the epilogue). */
+/* The whole sum of a tile over the taps of a window, channels [channel, channel + product->depth) of the image. A tap that finds
+ * none of the tile's pixels is left out; without any the sum is zero. */
 static inline void conv2d_run_taps(const struct conv2d_window *window, const struct conv2d_product *product,
                                    const struct conv2d_origins *origins, ptrdiff_t channel, struct fnn_range panels,
                                    struct gemm_tile *tile) {
     const ptrdiff_t taps = window->vertical.count * window->horizontal.count, depth = product->depth;
     ptrdiff_t done = 0; /* channels */
+    bool begun = false;
     do {
         tile->depth = fnn_min(depth - done, GEMM_DEPTH);
-        ptrdiff_t tap = 0;
+        struct fnn_range some = {0, 0};
         do {
-            tile->runs = fnn_min(taps - tap, GEMM_RUNS);
-            conv2d_point_at_taps(window, origins, tap, depth, channel + done, tile);
-            bool last = done + tile->depth == depth && tap + tile->runs == taps;
-            conv2d_multiply_panels(product, panels, done == 0 && tap == 0, last, done, tile);
-            tap += tile->runs;
-        } while (tap < taps);
+            some = (struct fnn_range){some.end, fnn_min(some.end + GEMM_RUNS, taps)};
+            conv2d_point_at_taps(window, origins, some, depth, channel + done, tile);
+            const bool last = done + tile->depth == depth && some.end == taps;
+            if (tile->runs == 0 && !last) continue;
+            conv2d_multiply_panels(product, panels, !begun, last, done, tile);
+            begun = true;
+        } while (some.end < taps);
         done += tile->depth;
     } while (done < depth);
 }
