@@ -9,7 +9,8 @@
  * workspace: as in gemm_blocked.h, linear_rows.c, linear_transposed.c or linear_backward_rows.c; for linear_backward_weight with
  * chunks > 0 as in linear_tall.c.
  *
- * With few rows, each weight is used so rarely that the products are bound by reading w or writing dw (linear_stream.c). With some
+ * With few rows, each weight is used so rarely that the products are bound by reading w or writing dw (linear_stream.c, which also
+ * makes few outputs of many channels, and dx of a single channel). With some
  * more, packing w takes longer than it saves: linear_transposed.c for y, linear_backward_rows.c for dx; with many rows w is packed for y,
  * unless it is large: linear_rows.c. linear.h has the numbers. Else all three are the blocked product of gemm_blocked.h, with its error
  * bound, depth = C, K and N; but for a weight gradient with few channels on either side (chunks > 0): linear_tall.c.
@@ -23,7 +24,7 @@ void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, co
         FNN_FUNCTION(linear_transposed)(args, team);
         return;
     }
-    if (args->batch <= LINEAR_STREAM_ROWS_NARROW) {
+    if (linear_is_streamed(args->batch, args->channels, args->out_channels)) {
         FNN_FUNCTION(linear_stream)(args, team);
         return;
     }
@@ -52,6 +53,19 @@ void FNN_FUNCTION(linear_forward)(const struct fnn_linear_forward_args *args, co
 }
 
 void FNN_FUNCTION(linear_backward_data)(const struct fnn_linear_backward_data_args *args, const struct fnn_team *team) {
+    if (args->channels == 1 && args->out_channels >= LINEAR_LONG) {
+        const struct fnn_linear_forward_args dot = {
+            .x = args->dy,
+            .weight = args->weight,
+            .y = args->dx,
+            .batch = args->batch,
+            .channels = args->out_channels,
+            .out_channels = 1,
+            .activation = FNN_ACTIVATION_NONE,
+        };
+        FNN_FUNCTION(linear_stream)(&dot, team);
+        return;
+    }
     if (args->batch <= 1) {
         FNN_FUNCTION(linear_stream_backward)(args, team);
         return;

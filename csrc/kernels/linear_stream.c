@@ -1,4 +1,4 @@
-/* Linear forward and backward for few rows: each weight is read, or written, once, at the speed of memory.
+/* Linear forward and backward for few rows, or few outputs: each weight is read, or written, once, at the speed of memory.
  *
  *   y[n,k] = activation(bias[k] + sum over c of x[n,c] * w[k,c])      shapes and aliasing in linear.c
  *
@@ -8,7 +8,7 @@
  * DOT_ROWS rows against each vector of weights. The lanes of a dot product are summed apart, then added in halves:
  * |error| <= gamma_(ceil(C/lanes) + log2(lanes)) * sum |x||w| (first term twice on the scalar ISA) and one rounding for the bias.
  *
- * Parallel over blocks of outputs; a dot product is never cut.
+ * Parallel over blocks of outputs, or of rows where outputs are few; a dot product is never cut.
  *
  * Backward: OUTPUTS_BACK rows of w at a time are added to dx, which stays in cache, in the order of k: |error| <= gamma_K * sum |dy||w|
  * (2*K on the scalar ISA). Parallel over blocks of columns.
@@ -72,15 +72,15 @@ static void dot_rows(const float *x, const float *const w[OUTPUTS], ptrdiff_t de
     }
 }
 
-static void run_outputs(const struct fnn_linear_forward_args *args, struct fnn_range range) {
-    const ptrdiff_t depth = args->channels, tiles = fnn_ceil_div(args->batch, DOT_ROWS);
+static void run_outputs(const struct fnn_linear_forward_args *args, struct fnn_range range, struct fnn_range some) {
+    const ptrdiff_t depth = args->channels, count = some.end - some.begin, tiles = fnn_ceil_div(count, DOT_ROWS);
     const enum fnn_activation activation = (enum fnn_activation)args->activation;
     for (ptrdiff_t k = range.begin; k < range.end; k += OUTPUTS) {
         ptrdiff_t outputs = fnn_min(range.end - k, OUTPUTS);
         const float *w[OUTPUTS]; /* an output that does not exist repeats the last one */
         for (ptrdiff_t j = 0; j < OUTPUTS; j++) w[j] = args->weight + (k + fnn_min(j, outputs - 1)) * depth;
         for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t row = i * args->batch / tiles, rows = (i + 1) * args->batch / tiles - row;
+            ptrdiff_t row = some.begin + i * count / tiles, rows = some.begin + (i + 1) * count / tiles - row;
             float dot[DOT_ROWS][OUTPUTS];
             dot_rows(args->x + row * depth, w, depth, rows, dot);
             vec bias = args->bias ? vec_load_partial(args->bias + k, fnn_min(outputs, FNN_LANES)) : vec_zero();
@@ -93,9 +93,15 @@ static void run_outputs(const struct fnn_linear_forward_args *args, struct fnn_r
 }
 
 void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team) {
+    const struct fnn_range rows = {0, args->batch}, outputs = {0, args->out_channels};
     struct fnn_range range;
+    if (args->out_channels <= LINEAR_FEW_OUTPUTS) {
+        for (struct fnn_work work = fnn_work(args->batch, 2 * DOT_ROWS, team); fnn_take(&work, &range);)
+            run_outputs(args, outputs, range);
+        return;
+    }
     for (struct fnn_work work = fnn_work(args->out_channels, 4 * OUTPUTS, team); fnn_take(&work, &range);)
-        run_outputs(args, range);
+        run_outputs(args, range, rows);
 }
 
 enum { OUTPUTS_BACK = 8 };

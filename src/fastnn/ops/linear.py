@@ -20,6 +20,9 @@ STREAM_ROWS, STREAM_ROWS_TALL, TRANSPOSED_ROWS, TRANSPOSED_OUTPUTS = 4, 6, 128, 
 STREAM_ROWS_NARROW, PACKED_WEIGHTS = 16, 1 << 21
 """Likewise: with so few outputs, how many rows are streamed by; and the most weights that are packed at once with more rows."""
 
+SHALLOW, FEW_OUTPUTS, LONG = 16, 4, 64
+"""Likewise: of fewer channels weights are packed for any number of rows; so few outputs of so many channels are dot products."""
+
 DATA_ROWS, DATA_SUMS = 16, 4096
 """Likewise, for the gradient of the input: rows up to which weights are read as they stand, and the sums of each thread."""
 
@@ -54,11 +57,26 @@ def _is_transposed(sizes: dict[str, int], facts: Facts) -> bool:
     )
 
 
+def _is_streamed(sizes: dict[str, int]) -> bool:
+    """linear_is_streamed of csrc/kernels/linear.h, where the product is not the transposed one."""
+    few = sizes["out_channels"] <= FEW_OUTPUTS and sizes["channels"] >= LONG
+    return few or (sizes["batch"] <= STREAM_ROWS_NARROW and sizes["channels"] >= SHALLOW)
+
+
+def _packs_once(steps: Lowering, weight: Tensor, sizes: dict[str, int]) -> bool:
+    """Whether the weight does not change, and is worth packing beforehand."""
+    if not steps.is_fixed(weight) or (_is_streamed(sizes) and sizes["out_channels"] <= FEW_OUTPUTS):
+        return False
+    rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
+    stands = weight.spec.size >= 4 * PACKED_SIZE and _is_transposed(sizes, steps.facts)
+    return (sizes["batch"] >= rows or sizes["channels"] < SHALLOW) and not stands
+
+
 def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
     """With some rows x is packed, and each thread has sums for a group of outputs; with many, weights are."""
     batch, channels, outputs, facts = sizes["batch"], sizes["channels"], sizes["out_channels"], steps.facts
     if not _is_transposed(sizes, facts):
-        if batch <= STREAM_ROWS_NARROW:
+        if _is_streamed(sizes):
             return {"workspace": steps.workspace(4), "workspace_stride": 0}
         if channels * outputs > PACKED_WEIGHTS:
             return blocked_workspace(steps, batch, outputs, channels)
@@ -134,9 +152,7 @@ class Linear(_Product):
             "y": steps.pointer(y),
             "activation": ACTIVATIONS[node.attributes.get("activation")],
         }
-        rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
-        stands = weight.spec.size >= 4 * PACKED_SIZE and _is_transposed(sizes, steps.facts)
-        if steps.is_fixed(weight) and sizes["batch"] >= rows and not stands:
+        if _packs_once(steps, weight, sizes):
             _lower_packed(steps, weight, sizes, arguments)
             return
         workspace = _forward_workspace(steps, sizes)
