@@ -24,6 +24,8 @@ KERNELS = {
     "conv2d_backward_weight",
     "conv2d_spread_pack",
     "conv2d_spread_backward_data",
+    "conv2d_expand",
+    "conv2d_expand_pack",
     "conv2d_depthwise_pack",
     "conv2d_depthwise_forward",
     "conv2d_depthwise_backward_data",
@@ -59,6 +61,10 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "groups": ((2, 21, 7, 5), (12, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 3),
     "groups of many": ((1, 34, 6, 5), (66, 3, 1), (2, 1), (1, 0, 0, 0), (1, 1), 2),
     "groups of one input": ((2, 6, 5, 5), (18, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 6),
+    "groups of one input, two outputs": ((2, 19, 6, 5), (38, 3, 2), (1, 2), (1, 1, 0, 1), (2, 1), 19),
+    "groups of one input, many outputs": ((1, 3, 5, 5), (60, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 3),
+    "groups of one output": ((2, 27, 6, 5), (9, 3, 3), (2, 1), (1, 1, 1, 1), (1, 1), 9),
+    "groups of one input, more than 64 taps": ((1, 4, 11, 12), (8, 9, 8), (1, 1), (4, 4, 4, 3), (1, 1), 4),
     "groups of two, 48 outputs": ((2, 12, 6, 7), (48, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 6),
     "groups of four, many pixels": ((2, 8, 29, 31), (10, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 2),
     "groups of four, strides": ((2, 16, 9, 11), (32, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 4),
@@ -73,6 +79,7 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
     "many pixels": ((3, 4, 31, 37), (5, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
     "rows longer than a block of pixels": ((1, 3, 2, 401), (5, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
     "rows of several strips, dilated": ((1, 9, 3, 250), (6, 2, 3), (1, 1), (0, 0, 2, 2), (1, 2), 1),
+    "groups of one input, empty batch": ((0, 4, 5, 5), (8, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 4),
     "empty batch": ((0, 4, 5, 5), (6, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
     "depthwise": ((2, 37, 7, 19), (37, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 37),
     "depthwise, strides": ((2, 16, 13, 23), (16, 5, 4), (2, 3), (2, 1, 0, 3), (1, 1), 16),
@@ -82,7 +89,7 @@ GEOMETRIES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@pytest.fixture(autouse=True, params=["strip", "indirect", "spread"])
+@pytest.fixture(autouse=True, params=["strip", "indirect", "spread", "expand"])
 def direct_on_the_team(request: pytest.FixtureRequest) -> Iterator[None]:
     """Each form of the direct algorithm, whose sums are exact; even the smallest step runs on the whole team."""
     with fnn.conv_algorithm(request.param), serial_below(0):

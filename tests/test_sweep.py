@@ -22,7 +22,7 @@ from fastnn import reference
 from fastnn.nn import functional as F
 from fastnn.settings import serial_below
 
-ALGORITHMS = ("auto", "winograd", "direct", "strip", "indirect", "spread")
+ALGORITHMS = ("auto", "winograd", "direct", "strip", "indirect", "spread", "expand")
 MOST_PRODUCTS = 1_000_000
 """Multiplications of one example: larger ones are made smaller, so that a sweep takes a minute or two."""
 

@@ -13,7 +13,7 @@ from typing import Any
 from . import _core
 from .plan import SERIAL_WORK, Facts, facts_of
 
-CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect", "spread")
+CONVOLUTION_ALGORITHMS = ("auto", "direct", "winograd", "strip", "indirect", "spread", "expand")
 
 
 PASS_NAMES: list[str] = []
@@ -109,8 +109,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
     ----------
     name : "auto" (by shape), "direct" (no Winograd, whose rounding errors are larger), "winograd" (3x3 and 5x5 filters
         with stride 1, 3x3 with stride 2), or one form of the direct algorithm, "strip" (rows of patches are copied),
-        "indirect" (taps are found by pointers) or "spread" (filter rows are spread over rows of the result; stride 1
-        forward, any backward).
+        "indirect" (taps are found by pointers), "spread" (filter rows are spread over rows of the result; stride 1
+        forward, any backward) or "expand" (groups as depthwise convolutions of repeated channels).
 
     >>> with conv_algorithm("direct"):
     ...     pass

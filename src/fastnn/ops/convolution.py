@@ -13,6 +13,7 @@ from typing import Any
 
 from ..graph import Node, Op, Shape, Spec, Tensor, register
 from ..plan import Facts, Lowering, Reference
+from .convolution_expand import expand, expands, expands_weight_gradient, lower_expanded
 from .convolution_geometry import Geometry, check_shapes, geometry_of
 from .convolution_planar import planar_bands, planar_stride, uses_planes
 from .convolution_spread import packed_floats, spread_stride, spreads
@@ -61,6 +62,8 @@ def _forward_form(
         return "strided winograd"
     if g.is_depthwise:
         return "depthwise"
+    if expands(g, steps.facts, backward=False):
+        return "expanded"
     strips = uses_strips(g.arguments, steps.facts)
     along = strips and not has_residual and lies_along(g.arguments, steps.facts, planar)
     wished = steps.facts.convolution == "spread"
@@ -194,6 +197,8 @@ class Convolution(Op):
             lower_forward(steps, g, x, weight, y, epilogue, panels, pool)
         elif form == "strided winograd":
             lower_strided_forward(steps, g, x, weight, y, epilogue)
+        elif form == "expanded":
+            lower_expanded(steps, g, x, weight, self.bias(node), self.residual(node), y, activation, backward=False)
         elif form == "spread":
             _spread(steps, g, rotated(g.arguments), True, x, weight, y, **epilogue)
         elif form == "pointwise":
@@ -246,6 +251,9 @@ def lower_input_gradient(
     for lower in (lower_backward_data, lower_strided_backward_data):
         if sums is None and lower(steps, g, dy, weight, dx, arguments):
             return
+    if sums is None and expands(g, steps.facts, backward=True):
+        lower_expanded(steps, g, dy, weight, bias, residual, dx, activation, backward=True)
+        return
     if residual is None and sums is None and uses_planes(g.arguments, steps.facts):
         _planar(steps, g, dy, weight, dx, bias=steps.pointer(bias), activation=activation)
         return
@@ -300,6 +308,15 @@ class ConvolutionBackwardData(Op):
         lower_input_gradient(steps, g, dy, weight, None, residual, dx, ACTIVATIONS[None], sums)
 
 
+def _repeated(steps: Lowering, x: Tensor, g: Geometry) -> Reference:
+    """x with a channel for each one of y, where groups have one channel of x."""
+    pixels, repeats = g.x[0] * g.x[2] * g.x[3], g.y[1] // g.groups
+    repeated, source = steps.workspace(4 * max(pixels, 1) * g.y[1]), steps.pointer(x)
+    assert source is not None
+    expand(steps, source, pixels, g.groups, 1, repeats, 0, repeated)
+    return repeated
+
+
 @register
 class ConvolutionBackwardWeight(Op):
     """dweight (shape), and with `has_bias` dbias, from x and dy."""
@@ -332,7 +349,10 @@ class ConvolutionBackwardWeight(Op):
             "dbias": steps.pointer(dbias),
             **g.arguments,
         }
-        if g.is_depthwise:
+        if g.is_depthwise or expands_weight_gradient(g, steps.facts):
+            if not g.is_depthwise:
+                repeated = _repeated(steps, x, g)
+                arguments |= {"x": repeated, "channels": out_channels, "groups": out_channels}
             chunks = max(1, min(DEPTHWISE_CHUNKS, n * out_height // DEPTHWISE_CHUNK_ROWS))
             taps = g.weight[2] * g.weight[3]
             workspace = steps.workspace(4 * chunks * (taps + 1) * out_channels)

@@ -28,6 +28,9 @@ OFFSETS = 2**31
 FEW_CHANNELS = 32
 """With fewer channels than this, finding a patch tap by tap costs more than copying its rows."""
 
+PIXEL_ROW_WEIGHTS = 64 * 1024
+"""MOST_WEIGHTS of csrc/kernels/conv2d_pixel_row.h."""
+
 MIN_WIDTH_FEW, MIN_WIDTH = 7, 28
 """Tiles do not go beyond an output row: narrower images leave too much of a tile empty, with few channels and with more."""
 
@@ -38,7 +41,8 @@ def uses_strips(arguments: Mapping[str, int], facts: Facts) -> bool:
         return False
     if facts.convolution in ("strip", "indirect"):
         return facts.convolution == "strip"
-    if arguments["kernel_height"] == arguments["kernel_width"] == arguments["groups"] == 1:
+    one = arguments["kernel_height"] == arguments["kernel_width"] == 1
+    if one and (arguments["groups"] == 1 or has_pixel_rows(arguments, facts)):
         return False  # a pixel is a patch: nothing to copy
     few = arguments["channels"] // arguments["groups"] < FEW_CHANNELS
     return arguments["out_width"] >= (MIN_WIDTH_FEW if few else MIN_WIDTH)
@@ -51,6 +55,17 @@ def lies_along(arguments: Mapping[str, int], facts: Facts, planar: bool) -> bool
     columns, longest = a["out_channels"] // a["groups"], ceil_div(a["out_width"], ceil_div(a["out_width"], PIECE))
     along, across = columns * round_up(longest, facts.lanes), longest * facts.lanes
     return side_by_side and columns <= facts.lanes and ALONG_GAIN * along <= (ALONG_GAIN - 1) * across
+
+
+def has_pixel_rows(arguments: Mapping[str, int], facts: Facts) -> bool:
+    """Whether filters of one pixel take rows of the image as they stand: csrc/kernels/conv2d_pixel_row.h."""
+    a = arguments
+    rows, columns = (a["out_height"] - 1) * a["stride_h"], (a["out_width"] - 1) * a["stride_w"]
+    one = a["kernel_height"] == a["kernel_width"] == 1 and a["pad_top"] == a["pad_left"] == 0
+    fits = (
+        a["out_width"] >= 2 * facts.gemm_rows and a["channels"] // a["groups"] * a["out_channels"] <= PIXEL_ROW_WEIGHTS
+    )
+    return one and fits and rows < a["height"] and columns < a["width"]
 
 
 def _row_floats(arguments: Mapping[str, int], facts: Facts, planar: bool) -> int:

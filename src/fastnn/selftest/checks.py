@@ -345,6 +345,8 @@ CHECKS: dict[str, Check] = {
     "conv2d few channels": _convolution((2, 3, 12, 32), 10, 3, padding=1),
     "conv2d few channels strided": _convolution((2, 3, 17, 9), 10, 5, stride=2, padding=2),
     "conv2d grouped": _convolution((2, 12, 8, 7), 18, 3, groups=3),
+    "conv2d small groups": _convolution((2, 20, 8, 7), 40, 3, groups=20),
+    "conv2d small groups strided": _convolution((2, 40, 8, 7), 20, 3, stride=2, groups=20),
     "conv2d depthwise": _convolution((2, 21, 9, 8), 21, 3, padding=1, groups=21),
     "conv2d depthwise strided": _convolution((2, 21, 9, 8), 21, 3, stride=2, padding=1, groups=21),
     "inverted residual": _inverted_residual,
