@@ -79,6 +79,26 @@ def test_more_rows_of_a_filter_than_in_one_go(isa: str, rng: np.random.Generator
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 7])
+def test_bits_do_not_depend_on_what_lies_behind_an_image(
+    size: int, stride: int, isa: str, rng: np.random.Generator
+) -> None:
+    """Of a part of a vector whole ones are read where there is something behind it."""
+    x = rng.standard_normal((3, 21, 8, 10), np.float32)
+    weight = rng.standard_normal((21, 1, size, size), np.float32)
+
+    def convolution(x: Any, weight: Any) -> Any:
+        return fnn.nn.functional.conv2d(x, weight, stride=stride, padding=1, groups=21)
+
+    y, pullback = fnn.vjp(convolution, x, weight)
+    dx, _ = pullback(y)
+    for i in range(len(x)):
+        alone, pullback = fnn.vjp(convolution, x[i : i + 1], weight)
+        np.testing.assert_array_equal(y[i : i + 1], alone)
+        np.testing.assert_array_equal(dx[i : i + 1], pullback(alone)[0])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 def test_results_beyond_the_caches_have_the_same_bits(stride: int, isa: str, rng: np.random.Generator) -> None:
     """Large results are written past the caches, small ones are not."""
     x = rng.standard_normal((5, 32, 128 * stride, 256 * stride), np.float32)

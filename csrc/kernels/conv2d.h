@@ -45,4 +45,13 @@ static inline bool conv2d_is_strided_product(const struct conv2d_geometry *g) {
 /* A place in an image that may lie in the padding: inside tells. */
 static inline bool conv2d_inside(ptrdiff_t position, ptrdiff_t size) { return (size_t)position < (size_t)size; }
 
+/* The i of [0, count) with 0 <= position + i*step < size, step > 0. Divides where it has to. */
+static inline struct fnn_range conv2d_steps_inside(ptrdiff_t position, ptrdiff_t step, ptrdiff_t size,
+                                                   ptrdiff_t count) {
+    struct fnn_range inside = {0, count};
+    if (position < 0) inside.begin = fnn_min(fnn_ceil_div(-position, step), count);
+    if (position + (count - 1) * step >= size) inside.end = position < size ? fnn_ceil_div(size - position, step) : 0;
+    return inside;
+}
+
 #endif

@@ -16,6 +16,7 @@
  * meanwhile. Backward nothing is multiplied by the zeros between strides: with stride_w 2 pixels of dy are added to the outputs
  * that they lead to, so that a row of dx is written once, in order; with others outputs are taken by phase (w mod stride_w).
  * Limit: memory.
+ * A part of a vector of channels is read as a whole one where there is something behind it: what is too much is not written.
  * Parallel over the rows of the output, or over blocks of them whose moments or sums are asked for (and over channels,
  * where these are few); an output is never cut.
  * Error bound: gamma_D * sum |x||w|, D = R*S (2*D on the scalar ISA), and one rounding each for bias and residual.
@@ -25,8 +26,8 @@
 
 /* The part of a row that follows from the window, for the output row with its first tap at row h of image n; `ahead` rows of
  * the image more than this row looks at are fetched for the next. DEPTHWISE_ROWS filter rows at a time. */
-static void run_taps(const struct conv2d_window *window, const float *packed, ptrdiff_t n, ptrdiff_t h, ptrdiff_t ahead,
-                     struct fnn_range channels, struct depthwise_row *r) {
+static void run_taps(const struct conv2d_window *window, const float *packed, ptrdiff_t batch, ptrdiff_t n, ptrdiff_t h,
+                     ptrdiff_t ahead, struct fnn_range channels, struct depthwise_row *r) {
     const struct conv2d_axis *vertical = &window->vertical, *horizontal = &window->horizontal;
     float *const moments = r->moments;
     const struct gradient_sums *const gradient = r->gradient;
@@ -36,6 +37,7 @@ static void run_taps(const struct conv2d_window *window, const float *packed, pt
     const ptrdiff_t row_floats = window->width * window->channels, last = horizontal->count - 1;
     const bool leftward = horizontal->position_step < 0;
     ptrdiff_t i = 0, newest = -1; /* the lowest row of the image that is looked at */
+    r->input_end = window->image + batch * window->height * window->width * window->channels;
     r->width = window->width;
     r->channels = window->channels;
     r->accumulate = false;
@@ -93,7 +95,7 @@ static void run_forward_row(const struct fnn_conv2d_depthwise_forward_args *args
     r->bias = args->bias;
     r->residual = args->residual ? args->residual + offset : NULL;
     r->activation = (enum fnn_activation)args->activation;
-    run_taps(window, args->packed, row / g->out_height, row % g->out_height * g->stride_h,
+    run_taps(window, args->packed, g->batch, row / g->out_height, row % g->out_height * g->stride_h,
              g->dilation_h == 1 ? g->stride_h : 0, channels, r);
     r->moments = moments;
 }
@@ -154,7 +156,7 @@ static void run_backward_row(const struct fnn_conv2d_depthwise_backward_data_arg
             (struct conv2d_axis){.step = 1, .count = g->kernel_width, .position = -g->pad_left, .position_step = 1};
         r->step = g->stride_w;
         begin_backward_row(args, row, 0, 1, r);
-        run_taps(window, args->packed, n, 0, ahead, channels, r);
+        run_taps(window, args->packed, g->batch, n, 0, ahead, channels, r);
         return;
     }
     for (ptrdiff_t w = 0; w < fnn_min(g->stride_w, g->width); w++) {
@@ -162,7 +164,7 @@ static void run_backward_row(const struct fnn_conv2d_depthwise_backward_data_arg
         r->step = 1;
         r->gradient = gradient;
         begin_backward_row(args, row, w, g->stride_w, r);
-        run_taps(window, args->packed, n, 0, ahead, channels, r);
+        run_taps(window, args->packed, g->batch, n, 0, ahead, channels, r);
     }
 }
 

@@ -18,6 +18,7 @@ enum { DEPTHWISE_ROWS = 64 };
 struct depthwise_row {
     const float *row[DEPTHWISE_ROWS];    /* channel 0 of pixel 0 of an input row */
     const float *filter[DEPTHWISE_ROWS]; /* channel 0 of the row's first tap */
+    const float *input_end; /* of the array that holds the input rows; or null */
     ptrdiff_t rows, taps, filter_step;
     ptrdiff_t position, position_step;
     ptrdiff_t width, step, channels; /* width: pixels in an input row */

@@ -16,21 +16,22 @@ enum {
  * to[i*to_step] = start[i*start_step] + their sum over filter rows from `first` on + end, in whole vectors. start may be to. */
 struct depthwise_outputs {
     ptrdiff_t j, count, c, lanes, first;
+    bool whole; /* whole vectors may be read of each pixel */
     const float *start, *end;
     float *to;
     ptrdiff_t start_step, to_step;
 };
 
 /* What the loops look at all the time, where their stores cannot change it. In all that follows rows, taps and step are
- * constants, and lanes where it is FNN_LANES. */
+ * constants, and lanes and weights, which are read of each pixel and of the filter, where they are FNN_LANES. */
 struct taps {
     const float *x[DEPTHWISE_TAP_ROWS];
     ptrdiff_t width, channels, lanes;
     vec filter[DEPTHWISE_TAP_ROWS][DEPTHWISE_TAPS];
 };
 
-FNN_INLINE void load_taps(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes, int rows,
-                          int taps, struct taps *w) {
+FNN_INLINE void load_taps(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes,
+                          ptrdiff_t weights, int rows, int taps, struct taps *w) {
     w->lanes = lanes;
     w->width = r->width;
     w->channels = r->channels;
@@ -39,7 +40,7 @@ FNN_INLINE void load_taps(const struct depthwise_row *r, const struct depthwise_
         w->x[t] = r->row[o->first + t] + o->c;
         const float *filter = r->filter[o->first + t] + o->c;
 #pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) w->filter[t][s] = load_lanes(filter + s * r->filter_step, lanes);
+        for (int s = 0; s < taps; s++) w->filter[t][s] = load_lanes(filter + s * r->filter_step, weights);
     }
 }
 
@@ -58,16 +59,16 @@ FNN_INLINE void add_pixel(const struct taps *w, ptrdiff_t at, int tap, int rows,
 }
 
 /* pixel(j, s) = j*step + position + s. Outputs i, i + 1, ... are in progress: `step` pixels end output i and belong to others. */
-FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes, int rows,
-                       int taps, int step) {
+FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes,
+                       ptrdiff_t weights, int rows, int taps, int step) {
     const int kept = (taps - 1) / step + 1;
     const ptrdiff_t start_step = o->start_step, to_step = o->to_step;
     const float *start = o->start;
     float *to = o->to;
-    const vec end = load_lanes(o->end, lanes);
+    const vec end = load_lanes(o->end, weights);
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
-    load_taps(r, o, lanes, rows, taps, &w);
+    load_taps(r, o, lanes, weights, rows, taps, &w);
     ptrdiff_t pixel = (o->j - kept + 1) * step + r->position + taps - step, at = pixel * w.channels;
 #pragma GCC unroll 8
     for (int a = 0; a < kept - 1; a++, start += start_step) sum[a] = vec_load(start);
@@ -95,13 +96,13 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
 }
 
 /* Pixel q is added to outputs q*step + position + s. */
-FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes, int rows,
-                        int taps, int step) {
+FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_outputs *o, ptrdiff_t lanes,
+                        ptrdiff_t weights, int rows, int taps, int step) {
     const ptrdiff_t start_step = o->start_step, to_step = o->to_step, count = o->count;
-    const vec end = load_lanes(o->end, lanes);
+    const vec end = load_lanes(o->end, weights);
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
-    load_taps(r, o, lanes, rows, taps, &w);
+    load_taps(r, o, lanes, weights, rows, taps, &w);
     /* From the first pixel that output j sees on; i is its first output, counted from j. */
     const ptrdiff_t distance = o->j - r->position - taps + step;
     ptrdiff_t pixel = distance >= 0 ? distance / step : -((step - 1 - distance) / step);

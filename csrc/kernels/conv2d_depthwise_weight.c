@@ -8,20 +8,19 @@
  * the sum. workspace: chunks * (R*S + 1) * C floats.
  *
  * Vectors along the channels, row by row of dy: the sums of up to three filter rows stay in registers while a row goes by, and
- * are added to the chunk's part in between. Filters of common widths load each pixel of x once for all of its taps; others
- * go tap by tap. A tap outside of the image is left out.
+ * are added to the chunk's part in between. Filters of common widths load each pixel of x once for all of its taps; of others
+ * some taps go by together (conv2d_depthwise_scattered.h). A tap outside of the image is left out.
  * Parallel over (chunk, block of channels), then over channels to add the chunks in order.
  * Error bound: gamma_D * sum |dy||x|, D = pixels in a chunk + chunks (first term twice on the scalar ISA).
  */
-#include "conv2d.h"
-#include "lanes.h"
+#include "conv2d_depthwise_scattered.h"
 
 enum {
     OUTPUTS = 32, /* of a row at a time, at most: their pixels stay in a first-level cache */
     ROWS = 3, /* filter rows at a time, at most */
     TAPS = 7, /* taps of a filter row at a time, at most */
-    SCATTERED = 4, /* or of any filter row */
-    LINE = FNN_LANES < 16 ? 16 / FNN_LANES : 1 /* vectors of a cache line */
+    LINE = FNN_LANES < 16 ? 16 / FNN_LANES : 1, /* vectors of a cache line */
+    ANY_CHANNELS = 4 * LINE * FNN_LANES /* for which taps at any distance are found at once */
 };
 
 struct depthwise_weight {
@@ -29,7 +28,7 @@ struct depthwise_weight {
     struct conv2d_geometry geometry;
 };
 
-/* Outputs [q, q + count) of a row of dy against some filter rows, or some taps of one, for `lanes` channels. */
+/* Outputs [q, q + count) of a row of dy against some filter rows, for `lanes` channels. */
 struct piece {
     const float *dy, *x[ROWS]; /* of output q; of pixel 0 of each filter row's image row */
     ptrdiff_t count, lanes;
@@ -39,7 +38,8 @@ struct piece {
 
 typedef void add_function(const struct conv2d_geometry *g, const struct piece *p);
 
-/* What the loops look at all the time. Rows, taps and step are constants in all that follows. */
+/* What the loops look at all the time. Rows, taps and step are constants in all that follows, and lanes where it is FNN_LANES: so many
+ * are read of each pixel, of which p->lanes are looked at. */
 struct sums {
     const float *x[ROWS];
     ptrdiff_t channels, width, count, lanes;
@@ -63,20 +63,35 @@ FNN_INLINE void add_pixels(struct sums *w, ptrdiff_t i, ptrdiff_t pixel, int row
     }
 }
 
+FNN_INLINE void load_sums(struct sums *w, const float *from, ptrdiff_t lanes, int rows, int taps) {
+#pragma GCC unroll 4
+    for (int t = 0; t < rows; t++) {
+#pragma GCC unroll 8
+        for (int s = 0; s < taps; s++) w->sum[t][s] = load_lanes(from + (t * taps + s) * w->channels, lanes);
+    }
+}
+
+FNN_INLINE void store_sums(const struct sums *w, float *to, ptrdiff_t lanes, int rows, int taps) {
+#pragma GCC unroll 4
+    for (int t = 0; t < rows; t++) {
+#pragma GCC unroll 8
+        for (int s = 0; s < taps; s++) store_lanes(to + (t * taps + s) * w->channels, w->sum[t][s], lanes);
+    }
+}
+
 /* Taps side by side: outputs and pixels go by together. */
 FNN_INLINE void add_side_by_side(const struct conv2d_geometry *g, const struct piece *p, ptrdiff_t lanes, int rows,
                                  int taps, int step) {
     const int kept = (taps - 1) / step + 1;
     const float *dy = p->dy;
     struct sums w = {.channels = g->channels, .width = g->width, .count = p->count, .lanes = lanes};
-    float *sums = p->sums;
     ptrdiff_t pixel = p->pixel;
 #pragma GCC unroll 4
-    for (int t = 0; t < rows; t++) {
-        w.x[t] = p->x[t];
-#pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) w.sum[t][s] = load_lanes(sums + (t * taps + s) * w.channels, lanes);
-    }
+    for (int t = 0; t < rows; t++) w.x[t] = p->x[t];
+    if (p->lanes == FNN_LANES)
+        load_sums(&w, p->sums, FNN_LANES, rows, taps);
+    else
+        load_sums(&w, p->sums, p->lanes, rows, taps);
 #pragma GCC unroll 8
     for (int a = 0; a < kept; a++) w.gradient[a] = vec_zero();
     for (ptrdiff_t i = 0; i < w.count + kept - 1; i++, pixel += step) {
@@ -89,34 +104,11 @@ FNN_INLINE void add_side_by_side(const struct conv2d_geometry *g, const struct p
         else
             add_pixels(&w, i, pixel, rows, taps, step, false);
     }
-#pragma GCC unroll 4
-    for (int t = 0; t < rows; t++) {
-#pragma GCC unroll 8
-        for (int s = 0; s < taps; s++) store_lanes(sums + (t * taps + s) * w.channels, w.sum[t][s], lanes);
-    }
+    if (p->lanes == FNN_LANES)
+        store_sums(&w, p->sums, FNN_LANES, rows, taps);
+    else
+        store_sums(&w, p->sums, p->lanes, rows, taps);
 }
-
-/* `taps` taps of one filter row, a constant, at any distance. */
-FNN_INLINE void add_scattered(const struct conv2d_geometry *g, const struct piece *p, int taps) {
-    const ptrdiff_t channels = g->channels, lanes = p->lanes;
-    vec sum[SCATTERED];
-#pragma GCC unroll 4
-    for (int s = 0; s < taps; s++) sum[s] = load_lanes(p->sums + s * channels, lanes);
-    for (ptrdiff_t i = 0; i < p->count; i++) {
-        const vec gradient = load_lanes(p->dy + i * channels, lanes);
-#pragma GCC unroll 4
-        for (int s = 0; s < taps; s++) {
-            const ptrdiff_t pixel = p->pixel + i * g->stride_w + s * g->dilation_w;
-            if (!conv2d_inside(pixel, g->width)) continue;
-            sum[s] = vec_fma(gradient, load_lanes(p->x[0] + pixel * channels, lanes), sum[s]);
-        }
-    }
-#pragma GCC unroll 4
-    for (int s = 0; s < taps; s++) store_lanes(p->sums + s * channels, sum[s], lanes);
-}
-
-static void add_four(const struct conv2d_geometry *g, const struct piece *p) { add_scattered(g, p, SCATTERED); }
-static void add_one(const struct conv2d_geometry *g, const struct piece *p) { add_scattered(g, p, 1); }
 
 /* One function for each number of filter rows and taps, and some for parts of a vector. */
 #define ADD(rows, taps, step)                                                                          \
@@ -168,6 +160,8 @@ static struct manner manner_of(const struct conv2d_geometry *g) {
 struct dy_row {
     const float *dy, *x; /* of output 0; of pixel 0 of filter row 0's image row, which may lie outside */
     struct fnn_range rows;
+    bool
+        behind; /* behind the last pixel of each row are the channels of others: whole vectors may be read of a part of one */
 };
 
 static struct dy_row row_at(const struct depthwise_weight *b, ptrdiff_t i) {
@@ -178,6 +172,9 @@ static struct dy_row row_at(const struct depthwise_weight *b, ptrdiff_t i) {
     struct dy_row row = {.dy = b->args->dy + i * g->out_width * g->channels, .x = image + first * image_row};
     row.rows.begin = first < 0 ? fnn_ceil_div(-first, dilation) : 0;
     row.rows.end = fnn_min(fnn_ceil_div(g->height - first, dilation), g->kernel_height);
+    const ptrdiff_t below = g->batch * g->height - n * g->height - first - (row.rows.end - 1) * dilation - 1;
+    row.behind =
+        below * image_row >= FNN_LANES && (g->batch * g->out_height - i - 1) * g->out_width * g->channels >= FNN_LANES;
     return row;
 }
 
@@ -193,23 +190,42 @@ FNN_INLINE void fetch_next(const struct conv2d_geometry *g, const struct dy_row 
             fetch_ahead(row->x, ((last - k) * g->width + w) * channels + c);
 }
 
+/* All taps of a row's outputs [q, q + count), at any distance. */
+static void add_any_taps(const struct conv2d_geometry *g, const struct dy_row *row, ptrdiff_t q, ptrdiff_t count,
+                         struct fnn_range channels, float *part) {
+    const ptrdiff_t row_step = g->dilation_h * g->width * g->channels;
+    struct scattered some = {.dy = row->dy + q * g->channels,
+                             .channels = g->channels,
+                             .step = g->stride_w * g->channels,
+                             .behind = row->behind};
+    for (ptrdiff_t t = row->rows.begin; t < row->rows.end; t++)
+        for (ptrdiff_t s = 0; s < g->kernel_width; s++) {
+            const ptrdiff_t pixel = q * g->stride_w - g->pad_left + s * g->dilation_w;
+            const struct fnn_range inside = conv2d_steps_inside(pixel, g->stride_w, g->width, count);
+            if (inside.begin >= inside.end) continue;
+            some.x[some.taps] = row->x + t * row_step + pixel * g->channels;
+            some.inside[some.taps] = inside;
+            some.sums[some.taps] = part + (t * g->kernel_width + s) * g->channels;
+            if (++some.taps < SCATTERED) continue;
+            add_scattered(&some, channels);
+            some.taps = 0;
+        }
+    if (some.taps > 0) add_scattered(&some, channels);
+}
+
 /* All taps of a row's outputs [q, q + count), for one vector of channels or a part of one. */
 static void add_taps(const struct conv2d_geometry *g, const struct manner *manner, const struct dy_row *row,
                      ptrdiff_t q, ptrdiff_t count, ptrdiff_t c, ptrdiff_t lanes, float *part) {
-    add_function *const *adds = lanes == FNN_LANES ? manner->add : manner->part;
+    add_function *const *adds = lanes == FNN_LANES || row->behind ? manner->add : manner->part;
     const ptrdiff_t step = g->dilation_h * g->width * g->channels;
-    struct piece p = {.dy = row->dy + q * g->channels + c, .count = count, .lanes = lanes};
+    struct piece p = {
+        .dy = row->dy + q * g->channels + c, .count = count, .lanes = lanes, .pixel = q * g->stride_w - g->pad_left};
     for (ptrdiff_t t = row->rows.begin, rows; t < row->rows.end; t += rows) {
         rows = fnn_min(row->rows.end - t, ROWS);
         while (rows > 1 && !adds[rows - 1]) rows--;
         for (ptrdiff_t k = 0; k < rows; k++) p.x[k] = row->x + (t + k) * step + c;
-        for (ptrdiff_t s = 0, taps; s < g->kernel_width; s += taps) {
-            const ptrdiff_t left = g->kernel_width - s;
-            p.pixel = q * g->stride_w - g->pad_left + s * g->dilation_w;
-            p.sums = part + (t * g->kernel_width + s) * g->channels + c;
-            taps = adds[0] ? left : left < SCATTERED ? 1 : SCATTERED;
-            (adds[0] ? adds[rows - 1] : taps == 1 ? add_one : add_four)(g, &p);
-        }
+        p.sums = part + t * g->kernel_width * g->channels + c;
+        adds[rows - 1](g, &p);
     }
 }
 
@@ -235,7 +251,10 @@ static void add_dy_row(const struct depthwise_weight *b, ptrdiff_t i, struct fnn
         const ptrdiff_t q = k * g->out_width / pieces, count = (k + 1) * g->out_width / pieces - q;
         for (ptrdiff_t c = channels.begin; c < channels.end; c += FNN_LANES) {
             if ((c - channels.begin) % (LINE * FNN_LANES) == 0) fetch_next(g, &row, q, count, c);
-            add_taps(g, &manner, &row, q, count, c, lanes_left(channels.end - c), part);
+            if (manner.add[0])
+                add_taps(g, &manner, &row, q, count, c, lanes_left(channels.end - c), part);
+            else if ((c - channels.begin) % ANY_CHANNELS == 0)
+                add_any_taps(g, &row, q, count, (struct fnn_range){c, fnn_min(c + ANY_CHANNELS, channels.end)}, part);
         }
     }
     for (ptrdiff_t c = channels.begin; b->args->dbias && c < channels.end; c += FNN_LANES)
