@@ -63,11 +63,9 @@ FNN_INLINE vec mish(const struct activation *p, vec dy, vec x) {
     return vec_mul(dy, vec_fma(vec_min(vec_set1(20.0f), x), slope, vec_mul(m, inverse))); /* beyond, the slope is 0 */
 }
 
-/* P(x) + x * exp(-x^2 / 2) / sqrt(2 pi) */
 FNN_INLINE vec gelu(const struct activation *p, vec dy, vec x) {
     (void)p;
-    vec bell, below = vec_normal_cdf(x, &bell);
-    return vec_mul(dy, vec_fma(x, vec_mul(vec_set1(0.398942280f), bell), below));
+    return vec_mul(dy, vec_gelu_slope(x));
 }
 
 /* s * (1 + x * u' * (1 - s)), u' = sqrt(8/pi) * (1 + 3 * 0.044715 x^2) */

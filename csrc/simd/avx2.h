@@ -106,6 +106,10 @@ FNN_INLINE void vec_transpose(vec rows[FNN_LANES]) {
 }
 
 static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm256_set1_epi32((int)a); }
+#define FNN_HAS_LOOK_UP
+static inline vec vec_look_up(const float table[8], ivec index) {
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)index);
+}
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm256_loadu_si256((const __m256i *)(const void *)p); }
 static inline void ivec_store(uint32_t *p, ivec a) { _mm256_storeu_si256((__m256i *)(void *)p, (__m256i)a); }

@@ -100,6 +100,11 @@ FNN_INLINE void vec_transpose(vec rows[FNN_LANES]) {
 }
 
 static inline ivec ivec_set1(uint32_t a) { return (ivec)_mm512_set1_epi32((int)a); }
+#define FNN_HAS_LOOK_UP
+/* The table twice, as sixteen entries are looked up. */
+static inline vec vec_look_up(const float table[8], ivec index) {
+    return _mm512_permutexvar_ps((__m512i)index, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+}
 static inline ivec ivec_iota(void) { return (ivec){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
 static inline ivec ivec_load(const uint32_t *p) { return (ivec)_mm512_loadu_si512(p); }
 static inline void ivec_store(uint32_t *p, ivec a) { _mm512_storeu_si512(p, (__m512i)a); }

@@ -74,6 +74,14 @@ static inline vec vec_interleave_low(vec a, vec b) { return vzip1q_f32(a, b); }
 static inline vec vec_interleave_high(vec a, vec b) { return vzip2q_f32(a, b); }
 
 static inline ivec ivec_set1(uint32_t a) { return vdupq_n_u32(a); }
+#define FNN_HAS_LOOK_UP
+/* By bytes: those of float i stand at 4 i and after it. */
+static inline vec vec_look_up(const float table[8], ivec index) {
+    uint32x4_t low = vandq_u32(index, vdupq_n_u32(7));
+    uint32x4_t bytes = vmlaq_u32(vdupq_n_u32(0x03020100u), low, vdupq_n_u32(0x04040404u));
+    uint8x16x2_t all = {{vreinterpretq_u8_f32(vld1q_f32(table)), vreinterpretq_u8_f32(vld1q_f32(table + 4))}};
+    return vreinterpretq_f32_u8(vqtbl2q_u8(all, vreinterpretq_u8_u32(bytes)));
+}
 static inline ivec ivec_load(const uint32_t *p) { return vld1q_u32(p); }
 static inline void ivec_store(uint32_t *p, ivec a) { vst1q_u32(p, a); }
 static inline mask ivec_less_equal(ivec a, ivec b) { return vcleq_u32(a, b); }

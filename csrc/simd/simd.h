@@ -7,7 +7,8 @@
  * Pointers need the alignment of their element type, no more (vec_stream: of a whole vector). Nothing touches memory
  * past the lanes asked for; the partial forms take n in [0, FNN_LANES], read the missing lanes as zero and leave them
  * unwritten. Arithmetic is IEEE single precision; vec_fma rounds once but on the scalar ISA, where it rounds
- * twice. vec_max and vec_min return their second argument if either is NaN, on every ISA.
+ * twice. vec_max and vec_min return their second argument if either is NaN, on every ISA. vec_look_up, where an ISA
+ * has it (FNN_HAS_LOOK_UP), gives each lane the entry of a table of eight that the lowest three bits of its index name.
  *
  * Idea: the XNNPACK / Highway families of portable vectors, cut to what two kernels or more need.
  */
