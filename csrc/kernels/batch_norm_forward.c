@@ -26,16 +26,10 @@ static void set_coefficients(const float *weight, const float *bias, const float
 }
 
 /* Channel c: statistics, coefficients, running statistics with weight `momentum` for this batch. */
-static void finish_channel(const struct fnn_batch_norm_train_forward_args *args, const struct row_blocks *blocks,
-                           double momentum, ptrdiff_t c) {
+static void finish_channel(const struct fnn_batch_norm_train_forward_args *args, double momentum, ptrdiff_t c,
+                           double mean, double squares) {
     ptrdiff_t channels = args->channels;
-    double mean = 0, squares = 0, rows = (double)args->rows;
-    if (args->rows && args->moments) {
-        merge_moments(args->moments, channels, blocks, c, &mean, &squares);
-    } else if (args->rows) {
-        merge_blocks(args->workspace, channels, blocks, c, &mean, &squares);
-        mean += args->x[c];
-    }
+    const double rows = (double)args->rows;
     double variance = args->rows ? squares / rows : 0;
     args->statistics[c] = (float)mean;
     args->statistics[channels + c] = (float)(mean - (double)(float)mean);
@@ -46,6 +40,26 @@ static void finish_channel(const struct fnn_batch_norm_train_forward_args *args,
     if (args->running_mean) args->running_mean[c] = (float)((1 - momentum) * args->running_mean[c] + momentum * mean);
     if (args->running_variance)
         args->running_variance[c] = (float)((1 - momentum) * args->running_variance[c] + momentum * kept_variance);
+}
+
+/* `count` <= FNN_LANES channels from c on. */
+FNN_INLINE void finish_lanes(const struct fnn_batch_norm_train_forward_args *args, const struct row_blocks *blocks,
+                             double momentum, ptrdiff_t c, ptrdiff_t count) {
+    double mean[FNN_LANES] = {0}, squares[FNN_LANES] = {0};
+    if (args->rows && args->moments) {
+        merge_moments(args->moments, args->channels, blocks, c, count, mean, squares);
+    } else if (args->rows) {
+        merge_blocks(args->workspace, args->channels, blocks, c, count, mean, squares);
+        for (ptrdiff_t i = 0; i < count; i++) mean[i] += args->x[c + i];
+    }
+    for (ptrdiff_t i = 0; i < count; i++) finish_channel(args, momentum, c + i, mean[i], squares[i]);
+}
+
+static void finish_channels(const struct fnn_batch_norm_train_forward_args *args, const struct row_blocks *blocks,
+                            double momentum, struct fnn_range some) {
+    ptrdiff_t c = some.begin;
+    for (; c + FNN_LANES <= some.end; c += FNN_LANES) finish_lanes(args, blocks, momentum, c, FNN_LANES);
+    if (c < some.end) finish_lanes(args, blocks, momentum, c, some.end - c);
 }
 
 /* Channels [c, c + n) of a row: i is c's place in the arrays. */
@@ -115,8 +129,7 @@ void FNN_FUNCTION(batch_norm_train_forward)(const struct fnn_batch_norm_train_fo
     }
     double momentum = args->momentum;
     if (momentum < 0) momentum = args->batches ? 1.0 / (double)(*args->batches + 1) : 1.0;
-    struct fnn_range some = fnn_share_blocks(channels, FNN_LANES, team);
-    for (ptrdiff_t c = some.begin; c < some.end; c++) finish_channel(args, &blocks, momentum, c);
+    finish_channels(args, &blocks, momentum, fnn_share_blocks(channels, FNN_LANES, team));
     fnn_barrier(team);
     if (team->rank == 0 && args->batches && args->rows) *args->batches += 1;
     const bool stream = streams_rows(args->x, args->residual, args->y, args->rows, channels);

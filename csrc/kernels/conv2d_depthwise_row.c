@@ -267,8 +267,8 @@ static __attribute__((noinline)) void take_sums(const struct depthwise_row *r, c
         if (r->moments)
             add_moments(value, b->count, r->moment_rows_seen + b->begin, r->moments + c, r->channels, lanes);
         if (r->gradient)
-            add_gradient_run(r->gradient, value, b->count, r->gradient_at + b->begin * step + c, step,
-                             step * r->outputs, c, lanes, r->sums);
+            add_gradient_sums(r->gradient, value, b->count, r->gradient_at + b->begin * step + c, step,
+                              step * r->outputs, c, lanes, r->sums);
     }
 }
 

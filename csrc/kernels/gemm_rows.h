@@ -5,9 +5,10 @@
  * x rows, depth   packed: b in the panels of gemm.h, whole depth   bias: columns, or null
  * y, residual rows, columns; residual may be null, or y if depth <= GEMM_DEPTH
  *
- * The rows of the next tile are fetched while one runs: they lie side by side, but a tile reads them abreast, which
- * hardware does not foresee. A large y goes past the caches (lanes.h). Parallel over tiles of rows, or blocks whose moments are asked
- * for, and panels. Error bound and tile invariance as in gemm.h.
+ * A strip of rows, some tiles, stays in the first-level cache while it goes by all panels. The rows of the next one are
+ * fetched meanwhile: they lie side by side, but a tile reads them abreast, which hardware does not foresee. A large y goes
+ * past the caches (lanes.h). Parallel over strips of rows, or blocks whose moments are asked for, and panels. Error bound and
+ * tile invariance as in gemm.h.
  */
 #ifndef FASTNN_GEMM_ROWS_H
 #define FASTNN_GEMM_ROWS_H

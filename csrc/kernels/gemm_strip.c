@@ -1,6 +1,8 @@
 /* The register tile of gemm_strip.h, and the cut of a strip's rows into tiles. */
 #include "gemm_strip.h"
+#include "block_moments.h"
 #include "gemm_strip_sums.h"
+#include "gradient_sums.h"
 
 /* Where six rows of a single vector would wait for their own sums, a tile may have twice as many. */
 enum { MOST_ROWS = FNN_GEMM_ROWS < 8 ? 2 * FNN_GEMM_ROWS : FNN_GEMM_ROWS, QUADS = (MOST_ROWS + 3) / 4 };
@@ -24,13 +26,13 @@ FNN_INLINE void multiply_run(const struct gemm_strip *strip, const float *x, boo
                              vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     const ptrdiff_t row_step = strip->row_step, three_steps = 3 * row_step, depth = strip->depth;
     const float *b = strip->panel, *quad[QUADS];
-    uintptr_t fetch = strip->fetch;
+    uintptr_t fetch = strip->fetch + (size_t)(x - strip->x) * sizeof(float);
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) quad[i] = x + 4 * i * row_step;
     for (ptrdiff_t d = 0; d < depth; d++, b += vectors * FNN_LANES) {
         if (fetching) {
             __builtin_prefetch((const void *)fetch, 0, 2);
-            fetch += FNN_GEMM_ROWS * sizeof(float);
+            fetch += rows * sizeof(float);
         }
         multiply_step(quad, row_step, three_steps, b, sum, rows, vectors);
 #pragma GCC unroll 4
@@ -57,16 +59,22 @@ FNN_INLINE ptrdiff_t lanes_of(const struct gemm_strip *strip, int v, int vectors
     return v == vectors - 1 ? strip->columns - (vectors - 1) * FNN_LANES : FNN_LANES;
 }
 
+/* Asks for a row of a tile, to be written: for the last element in each line. Where panels share a line, the one before had it. */
+FNN_INLINE void fetch_row(const float *y, int columns) {
+    enum { LINE = 16 }; /* floats */
+#pragma GCC unroll 4
+    for (int end = LINE; end < columns + LINE; end += LINE)
+        __builtin_prefetch(y + (end < columns ? end : columns) - 1, 1);
+}
+
 /* What y holds, or zeros; y is asked for meanwhile, unless it is only written, past the caches. */
 FNN_INLINE void start_sums(const struct gemm_strip *strip, const float *y, vec sum[MOST_ROWS][FNN_GEMM_VECTORS],
                            int rows, int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
+        if (!strip->stream) fetch_row(y + i * strip->y_step, vectors * FNN_LANES);
 #pragma GCC unroll 4
-        for (int v = 0; v < vectors; v++) {
-            if (!strip->stream) __builtin_prefetch(y + i * strip->y_step + v * FNN_LANES, 1);
-            sum[i][v] = vec_zero();
-        }
+        for (int v = 0; v < vectors; v++) sum[i][v] = vec_zero();
     }
     if (!strip->accumulate) return;
 #pragma GCC unroll 16
@@ -157,6 +165,30 @@ FNN_INLINE void pass_sums(const struct gemm_strip *strip, vec sum[MOST_ROWS][FNN
     FNN_FUNCTION(gemm_strip_sums)(strip, value, rows, seen);
 }
 
+/* The same for one vector of the largest tile, from registers. */
+FNN_INLINE void take_sums(const struct gemm_strip *strip, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], ptrdiff_t seen, int v) {
+    const ptrdiff_t at = v * FNN_LANES, rows = FNN_GEMM_ROWS;
+    vec value[FNN_GEMM_ROWS];
+#pragma GCC unroll 16
+    for (int i = 0; i < FNN_GEMM_ROWS; i++) value[i] = sum[i][v];
+    if (strip->moments)
+        more_moments(value, rows, strip->moment_rows_seen + seen, strip->moments + at, strip->y_step, FNN_LANES);
+    else
+        add_gradient_sums(strip->gradient, value, rows, strip->gradient_at + seen * strip->y_step + at, strip->y_step,
+                          strip->gradient_ahead, strip->gradient_channel + at, FNN_LANES, strip->sums);
+}
+
+FNN_INLINE void tell_sums(const struct gemm_strip *strip, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], ptrdiff_t seen,
+                          int rows, int vectors) {
+    const bool first = strip->moments && strip->moment_rows_seen + seen == 0;
+    if (rows != FNN_GEMM_ROWS || vectors != FNN_GEMM_VECTORS || strip->columns != FNN_GEMM_COLUMNS || first) {
+        pass_sums(strip, sum, seen, rows, vectors);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; v++) take_sums(strip, sum, seen, v);
+}
+
 /* All tiles of a strip whose row_count is a multiple of `rows`. */
 FNN_INLINE void run_tiles(const struct gemm_strip *strip, int rows, int vectors) {
     const float *x = strip->x, *residual = strip->residual;
@@ -172,7 +204,7 @@ FNN_INLINE void run_tiles(const struct gemm_strip *strip, int rows, int vectors)
             multiply_run(strip, x, false, sum, rows, vectors);
         finish_sums(strip, residual, sum, rows, vectors);
         store_sums(strip, y, sum, rows, vectors);
-        if (strip->moments || strip->gradient) pass_sums(strip, sum, strip->row_count - left, rows, vectors);
+        if (strip->moments || strip->gradient) tell_sums(strip, sum, strip->row_count - left, rows, vectors);
         x += rows * strip->row_step;
         y += rows * strip->y_step;
         if (residual) residual += rows * strip->y_step;
@@ -223,6 +255,7 @@ void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *strip) {
     if (part.residual) part.residual += part.row_count * part.y_step;
     part.moment_rows_seen += part.row_count;
     part.gradient_at += part.row_count * part.y_step;
+    if (part.fetch) part.fetch += (size_t)(part.row_count * part.row_step) * sizeof(float);
     part.row_count = (count - higher) * rows;
     run_rows(&part, rows);
 }

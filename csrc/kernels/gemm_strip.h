@@ -38,10 +38,12 @@ struct gemm_strip {
     ptrdiff_t moment_rows_seen;
     const struct gradient_sums *gradient; /* or null: y is a gradient, added to `sums` (gradient_sums.h) */
     ptrdiff_t gradient_at, gradient_channel; /* of element (0, 0): its place, and its channel */
+    ptrdiff_t
+        gradient_ahead; /* from an element of gradient->x to the one that is asked for meanwhile; need not be in bounds */
     float *sums;
     uintptr_t
-        fetch; /* not 0, for one tile without offsets: at step d the line at fetch + d*FNN_GEMM_ROWS*4 is asked for; need
-                        not be in bounds */
+        fetch; /* not 0, with rows side by side: while a tile runs, as many floats as it reads are asked for; they stand as far
+                        from here as its own from x, and need not be in bounds */
 };
 
 void FNN_FUNCTION(gemm_strip)(const struct gemm_strip *strip);

@@ -10,7 +10,7 @@ FNN_INLINE void add_vector(const struct gemm_strip *strip, const vec *value, ptr
         add_moments(value, rows, strip->moment_rows_seen + seen, strip->moments + at, strip->y_step, lanes);
     if (strip->gradient)
         add_gradient_sums(strip->gradient, value, rows, strip->gradient_at + seen * strip->y_step + at, strip->y_step,
-                          strip->gradient_channel + at, lanes, strip->sums);
+                          strip->gradient_ahead, strip->gradient_channel + at, lanes, strip->sums);
 }
 
 void FNN_FUNCTION(gemm_strip_sums)(const struct gemm_strip *strip, const vec *value, ptrdiff_t rows, ptrdiff_t seen) {

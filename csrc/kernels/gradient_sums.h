@@ -22,66 +22,26 @@ static inline void clear_sums(float *sums, ptrdiff_t channels, struct fnn_range 
     for (ptrdiff_t c = range.begin; c < range.end; c++) sums[c] = sums[channels + c] = 0.0f;
 }
 
-/* Sets dy to g for `rows` rows, at most 16, of the vector of channels that begins with c; x holds x - mean. */
-FNN_INLINE void close_gradients(const struct gradient_sums *s, vec *dy, const vec *x, int rows, ptrdiff_t c,
-                                ptrdiff_t lanes) {
-    vec scale = load_lanes(s->statistics + 2 * s->channels + c, lanes);
-    if (s->weight) scale = vec_mul(load_lanes(s->weight + c, lanes), scale);
-    const vec remainder = load_lanes(s->statistics + s->channels + c, lanes);
-    const vec bias = s->bias ? load_lanes(s->bias + c, lanes) : vec_zero();
-    const vec shift = vec_sub(bias, vec_mul(remainder, scale));
-    if (s->activation == 2) {
-        for (int i = 0; i < rows; i++) dy[i] = open_gradient_6(dy[i], vec_fma(x[i], scale, shift));
-    } else {
-        for (int i = 0; i < rows; i++) dy[i] = open_gradient(dy[i], vec_fma(x[i], scale, shift));
-    }
-}
-
-/* Adds `rows` rows, at most 16, of the vector of channels that begins with c, whose elements stand at `at`, `step` apart. */
-FNN_INLINE void add_gradient_sums(const struct gradient_sums *s, const vec *dy, int rows, ptrdiff_t at, ptrdiff_t step,
-                                  ptrdiff_t c, ptrdiff_t lanes, float *sums) {
-    const float *x = s->x + at;
-    const vec mean = load_lanes(s->statistics + c, lanes);
-    vec g[16], centred[16], sum = vec_zero(), product = vec_zero();
-    for (int i = 0; i < rows; i++) {
-        g[i] = dy[i];
-        fetch_ahead(x, (rows + i) * step);
-    }
-    if (lanes == FNN_LANES) {
-        for (int i = 0; i < rows; i++) centred[i] = vec_sub(vec_load(x + i * step), mean);
-    } else {
-        for (int i = 0; i < rows; i++) centred[i] = vec_sub(vec_load_partial(x + i * step, lanes), mean);
-    }
-    if (s->activation) close_gradients(s, g, centred, rows, c, lanes);
-    for (int i = 0; i < rows; i++) {
-        sum = vec_add(sum, g[i]);
-        product = vec_fma(g[i], centred[i], product);
-    }
-    product = vec_fnma(load_lanes(s->statistics + s->channels + c, lanes), sum, product); /* of x - mean - remainder */
-    store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), sum), lanes);
-    sums += s->channels;
-    store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), product), lanes);
-}
-
-/* The same for any number of rows that lie in memory, one pass over them; x is asked for ahead by `ahead` elements. */
-FNN_INLINE void add_gradient_run(const struct gradient_sums *s, const vec *dy, ptrdiff_t rows, ptrdiff_t at,
-                                 ptrdiff_t step, ptrdiff_t ahead, ptrdiff_t c, ptrdiff_t lanes, float *sums) {
-    const ptrdiff_t channels = s->channels, activation = s->activation;
+/* add_gradient_sums with the activation a constant. */
+FNN_INLINE void add_gradient_rows(const struct gradient_sums *s, const ptrdiff_t activation, const vec *dy,
+                                  ptrdiff_t rows, ptrdiff_t at, ptrdiff_t step, ptrdiff_t ahead, ptrdiff_t c,
+                                  ptrdiff_t lanes, float *sums) {
+    const ptrdiff_t channels = s->channels;
     const vec mean = load_lanes(s->statistics + c, lanes), remainder = load_lanes(s->statistics + channels + c, lanes);
-    const vec deviation = load_lanes(s->statistics + 2 * channels + c, lanes);
-    const vec scale = s->weight ? vec_mul(load_lanes(s->weight + c, lanes), deviation) : deviation;
-    const vec bias = s->bias ? load_lanes(s->bias + c, lanes) : vec_zero();
-    const vec shift = vec_sub(bias, vec_mul(remainder, scale));
+    vec scale = vec_zero(), shift = vec_zero();
+    if (activation) {
+        scale = load_lanes(s->statistics + 2 * channels + c, lanes);
+        if (s->weight) scale = vec_mul(load_lanes(s->weight + c, lanes), scale);
+        shift = vec_sub(s->bias ? load_lanes(s->bias + c, lanes) : vec_zero(), vec_mul(remainder, scale));
+    }
     const float *x = s->x + at;
     vec sum = vec_zero(), product = vec_zero();
     for (ptrdiff_t i = 0; i < rows; i++, x += step) {
         fetch_ahead(x, ahead);
         const vec centred = vec_sub(load_lanes(x, lanes), mean);
         vec g = dy[i];
-        if (activation) {
-            const vec y = vec_fma(centred, scale, shift);
-            g = activation == 2 ? open_gradient_6(g, y) : open_gradient(g, y);
-        }
+        if (activation == 2) g = open_gradient_6(g, vec_fma(centred, scale, shift));
+        if (activation == 1) g = open_gradient(g, vec_fma(centred, scale, shift));
         sum = vec_add(sum, g);
         product = vec_fma(g, centred, product);
     }
@@ -89,6 +49,18 @@ FNN_INLINE void add_gradient_run(const struct gradient_sums *s, const vec *dy, p
     store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), sum), lanes);
     sums += channels;
     store_lanes(sums + c, vec_add(load_lanes(sums + c, lanes), product), lanes);
+}
+
+/* Adds `rows` rows of the vector of channels that begins with c, whose elements stand at `at`, `step` apart. x is asked for ahead by
+ * `ahead` elements. */
+FNN_INLINE void add_gradient_sums(const struct gradient_sums *s, const vec *dy, ptrdiff_t rows, ptrdiff_t at,
+                                  ptrdiff_t step, ptrdiff_t ahead, ptrdiff_t c, ptrdiff_t lanes, float *sums) {
+    if (s->activation == 2)
+        add_gradient_rows(s, 2, dy, rows, at, step, ahead, c, lanes, sums);
+    else if (s->activation)
+        add_gradient_rows(s, 1, dy, rows, at, step, ahead, c, lanes, sums);
+    else
+        add_gradient_rows(s, 0, dy, rows, at, step, ahead, c, lanes, sums);
 }
 
 #endif

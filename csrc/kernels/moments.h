@@ -78,21 +78,27 @@ static inline void block_moments(const float *x, ptrdiff_t channels, struct fnn_
     }
 }
 
-/* The mean relative to the pivot and the sum of centred squares of one channel, over all blocks. */
-static inline void merge_blocks(const float *workspace, ptrdiff_t channels, const struct row_blocks *blocks,
-                                ptrdiff_t c, double *mean, double *squares) {
-    double sum = 0, centred = 0;
+/* The means relative to the pivot and the sums of centred squares of `count` <= FNN_LANES channels from c on, side by side, over all
+ * blocks, in order. */
+FNN_INLINE void merge_blocks(const float *workspace, ptrdiff_t channels, const struct row_blocks *blocks, ptrdiff_t c,
+                             ptrdiff_t count, double *mean, double *squares) {
+    for (ptrdiff_t i = 0; i < FNN_LANES; i++) mean[i] = squares[i] = 0;
     for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        struct fnn_range block = row_block(blocks, b);
-        sum += (double)(block.end - block.begin) * workspace[2 * b * channels + c];
+        const struct fnn_range block = row_block(blocks, b);
+        const double rows = (double)(block.end - block.begin);
+        const float *at = workspace + 2 * b * channels + c;
+        for (ptrdiff_t i = 0; i < count; i++) mean[i] += rows * at[i];
     }
-    *mean = sum / (double)blocks->rows;
+    for (ptrdiff_t i = 0; i < count; i++) mean[i] /= (double)blocks->rows;
     for (ptrdiff_t b = 0; b < blocks->count; b++) {
-        struct fnn_range block = row_block(blocks, b);
-        double delta = workspace[2 * b * channels + c] - *mean;
-        centred += workspace[(2 * b + 1) * channels + c] + (double)(block.end - block.begin) * delta * delta;
+        const struct fnn_range block = row_block(blocks, b);
+        const double rows = (double)(block.end - block.begin);
+        const float *at = workspace + 2 * b * channels + c;
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const double delta = at[i] - mean[i];
+            squares[i] += at[channels + i] + rows * delta * delta;
+        }
     }
-    *squares = centred;
 }
 
 #endif
