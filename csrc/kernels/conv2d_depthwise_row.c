@@ -140,7 +140,7 @@ FNN_INLINE void add_any_few(const struct depthwise_row *r, const struct depthwis
     }
     const vec end = load_lanes(o->end, weights);
 #pragma GCC unroll 8
-    for (int k = 0; k < count; k++) vec_store(o->to + (i + k) * o->to_step, vec_add(sum[k], end));
+    for (int k = 0; k < count; k++) vec_store(o->to + (i + k) * o->to_step, gemm_activate(vec_add(sum[k], end), o->activation));
 }
 
 /* Any taps; never with scatter, but where there are no rows. */
@@ -239,15 +239,14 @@ FNN_INLINE void store_sums(const struct depthwise_row *r, const struct block *b,
             put_lanes(stream, y + v * FNN_LANES, b->sums[v][DEPTHWISE_MARGIN + i], lanes);
 }
 
-static bool is_plain(const struct depthwise_row *r) {
-    return !r->accumulate && !r->residual && r->activation == FNN_ACTIVATION_NONE;
-}
+/* Whether nothing is added to an output's sum, that a loop could not. */
+static bool is_plain(const struct depthwise_row *r) { return !r->accumulate && !r->residual; }
 
 /* Lines are written whole, one after the other, as far as they are. */
 static __attribute__((noinline)) void finish(const struct depthwise_row *r, struct block *b, ptrdiff_t c,
                                              ptrdiff_t vectors, ptrdiff_t lanes) {
     const bool whole = vectors == LINE && lanes == FNN_LANES;
-    if (!is_plain(r)) finish_sums(r, b, c, vectors, lanes);
+    if (!is_plain(r) || r->activation != FNN_ACTIVATION_NONE) finish_sums(r, b, c, vectors, lanes);
     if (lanes < FNN_LANES)
         store_part(r, b, c, lanes);
     else if (whole && r->stream)
@@ -291,6 +290,7 @@ static void run_vectors(const struct depthwise_row *r, const struct loops *loops
     const bool direct = whole && !sums && !r->stream && is_plain(r) && r->rows <= loops->rows;
     struct depthwise_outputs o = {.j = b->begin, .count = b->count, .lanes = lanes, .whole = whole || b->behind};
     o.to_step = direct ? r->output_step : FNN_LANES;
+    o.activation = direct ? r->activation : FNN_ACTIVATION_NONE;
     for (ptrdiff_t v = 0; v < vectors; v++) {
         o.c = c + v * FNN_LANES;
         o.to = direct ? r->y + b->begin * r->output_step + o.c : (float *)(b->sums[v] + DEPTHWISE_MARGIN);

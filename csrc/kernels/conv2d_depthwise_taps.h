@@ -13,13 +13,15 @@ enum {
 };
 
 /* Outputs [j, j + count) of channels [c, c + lanes):
- * to[i*to_step] = start[i*start_step] + their sum over filter rows from `first` on + end, in whole vectors. start may be to. */
+ * to[i*to_step] = activation(start[i*start_step] + their sum over filter rows from `first` on + end), in whole vectors. start may
+ * be to. */
 struct depthwise_outputs {
     ptrdiff_t j, count, c, lanes, first;
     bool whole; /* whole vectors may be read of each pixel */
     const float *start, *end;
     float *to;
     ptrdiff_t start_step, to_step;
+    enum fnn_activation activation;
 };
 
 /* What the loops look at all the time, where their stores cannot change it. In all that follows rows, taps and step are
@@ -66,6 +68,7 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
     const float *start = o->start;
     float *to = o->to;
     const vec end = load_lanes(o->end, weights);
+    const enum fnn_activation activation = o->activation;
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
     load_taps(r, o, lanes, weights, rows, taps, &w);
@@ -87,7 +90,7 @@ FNN_INLINE void gather(const struct depthwise_row *r, const struct depthwise_out
         for (int k = 0; k < step; k++)
             if (conv2d_inside(pixel + k, w.width))
                 add_pixel(&w, at + k * w.channels, taps - step + k, rows, taps, step, sum, kept);
-        vec_store(to, vec_add(sum[0], end));
+        vec_store(to, gemm_activate(vec_add(sum[0], end), activation));
 #pragma GCC unroll 8
         for (int a = 1; a < kept; a++) sum[a - 1] = sum[a];
         pixel += step, at += step * w.channels;
@@ -100,6 +103,7 @@ FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_ou
                         ptrdiff_t weights, int rows, int taps, int step) {
     const ptrdiff_t start_step = o->start_step, to_step = o->to_step, count = o->count;
     const vec end = load_lanes(o->end, weights);
+    const enum fnn_activation activation = o->activation;
     struct taps w;
     vec sum[DEPTHWISE_TAPS];
     load_taps(r, o, lanes, weights, rows, taps, &w);
@@ -125,7 +129,8 @@ FNN_INLINE void scatter(const struct depthwise_row *r, const struct depthwise_ou
         const bool whole = i >= 0 && i + step <= count;
 #pragma GCC unroll 2
         for (int k = 0; k < step; k++)
-            if (whole || conv2d_inside(i + k, count)) vec_store(to + k * to_step, vec_add(sum[k], end));
+            if (whole || conv2d_inside(i + k, count))
+                vec_store(to + k * to_step, gemm_activate(vec_add(sum[k], end), activation));
 #pragma GCC unroll 8
         for (int a = step; a < taps; a++) sum[a - step] = sum[a];
         pixel++;

@@ -6,7 +6,8 @@
 enum {
     PANEL_FLOATS = 128 * 1024, /* panels that a strip walks through: a part of the second-level cache */
     STRIP_FLOATS = 4 * 1024,   /* rows of x that stay in the first-level cache from panel to panel: half of one */
-    STRIP_TILES = 8            /* more need not be set up at once */
+    STRIP_TILES = 8,           /* more need not be set up at once */
+    THREAD_PARTS = 8           /* of the work, at least, where strips can be shorter */
 };
 
 /* Rows of a strip, panels [begin, end), steps [d, d + strip->depth). */
@@ -64,7 +65,13 @@ static void run_rows(const struct gemm_rows *p, struct fnn_range rows, struct fn
     }
 }
 
-/* Rows of a part: a strip, or a block whose moments or sums are asked for: the tiles of a block are added in order. */
+/* Tiles of a part: a strip that leaves enough parts for all threads. */
+static ptrdiff_t part_tiles(const struct gemm_rows *p, ptrdiff_t panels, const struct fnn_team *team) {
+    const ptrdiff_t tiles = fnn_ceil_div(p->rows, FNN_GEMM_ROWS), most = strip_tiles(p);
+    return team->size == 1 ? most : fnn_max(fnn_min(tiles * panels / (THREAD_PARTS * team->size), most), 1);
+}
+
+/* Rows of a part; or those of a block whose moments or sums are asked for, since the tiles of a block are added in order. */
 static struct fnn_range part_rows(const struct gemm_rows *p, ptrdiff_t part, ptrdiff_t parts) {
     if (p->block_rows) return (struct fnn_range){part * p->block_rows, fnn_min((part + 1) * p->block_rows, p->rows)};
     const ptrdiff_t tiles = fnn_ceil_div(p->rows, FNN_GEMM_ROWS);
@@ -74,7 +81,8 @@ static struct fnn_range part_rows(const struct gemm_rows *p, ptrdiff_t part, ptr
 /* Threads share parts and panels. */
 void FNN_FUNCTION(gemm_rows)(const struct gemm_rows *p, const struct fnn_team *team) {
     const ptrdiff_t panels = gemm_panels(p->columns);
-    const ptrdiff_t parts = fnn_ceil_div(p->rows, p->block_rows ? p->block_rows : strip_tiles(p) * FNN_GEMM_ROWS);
+    const ptrdiff_t most = p->block_rows ? p->block_rows : part_tiles(p, panels, team) * FNN_GEMM_ROWS;
+    const ptrdiff_t parts = fnn_ceil_div(p->rows, most);
     const struct gemm_walk walk = gemm_walk(parts, panels, PANEL_FLOATS / (p->depth * FNN_GEMM_COLUMNS));
     struct gemm_strip strip = {.row_step = p->depth, .y_step = p->columns};
     strip.stream = p->depth <= GEMM_DEPTH && gemm_streams(p->residual, p->y, p->rows, p->columns);
