@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kernel_runner import UNIT, Array, assert_within, channels_first, channels_last, run_kernel, same_results
 
+import fastnn as fnn
 from fastnn import _core, reference
 
 KERNELS = {
@@ -122,6 +123,13 @@ def test_max_pool2d(isa: str, same_bits: SameBits, rng: np.random.Generator, cas
     np.testing.assert_array_equal(channels_first(backward["dx"]), reference.max_pool2d_backward(dy, x, *case[1:]))
 
 
+def run_averages(kernel: str, gradient: Any, dy: Array, arguments: dict[str, int]) -> dict[str, Array]:
+    """A backward kernel of average pooling, with a row of sums and a vector for each thread."""
+    row = dy.shape[3] * dy.shape[1] + _core.ISAS[fnn.current_isa()]["lanes"]
+    outputs = {**gradient, "workspace": ((fnn.get_num_threads() * row,), "f4")}
+    return run_kernel(kernel, outputs, dy=channels_last(dy), **arguments)
+
+
 @pytest.mark.parametrize(("count_include_pad", "divisor"), [(True, None), (False, None), (True, 3), (False, -7)])
 @pytest.mark.parametrize("case", WINDOWS, ids=str)
 def test_avg_pool2d(
@@ -142,9 +150,9 @@ def test_avg_pool2d(
     expected = reference.avg_pool2d(x.astype(np.float64), *options, divisor)
     assert_within(channels_first(y), expected, (sum(kernel) + 1) * UNIT * terms)
     gradient = {"dx": (channels_last(x).shape, "f4")}
-    dx = same_results(
-        same_bits, lambda: run_kernel("avg_pool2d_backward", gradient, dy=channels_last(dy), **arguments)
-    )["dx"]
+    dx = same_results(same_bits, lambda: run_averages("avg_pool2d_backward", gradient, dy, arguments), "workspace")[
+        "dx"
+    ]
     terms = reference.avg_pool2d_backward(np.abs(dy).astype(np.float64), x, *options, divisor and abs(divisor))
     expected = reference.avg_pool2d_backward(dy.astype(np.float64), x, *options, divisor)
     holders = -(-kernel[0] // stride[0]) * -(-kernel[1] // stride[1])
@@ -172,7 +180,9 @@ def test_adaptive_avg_pool2d(
     assert_within(channels_first(y), expected, (rows + columns + 1) * UNIT * terms)
     gradient = {"dx": (channels_last(x).shape, "f4")}
     dx = same_results(
-        same_bits, lambda: run_kernel("adaptive_avg_pool2d_backward", gradient, dy=channels_last(dy), **arguments)
+        same_bits,
+        lambda: run_averages("adaptive_avg_pool2d_backward", gradient, dy, arguments),
+        "workspace",
     )["dx"]
     holders = (out[0] // image[2] + 2) * (out[1] // image[3] + 2)
     terms = reference.adaptive_avg_pool2d_backward(np.abs(dy).astype(np.float64), x, out)

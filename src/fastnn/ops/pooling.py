@@ -78,10 +78,17 @@ def window_arguments(attributes: dict[str, Any]) -> dict[str, int]:
 
 
 def pooling_step(
-    kernel: str, node: Node, steps: Lowering, image: Shape, pooled: Shape, **tensors: Tensor | None
+    kernel: str,
+    node: Node,
+    steps: Lowering,
+    image: Shape,
+    pooled: Shape,
+    row_of_sums: bool = False,
+    **tensors: Tensor | None,
 ) -> None:
     """A kernel call between an image and what it is pooled to. Work: the image is read once from memory, its windows
-    from cache."""
+    from cache. `row_of_sums`: each thread has a workspace of a row of what is pooled, and a vector."""
+    row = 4 * steps.facts.threads * (pooled[3] * image[1] + steps.facts.lanes)
     taps = math.prod(node.attributes.get("kernel", (1,)))
     steps.step(
         kernel,
@@ -89,6 +96,7 @@ def pooling_step(
         **{name: steps.pointer(tensor) for name, tensor in tensors.items()},
         **shape_arguments(image, pooled),
         **window_arguments(node.attributes),
+        **({"workspace": steps.workspace(row)} if row_of_sums else {}),
     )
 
 
@@ -96,6 +104,7 @@ class _Backward(Op):
     """dx (N,C,H,W), H and W from the attribute `image`, from dy and what else the kernel reads."""
 
     reads: ClassVar[tuple[str, ...]] = ("dy",)
+    row_of_sums: ClassVar[bool] = False
 
     def infer(self, *inputs: Tensor, image: Shape, **_: Any) -> Spec:  # type: ignore[override]
         return Spec(image)
@@ -103,7 +112,7 @@ class _Backward(Op):
     def lower(self, node: Node, steps: Lowering) -> None:
         (dx,) = node.outputs
         tensors = dict(zip(self.reads, node.inputs, strict=True))
-        pooling_step(self.name, node, steps, dx.shape, tensors["dy"].shape, **tensors, dx=dx)
+        pooling_step(self.name, node, steps, dx.shape, tensors["dy"].shape, self.row_of_sums, **tensors, dx=dx)
 
 
 @register
@@ -180,6 +189,7 @@ class AvgPool2dBackward(_Backward):
     """Each dy over its divisor goes to every element of its window."""
 
     name = "avg_pool2d_backward"
+    row_of_sums = True
 
 
 @register
@@ -206,6 +216,7 @@ class AdaptiveAvgPool2dBackward(_Backward):
     """Each dy over its window's size goes to every element of the window."""
 
     name = "adaptive_avg_pool2d_backward"
+    row_of_sums = True
 
 
 @register
