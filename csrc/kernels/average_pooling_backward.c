@@ -24,6 +24,9 @@ static inline bool written_once(const struct pool_axis *axis) {
     return axis->window.kernel <= axis->window.stride;
 }
 
+/* Elements a window up to which dx is streamed: past the caches memory takes no more where there is little to read besides. */
+enum { STREAMED_AREA = 8 };
+
 /* Channels of one element that belongs to one window: dx = share * dy. */
 FNN_INLINE void spread_position(const float *dy, float share, ptrdiff_t channels, bool roomy, bool stream, float *dx) {
     const vec factor = vec_set1(share);
@@ -59,7 +62,9 @@ FNN_INLINE void average_backward_once(const struct pool *pool, const float *dy, 
     const struct fnn_range run = channels < FNN_LANES && horizontal->window.kernel
                                      ? window_gapless(&horizontal->window, pixels)
                                      : (struct fnn_range){0, 0};
-    const bool stream = channels % FNN_LANES == 0 && streams(dy, dx, pool->batch * height * width * channels);
+    const ptrdiff_t size = pool->batch * height * width * channels;
+    const bool stream =
+        channels % FNN_LANES == 0 && height * width <= STREAMED_AREA * out_height * out_width && streams(dy, dx, size);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t written = 0, p = pool_holders(vertical, i % height).begin, last_divisor = 0;
         bool held = p < pool_holders(vertical, i % height).end;
@@ -95,12 +100,14 @@ enum { ROWS_BESIDE = 4 };
 /* sum = (0, or sum as it was) + shares[0] * dy[0] + shares[1] * dy[1] + ... for `count` floats of `rows` rows, dy_step apart. */
 FNN_INLINE void add_rows(const int rows, const bool first, const float *dy, ptrdiff_t dy_step, const float *shares,
                          ptrdiff_t count, float *sum) {
+    vec share[ROWS_BESIDE];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) share[r] = vec_set1(shares[r]);
     for (ptrdiff_t i = 0; i < count; i += FNN_LANES) {
         const ptrdiff_t n = lanes_left(count - i);
-        vec total = first ? vec_mul(vec_set1(shares[0]), load_lanes(dy + i, n)) : load_lanes(sum + i, n);
+        vec total = first ? vec_mul(share[0], load_lanes(dy + i, n)) : load_lanes(sum + i, n);
 #pragma GCC unroll 4
-        for (int r = first; r < rows; r++)
-            total = vec_fma(vec_set1(shares[r]), load_lanes(dy + r * dy_step + i, n), total);
+        for (int r = first; r < rows; r++) total = vec_fma(share[r], load_lanes(dy + r * dy_step + i, n), total);
         store_lanes(sum + i, total, n);
     }
 }
@@ -162,20 +169,33 @@ static void add_columns_of(ptrdiff_t terms, const float *sum, ptrdiff_t step, pt
     }
 }
 
+/* Makes `held`, the windows that hold an element before w, those that hold element w: pool_holders without its divisions. */
+static void advance_holders(const struct pool_axis *axis, ptrdiff_t w, struct fnn_range *held) {
+    const ptrdiff_t start = w + axis->window.pad, stride = axis->window.stride;
+    if (axis->window.kernel == 0) {
+        *held = pool_holders(axis, w);
+        return;
+    }
+    while (held->end < axis->window.out_size && held->end * stride <= start) held->end++;
+    while (held->begin < held->end && held->begin * stride + axis->window.kernel <= start) held->begin++;
+}
+
+/* One past the last element of those from w on that are held by as many windows, each by the next ones. */
+static ptrdiff_t run_end(const struct window_axis *axis, ptrdiff_t w) {
+    const ptrdiff_t first = axis->kernel - 1 - axis->pad, last = axis->out_size - axis->pad;
+    return axis->kernel && axis->stride == 1 && w >= first && w < last ? fnn_min(last, axis->size) : w + 1;
+}
+
 /* A row of dx from the sums (Q,C) over rows of dy, behind which is a vector. Elements are written in order, so that a vector may run
- * over into those that follow; neighbours held by as many windows, each by the next ones, are made together. */
+ * over into those that follow. */
 static void spread_row(const struct pool *pool, const float *sum, bool stream, float *dx) {
     const ptrdiff_t width = pool->horizontal.window.size, channels = pool->channels;
-    struct fnn_range next = pool_holders(&pool->horizontal, 0);
+    struct fnn_range columns = {0, 0};
     for (ptrdiff_t w = 0, end; w < width; w = end) {
-        const struct fnn_range columns = next;
-        const ptrdiff_t terms = columns.end - columns.begin;
-        for (end = w + 1; end < width; end++) {
-            next = pool_holders(&pool->horizontal, end);
-            if (next.begin != columns.begin + (end - w) || next.end != columns.end + (end - w)) break;
-        }
-        if (terms > 0)
-            add_columns_of(terms, sum + columns.begin * channels, channels, (end - w) * channels,
+        advance_holders(&pool->horizontal, w, &columns);
+        end = run_end(&pool->horizontal.window, w);
+        if (columns.begin < columns.end)
+            add_columns_of(columns.end - columns.begin, sum + columns.begin * channels, channels, (end - w) * channels,
                            (width - w) * channels, stream, dx + w * channels);
         else
             clear_to(dx, channels, w, end);

@@ -84,6 +84,7 @@ def pooling_step(
     image: Shape,
     pooled: Shape,
     row_of_sums: bool = False,
+    /,
     **tensors: Tensor | None,
 ) -> None:
     """A kernel call between an image and what it is pooled to. Work: the image is read once from memory, its windows
