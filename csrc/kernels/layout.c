@@ -1,8 +1,6 @@
 /* Copies of memory: transposes between channels-first and channels-last, plain copies, constants.
  *
  * Every kernel is exact. Outputs must not overlap inputs. Parallel over blocks of the output. */
-#include <string.h>
-
 #include "lanes.h"
 
 enum { TILE = 64, COPY_BLOCK = 4096 };
@@ -48,9 +46,14 @@ void FNN_FUNCTION(transpose)(const struct fnn_transpose_args *args, const struct
 
 /* y (count) = x (count) */
 void FNN_FUNCTION(copy)(const struct fnn_copy_args *args, const struct fnn_team *team) {
-    struct fnn_range range = fnn_share_blocks(args->count, COPY_BLOCK, team);
-    if (range.begin < range.end)
-        memcpy(args->y + range.begin, args->x + range.begin, (size_t)(range.end - range.begin) * sizeof(float));
+    const bool stream = streams(args->x, args->y, args->count);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->count, COPY_BLOCK, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i += FNN_LANES) {
+            ptrdiff_t n = lanes_left(range.end - i);
+            put_lanes(stream, args->y + i, load_lanes(args->x + i, n), n);
+        }
+    vec_fence();
 }
 
 /* y (count) = value */
