@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,3 +165,36 @@ def test_large_products_are_streamed(size: tuple[int, int, int], isa: str, threa
         lambda w: F.linear(turned, w), np.zeros((rows, columns), np.float32)
     )  # dweight (rows, columns)
     np.testing.assert_array_equal(pullback(np.ascontiguousarray(x.T))[0], product)
+
+
+IMAGES: dict[str, Callable[[Any], Any]] = {
+    "average pool": lambda x: F.avg_pool2d(x, 3, 1, 1),
+    "max pool": lambda x: F.max_pool2d(x, 3, 1, 1),
+    "bilinear": lambda x: F.interpolate(x, size=(130, 255), mode="bilinear"),
+    "nearest": lambda x: F.interpolate(x, size=(128, 300)),
+    "padding": lambda x: F.pad(x, (1, 2, 3, 0)),
+    "cat of channels": lambda x: F.cat([x, x], 1),
+    "cat of rows": lambda x: F.cat([x, x[:, :, 5:6]], 2),
+    "slice": lambda x: x[:, :, 1:],
+    "product": lambda x: x * x,
+}
+
+
+@pytest.mark.parametrize("function", IMAGES.values(), ids=IMAGES)
+def test_large_images_are_streamed_with_the_same_bits(function: Callable[[Any], Any], isa: str, threads: int) -> None:
+    """Five images are too large for the caches, one is not."""
+    x = np.random.default_rng(1).standard_normal((5, 32, 129, 256), np.float32)
+    y, pullback = fnn.vjp(function, x)
+    part, one = fnn.vjp(function, x[3:4])
+    np.testing.assert_array_equal(y[3:4], part)
+    np.testing.assert_array_equal(pullback(y)[0][3:4], one(part)[0])
+
+
+@pytest.mark.parametrize("columns", [(783, 301), (784, 304), (3, 1100)])
+def test_large_matrices_are_joined_and_cut(columns: tuple[int, int], isa: str, threads: int) -> None:
+    """Rows that begin on any element, past the caches."""
+    x, y = integers((6000, columns[0]), (6000, columns[1]))
+    joined, pullback = fnn.vjp(lambda a, b: F.cat([a, b], 1), x, y)
+    np.testing.assert_array_equal(joined, np.concatenate([x, y], 1))
+    for part, wanted in zip(pullback(joined), (x, y), strict=True):
+        np.testing.assert_array_equal(part, wanted)

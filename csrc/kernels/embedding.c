@@ -21,6 +21,7 @@ static inline bool is_row(int64_t index, ptrdiff_t rows) { return index >= 0 && 
 
 void FNN_FUNCTION(embedding_forward)(const struct fnn_embedding_forward_args *args, const struct fnn_team *team) {
     ptrdiff_t columns = args->columns;
+    const bool stream = columns % FNN_LANES == 0 && streams(args->weight, args->y, args->count * columns);
     struct fnn_range range = fnn_share_blocks(args->count, ROWS_BLOCK, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         float *y = args->y + i * columns;
@@ -28,9 +29,10 @@ void FNN_FUNCTION(embedding_forward)(const struct fnn_embedding_forward_args *ar
         const float *row = args->weight + (inside ? args->indices[i] : 0) * columns;
         for (ptrdiff_t c = 0; c < columns; c += FNN_LANES) {
             ptrdiff_t n = lanes_left(columns - c);
-            store_lanes(y + c, inside ? load_lanes(row + c, n) : vec_zero(), n);
+            put_lanes(stream, y + c, inside ? load_lanes(row + c, n) : vec_zero(), n);
         }
     }
+    vec_fence();
 }
 
 void FNN_FUNCTION(embedding_backward)(const struct fnn_embedding_backward_args *args, const struct fnn_team *team) {

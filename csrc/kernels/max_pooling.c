@@ -24,6 +24,7 @@ struct run {
     float *y;
     uint8_t *index; /* null: not wanted */
     bool wide;      /* an index of four bytes, else of one */
+    bool stream;    /* y past the caches */
     ptrdiff_t count, channels, x_step; /* x_step: from one position's x to the next one's */
     ptrdiff_t room;                    /* of the first `room` positions a vector may run over into the next ones */
     struct taps_inside taps;
@@ -136,7 +137,7 @@ FNN_INLINE void pool_vectors(const bool numbered, const int square, const bool b
         largest_taps(numbered, count, n, &of, &run->taps, best, where, sum);
 #pragma GCC unroll 4
     for (int v = 0; v < count; v++) {
-        store_lanes(of.y + v * of.y_step, best[v], n);
+        put_lanes(run->stream, of.y + v * of.y_step, best[v], n);
         if (numbered) store_index(wide, of.index, v * of.y_step, where[v], n);
     }
     all = count == 1 ? sum[0] : vec_add(sum[0], sum[1]);
@@ -217,7 +218,9 @@ static void pool_rows(const struct fnn_max_pool2d_forward_args *args, struct fnn
     const ptrdiff_t roomy =
         channels < FNN_LANES && channels > 0 ? window_room_end(&horizontal, fnn_ceil_div(FNN_LANES, channels)) : 0;
     const bool wide = args->kernel_height * args->kernel_width > BYTE_TAPS;
+    const ptrdiff_t size = args->batch * args->out_height * args->out_width * channels;
     struct run run = {.wide = wide,
+                      .stream = channels % FNN_LANES == 0 && streams(args->x, args->y, size),
                       .channels = channels,
                       .x_step = args->stride_w * channels,
                       .taps = {.row_step = args->dilation_h * args->width * channels,
@@ -249,6 +252,7 @@ void FNN_FUNCTION(max_pool2d_forward)(const struct fnn_max_pool2d_forward_args *
     struct fnn_range rows;
     for (struct fnn_work work = fnn_work(args->batch * args->out_height, 1, team); fnn_take(&work, &rows);)
         pool_rows(args, rows);
+    vec_fence();
 }
 
 /* positions (N,P,Q,C) = h*W + w of each maximum, from its window index; -1 for none. */

@@ -11,11 +11,10 @@
  *
  * Copies are exact. Error of a sum of a weights by b: (a + b + 2) eps * sum |R| |C| |x|, eps = 2^-24, the weights' own
  * rounding to float included. Outputs must not overlap inputs. Parallel over rows of the output. */
-#include <string.h>
 
 #include "lanes.h"
 
-enum { GROUP = 4, FEW_CHANNELS = 3 };
+enum { KNOWN_TAPS = 4, FEW_CHANNELS = 3 };
 
 static inline ptrdiff_t weights_begin(const union fnn_slot *taps, ptrdiff_t i) { return taps[i].size; }
 static inline ptrdiff_t tap_source(const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t k) {
@@ -50,39 +49,60 @@ static bool is_repeated(const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_
     return true;
 }
 
-FNN_INLINE void copy_floats(const float *from, float *to, ptrdiff_t count) {
+FNN_INLINE void copy_floats(bool stream, const float *from, float *to, ptrdiff_t count) {
     for (ptrdiff_t i = 0; i < count; i += FNN_LANES) {
         ptrdiff_t n = lanes_left(count - i);
-        store_lanes(to + i, load_lanes(from + i, n), n);
+        put_lanes(stream, to + i, load_lanes(from + i, n), n);
     }
 }
 
-static void set_floats(float *to, ptrdiff_t count, float value) {
-    for (ptrdiff_t i = 0; i < count; i += FNN_LANES) store_lanes(to + i, vec_set1(value), lanes_left(count - i));
+static void set_floats(bool stream, float *to, ptrdiff_t count, float value) {
+    for (ptrdiff_t i = 0; i < count; i += FNN_LANES) put_lanes(stream, to + i, vec_set1(value), lanes_left(count - i));
 }
 
-/* to = sum of weight * (the stretch at from + source * stride) for one output element, `vectors` vectors, the last of n lanes. */
-FNN_INLINE void sum_taps(const int vectors, ptrdiff_t n, const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t i,
-                         const float *from, ptrdiff_t stride, float *to) {
-    ptrdiff_t k = weights_begin(taps, i), end = weights_begin(taps, i + 1);
-    vec sum[GROUP], weight = vec_set1(tap_weight(taps, out_size, k));
-    const float *source = from + tap_source(taps, out_size, k) * stride;
-    for (int v = 0; v < vectors; v++) sum[v] = vec_mul(weight, load_lanes(source + v * FNN_LANES, n));
-    for (k++; k < end; k++) {
-        weight = vec_set1(tap_weight(taps, out_size, k));
-        source = from + tap_source(taps, out_size, k) * stride;
-        for (int v = 0; v < vectors; v++) sum[v] = vec_fma(weight, load_lanes(source + v * FNN_LANES, n), sum[v]);
+/* to = sum of weight * (the stretch of `count` floats at from + source * stride) for one output element with `known` weights. */
+FNN_INLINE void sum_taps(const int known, const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t i,
+                         const float *from, ptrdiff_t stride, ptrdiff_t count, bool stream, float *to) {
+    const float *source[KNOWN_TAPS];
+    vec weight[KNOWN_TAPS];
+    for (int k = 0; k < known; k++) {
+        source[k] = from + tap_source(taps, out_size, weights_begin(taps, i) + k) * stride;
+        weight[k] = vec_set1(tap_weight(taps, out_size, weights_begin(taps, i) + k));
     }
-    for (int v = 0; v < vectors; v++) store_lanes(to + v * FNN_LANES, sum[v], n);
+    for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
+        const ptrdiff_t n = lanes_left(count - j);
+        vec sum = vec_mul(weight[0], load_lanes(source[0] + j, n));
+#pragma GCC unroll 4
+        for (int k = 1; k < known; k++) sum = vec_fma(weight[k], load_lanes(source[k] + j, n), sum);
+        put_lanes(stream, to + j, sum, n);
+    }
 }
 
-/* The same for a stretch of `count` floats. */
+/* The same for any number of weights. */
+static void sum_many_taps(const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t i, const float *from,
+                          ptrdiff_t stride, ptrdiff_t count, bool stream, float *to) {
+    const ptrdiff_t begin = weights_begin(taps, i), end = weights_begin(taps, i + 1);
+    for (ptrdiff_t j = 0; j < count; j += FNN_LANES) {
+        const ptrdiff_t n = lanes_left(count - j);
+        vec sum = vec_zero();
+        for (ptrdiff_t k = begin; k < end; k++) {
+            const vec weight = vec_set1(tap_weight(taps, out_size, k));
+            const vec value = load_lanes(from + tap_source(taps, out_size, k) * stride + j, n);
+            sum = k == begin ? vec_mul(weight, value) : vec_fma(weight, value, sum);
+        }
+        put_lanes(stream, to + j, sum, n);
+    }
+}
+
 static void sum_stretches(const union fnn_slot *taps, ptrdiff_t out_size, ptrdiff_t i, const float *from,
-                          ptrdiff_t stride, ptrdiff_t count, float *to) {
-    ptrdiff_t j = 0;
-    for (; j + GROUP * FNN_LANES <= count; j += GROUP * FNN_LANES)
-        sum_taps(GROUP, FNN_LANES, taps, out_size, i, from + j, stride, to + j);
-    for (; j < count; j += FNN_LANES) sum_taps(1, lanes_left(count - j), taps, out_size, i, from + j, stride, to + j);
+                          ptrdiff_t stride, ptrdiff_t count, bool stream, float *to) {
+    switch (weights_begin(taps, i + 1) - weights_begin(taps, i)) {
+    case 1: sum_taps(1, taps, out_size, i, from, stride, count, stream, to); break;
+    case 2: sum_taps(2, taps, out_size, i, from, stride, count, stream, to); break;
+    case 3: sum_taps(3, taps, out_size, i, from, stride, count, stream, to); break;
+    case 4: sum_taps(4, taps, out_size, i, from, stride, count, stream, to); break;
+    default: sum_many_taps(taps, out_size, i, from, stride, count, stream, to); break;
+    }
 }
 
 /* The same for a pixel of few channels, where a vector would be mostly empty. */
@@ -100,14 +120,15 @@ FNN_INLINE void sum_pixel(const ptrdiff_t channels, const union fnn_slot *taps, 
 
 /* One row of y from one row of pixels, whose channels are `few`, or any number when that is 0. Neighbours that are copies
  * of neighbours are copied together. */
-FNN_INLINE void resample_row(const ptrdiff_t few, const struct fnn_resample_args *args, const float *row, float *y) {
+FNN_INLINE void resample_row(const ptrdiff_t few, const struct fnn_resample_args *args, const float *row, bool stream,
+                             float *y) {
     const union fnn_slot *taps = args->columns;
     ptrdiff_t channels = few ? few : args->channels, out_width = args->out_width;
     for (ptrdiff_t q = 0, next; q < out_width; q = next) {
         float *to = y + q * channels;
         next = q + 1;
         if (weights_begin(taps, q) == weights_begin(taps, next)) {
-            set_floats(to, channels, (float)args->value);
+            set_floats(stream, to, channels, (float)args->value);
             continue;
         }
         ptrdiff_t source = copied_source(taps, out_width, q);
@@ -115,23 +136,23 @@ FNN_INLINE void resample_row(const ptrdiff_t few, const struct fnn_resample_args
             if (few)
                 sum_pixel(few, taps, out_width, q, row, to);
             else
-                sum_stretches(taps, out_width, q, row, channels, channels, to);
+                sum_stretches(taps, out_width, q, row, channels, channels, stream, to);
             continue;
         }
         while (next < out_width && copied_source(taps, out_width, next) == source + (next - q)) next++;
-        copy_floats(row + source * channels, to, (next - q) * channels);
+        copy_floats(stream, row + source * channels, to, (next - q) * channels);
     }
 }
 
-static void resample_row_of(const struct fnn_resample_args *args, const float *row, float *y) {
+static void resample_row_of(const struct fnn_resample_args *args, const float *row, bool stream, float *y) {
     if (args->channels == 1)
-        resample_row(1, args, row, y);
+        resample_row(1, args, row, false, y);
     else if (args->channels == 2)
-        resample_row(2, args, row, y);
+        resample_row(2, args, row, false, y);
     else if (args->channels == 3)
-        resample_row(3, args, row, y);
+        resample_row(3, args, row, false, y);
     else
-        resample_row(0, args, row, y);
+        resample_row(0, args, row, stream, y);
 }
 
 void FNN_FUNCTION(resample)(const struct fnn_resample_args *args, const struct fnn_team *team) {
@@ -139,21 +160,24 @@ void FNN_FUNCTION(resample)(const struct fnn_resample_args *args, const struct f
     ptrdiff_t stride = args->width * args->channels, out_stride = args->out_width * args->channels;
     bool same_columns = is_identity(args->columns, args->width, args->out_width);
     float *buffer = args->workspace + team->rank * stride;
+    const bool stream =
+        args->channels % FNN_LANES == 0 && streams(args->x, args->y, args->batch * args->out_height * out_stride);
     struct fnn_range range = fnn_share(args->batch * args->out_height, team);
     for (ptrdiff_t i = range.begin; i < range.end; i++) {
         ptrdiff_t p = i % args->out_height, source = copied_source(rows, args->out_height, p);
         const float *x = args->x + i / args->out_height * args->height * stride;
         float *y = args->y + i * out_stride;
         if (weights_begin(rows, p) == weights_begin(rows, p + 1)) {
-            set_floats(y, out_stride, (float)args->value);
+            set_floats(stream, y, out_stride, (float)args->value);
             continue;
         }
-        if (p > 0 && i > range.begin && is_repeated(rows, args->out_height, p)) {
-            copy_floats(y - out_stride, y, out_stride);
-            continue;
-        }
-        if (source < 0) sum_stretches(rows, args->out_height, p, x, stride, stride, same_columns ? y : buffer);
-        if (source >= 0 && same_columns) copy_floats(x + source * stride, y, stride);
-        if (!same_columns) resample_row_of(args, source < 0 ? buffer : x + source * stride, y);
+        const bool summed = p > 0 && i > range.begin && is_repeated(rows, args->out_height, p); /* in the buffer */
+        if (source < 0 && same_columns)
+            sum_stretches(rows, args->out_height, p, x, stride, stride, stream, y);
+        else if (source < 0 && !summed)
+            sum_stretches(rows, args->out_height, p, x, stride, stride, false, buffer);
+        if (source >= 0 && same_columns) copy_floats(stream, x + source * stride, y, stride);
+        if (!same_columns) resample_row_of(args, source < 0 ? buffer : x + source * stride, stream, y);
     }
+    vec_fence();
 }

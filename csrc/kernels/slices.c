@@ -12,18 +12,39 @@
  * (layout.c does it for floats). In tiles of TILE x TILE elements, parallel over them. */
 #include <string.h>
 
-#include "kernel.h"
+#include "lanes.h"
 
-enum { BLOCK = 4096, TILE = 8 };
+enum { BLOCK = 4096, STREAMED_COLUMNS = 256, TILE = 8 };
+
+/* Past the caches: what lies before the first whole vector of y, then those. */
+static void stream_row(const float *x, ptrdiff_t count, float *y) {
+    const ptrdiff_t past = (ptrdiff_t)((uintptr_t)y % sizeof(vec) / sizeof(float));
+    const ptrdiff_t head = past ? fnn_min(FNN_LANES - past, count) : 0;
+    if (head) vec_store_partial(y, vec_load_partial(x, head), head);
+    for (ptrdiff_t i = head; i < count; i += FNN_LANES) {
+        ptrdiff_t n = lanes_left(count - i);
+        put_lanes(true, y + i, load_lanes(x + i, n), n);
+    }
+}
 
 void FNN_FUNCTION(copy_rows)(const struct fnn_copy_rows_args *args, const struct fnn_team *team) {
-    ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
-    struct fnn_range range = fnn_share(args->rows * blocks, team);
-    for (ptrdiff_t i = range.begin; i < range.end; i++) {
-        ptrdiff_t row = i / blocks, begin = i % blocks * BLOCK;
-        size_t count = (size_t)fnn_min(BLOCK, columns - begin);
-        memcpy(args->y + row * args->y_stride + begin, args->x + row * args->x_stride + begin, count * sizeof(float));
-    }
+    const ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
+    const bool aligned = (uintptr_t)args->y % sizeof(vec) == 0 && (columns | args->y_stride) % FNN_LANES == 0;
+    const bool stream =
+        args->rows * columns >= FNN_STREAM_FLOATS && args->x != args->y && (aligned || columns >= STREAMED_COLUMNS);
+    struct fnn_range range;
+    for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
+        for (ptrdiff_t i = range.begin; i < range.end; i++) {
+            ptrdiff_t row = blocks == 1 ? i : i / blocks, begin = blocks == 1 ? 0 : i % blocks * BLOCK;
+            const ptrdiff_t count = fnn_min(BLOCK, columns - begin);
+            const float *x = args->x + row * args->x_stride + begin;
+            float *y = args->y + row * args->y_stride + begin;
+            if (stream)
+                stream_row(x, count, y);
+            else
+                memcpy(y, x, (size_t)count * sizeof(float));
+        }
+    vec_fence();
 }
 
 void FNN_FUNCTION(transpose_int64)(const struct fnn_transpose_int64_args *args, const struct fnn_team *team) {
