@@ -192,7 +192,7 @@ def test_large_images_are_streamed_with_the_same_bits(function: Callable[[Any], 
 
 @pytest.mark.parametrize("columns", [(783, 301), (784, 304), (3, 1100)])
 def test_large_matrices_are_joined_and_cut(columns: tuple[int, int], isa: str, threads: int) -> None:
-    """Rows that begin on any element, past the caches."""
+    """Rows of whole vectors go past the caches, those that begin on any element do not."""
     x, y = integers((6000, columns[0]), (6000, columns[1]))
     joined, pullback = fnn.vjp(lambda a, b: F.cat([a, b], 1), x, y)
     np.testing.assert_array_equal(joined, np.concatenate([x, y], 1))

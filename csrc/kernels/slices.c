@@ -14,24 +14,16 @@
 
 #include "lanes.h"
 
-enum { BLOCK = 4096, STREAMED_COLUMNS = 256, TILE = 8 };
+enum { BLOCK = 4096, TILE = 8 };
 
-/* Past the caches: what lies before the first whole vector of y, then those. */
+/* Whole vectors, past the caches. */
 static void stream_row(const float *x, ptrdiff_t count, float *y) {
-    const ptrdiff_t past = (ptrdiff_t)((uintptr_t)y % sizeof(vec) / sizeof(float));
-    const ptrdiff_t head = past ? fnn_min(FNN_LANES - past, count) : 0;
-    if (head) vec_store_partial(y, vec_load_partial(x, head), head);
-    for (ptrdiff_t i = head; i < count; i += FNN_LANES) {
-        ptrdiff_t n = lanes_left(count - i);
-        put_lanes(true, y + i, load_lanes(x + i, n), n);
-    }
+    for (ptrdiff_t i = 0; i < count; i += FNN_LANES) vec_stream(y + i, vec_load(x + i));
 }
 
 void FNN_FUNCTION(copy_rows)(const struct fnn_copy_rows_args *args, const struct fnn_team *team) {
     const ptrdiff_t columns = args->columns, blocks = fnn_ceil_div(columns, BLOCK);
-    const bool aligned = (uintptr_t)args->y % sizeof(vec) == 0 && (columns | args->y_stride) % FNN_LANES == 0;
-    const bool stream =
-        args->rows * columns >= FNN_STREAM_FLOATS && args->x != args->y && (aligned || columns >= STREAMED_COLUMNS);
+    const bool stream = (columns | args->y_stride) % FNN_LANES == 0 && streams(args->x, args->y, args->rows * columns);
     struct fnn_range range;
     for (struct fnn_work work = fnn_work(args->rows * blocks, 1, team); fnn_take(&work, &range);)
         for (ptrdiff_t i = range.begin; i < range.end; i++) {
