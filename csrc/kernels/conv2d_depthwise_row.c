@@ -140,7 +140,8 @@ FNN_INLINE void add_any_few(const struct depthwise_row *r, const struct depthwis
     }
     const vec end = load_lanes(o->end, weights);
 #pragma GCC unroll 8
-    for (int k = 0; k < count; k++) vec_store(o->to + (i + k) * o->to_step, gemm_activate(vec_add(sum[k], end), o->activation));
+    for (int k = 0; k < count; k++)
+        vec_store(o->to + (i + k) * o->to_step, gemm_activate(vec_add(sum[k], end), o->activation));
 }
 
 /* Any taps; never with scatter, but where there are no rows. */

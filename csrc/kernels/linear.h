@@ -8,10 +8,10 @@ enum {
     /* at most this many rows: stream the weights */
     LINEAR_STREAM_ROWS = FNN_GEMM_ROWS >= 14 ? 6 : 4,
     LINEAR_STREAM_ROWS_NARROW = 16, /* likewise, where outputs are few */
-    LINEAR_SHALLOW =
-        16, /* of fewer channels weights are packed: dot products would take longer to add up than to multiply */
     LINEAR_FEW_OUTPUTS = 4,
-    LINEAR_LONG = 64, /* so few outputs of so many channels: dot products in any number of rows */
+    LINEAR_LONG = 64,    /* so few outputs of so many channels: dot products in any number of rows */
+    LINEAR_SHALLOW =
+        16, /* so many outputs of fewer channels: weights are packed, dot products would take longer to add up */
     /* at most this many rows, but not more than outputs: weights are broadcast from where they stand */
     LINEAR_TRANSPOSED_ROWS = 128,
     LINEAR_TRANSPOSED_OUTPUTS = 64, /* at least */
@@ -34,7 +34,7 @@ static inline bool linear_is_transposed(ptrdiff_t batch, ptrdiff_t out_channels)
 /* Whether it is dot products: linear_stream.c. */
 static inline bool linear_is_streamed(ptrdiff_t batch, ptrdiff_t channels, ptrdiff_t out_channels) {
     if (out_channels <= LINEAR_FEW_OUTPUTS && channels >= LINEAR_LONG) return true;
-    return batch <= LINEAR_STREAM_ROWS_NARROW && channels >= LINEAR_SHALLOW;
+    return batch <= LINEAR_STREAM_ROWS_NARROW && (channels >= LINEAR_SHALLOW || out_channels < LINEAR_LONG);
 }
 
 void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, const struct fnn_team *team);

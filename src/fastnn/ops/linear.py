@@ -21,7 +21,8 @@ STREAM_ROWS_NARROW, PACKED_WEIGHTS = 16, 1 << 21
 """Likewise: with so few outputs, how many rows are streamed by; and the most weights that are packed at once with more rows."""
 
 SHALLOW, FEW_OUTPUTS, LONG = 16, 4, 64
-"""Likewise: of fewer channels weights are packed for any number of rows; so few outputs of so many channels are dot products."""
+"""Likewise: so few outputs of LONG channels are dot products; weights of LONG outputs and fewer channels than SHALLOW are packed
+for any number of rows."""
 
 DATA_ROWS, DATA_SUMS = 16, 4096
 """Likewise, for the gradient of the input: rows up to which weights are read as they stand, and the sums of each thread."""
@@ -60,7 +61,11 @@ def _is_transposed(sizes: dict[str, int], facts: Facts) -> bool:
 def _is_streamed(sizes: dict[str, int]) -> bool:
     """linear_is_streamed of csrc/kernels/linear.h, where the product is not the transposed one."""
     few = sizes["out_channels"] <= FEW_OUTPUTS and sizes["channels"] >= LONG
-    return few or (sizes["batch"] <= STREAM_ROWS_NARROW and sizes["channels"] >= SHALLOW)
+    return few or (sizes["batch"] <= STREAM_ROWS_NARROW and not _is_shallow(sizes))
+
+
+def _is_shallow(sizes: dict[str, int]) -> bool:
+    return sizes["channels"] < SHALLOW and sizes["out_channels"] >= LONG
 
 
 def _packs_once(steps: Lowering, weight: Tensor, sizes: dict[str, int]) -> bool:
@@ -69,7 +74,7 @@ def _packs_once(steps: Lowering, weight: Tensor, sizes: dict[str, int]) -> bool:
         return False
     rows = PACKED_ROWS_TALL if steps.facts.gemm_rows >= TALL else PACKED_ROWS
     stands = weight.spec.size >= 4 * PACKED_SIZE and _is_transposed(sizes, steps.facts)
-    return (sizes["batch"] >= rows or sizes["channels"] < SHALLOW) and not stands
+    return (sizes["batch"] >= rows or _is_shallow(sizes)) and not stands
 
 
 def _forward_workspace(steps: Lowering, sizes: dict[str, int]) -> dict[str, Any]:
