@@ -26,12 +26,14 @@ DELAYS = (0.003, 0.007, 0.011, 0.017, 0.023)
 
 @contextmanager
 def interrupted_after(seconds: float) -> Iterator[None]:
-    """KeyboardInterrupt in the block, as Ctrl-C raises it, and no later."""
+    """KeyboardInterrupt in the block, as Ctrl-C raises it, and no later. Not in the callbacks that the garbage collector has from
+    others, where it would be lost."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
+    gc.disable()
     try:
         with pytest.raises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, should it be lost in a destructor of somebody's
@@ -39,6 +41,7 @@ def interrupted_after(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.enable()
 
 
 def _trainer() -> fnn.Trainer:
