@@ -73,11 +73,13 @@ void FNN_FUNCTION(arithmetic)(const struct fnn_arithmetic_args *args, const stru
     const ptrdiff_t columns = extent(args->axes, args->rank - 1);
     const bool stream = columns % FNN_LANES == 0 && args->b != args->y && streams(args->a, args->y, rows * columns);
     struct fnn_range range;
-    for (struct fnn_work work = fnn_work(rows * blocks, 1, team); fnn_take(&work, &range);) switch (args->operation) {
+    for (struct fnn_work work = fnn_work(rows * blocks, 1, team); fnn_take(&work, &range);) {
+        switch (args->operation) {
         case ADD: combine_rows(ADD, args, range, blocks, stream); break;
         case SUBTRACT: combine_rows(SUBTRACT, args, range, blocks, stream); break;
         case MULTIPLY: combine_rows(MULTIPLY, args, range, blocks, stream); break;
         default: combine_rows(DIVIDE, args, range, blocks, stream); break;
         }
+    }
     vec_fence();
 }

@@ -163,11 +163,10 @@ static void find_gradient(const struct backward_weight *b, const struct unit *un
 
 /* Asks for this tile's share of the gradients of the next block. */
 static void fetch_share(const struct backward_weight *b, const struct unit *unit, struct pixel_block *block) {
-    enum { LINE = 16 }; /* floats */
     const ptrdiff_t begin = block->share * block->next_count / block->shares;
     const ptrdiff_t end = ++block->share * block->next_count / block->shares;
     for (ptrdiff_t i = block->next_first + begin; i < block->next_first + end; i++)
-        for (ptrdiff_t k = unit->rows.begin; k < unit->rows.end; k += LINE)
+        for (ptrdiff_t k = unit->rows.begin; k < unit->rows.end; k += FNN_LINE)
             __builtin_prefetch(b->args->dy + i * b->geometry.out_channels + k, 0, 2);
 }
 
@@ -205,9 +204,8 @@ static void multiply_slices(const struct backward_weight *b, const struct unit *
 
 /* The output channels whose dbias a unit makes: in whole lines, those that begin with one of its own. Small groups share a vector. */
 static struct fnn_range bias_channels(const struct backward_weight *b, const struct unit *unit) {
-    enum { LINE = 16 }; /* floats */
-    const ptrdiff_t begin = fnn_ceil_div(unit->rows.begin, LINE), end = fnn_ceil_div(unit->rows.end, LINE);
-    return (struct fnn_range){begin * LINE, fnn_min(end * LINE, b->geometry.out_channels)};
+    const ptrdiff_t begin = fnn_ceil_div(unit->rows.begin, FNN_LINE), end = fnn_ceil_div(unit->rows.end, FNN_LINE);
+    return (struct fnn_range){begin * FNN_LINE, fnn_min(end * FNN_LINE, b->geometry.out_channels)};
 }
 
 /* Everything that the slices of a unit get from one block of pixels. */

@@ -103,11 +103,10 @@ FNN_INLINE void turn_square(const float *dy, ptrdiff_t stride, ptrdiff_t pixels,
 
 /* Planes of one row of dy. */
 static void turn_row(const struct planar *s, const float *dy, float *to) {
-    enum { LINE = 16 }; /* floats */
     const ptrdiff_t channels = s->geometry.out_channels, width = s->geometry.out_width, plane = s->plane;
     for (ptrdiff_t q = 0; q < width; q += FNN_LANES) {
         const float *next = dy + (q + FNN_LANES) * channels;
-        for (ptrdiff_t i = 0; i < FNN_LANES * channels; i += LINE) __builtin_prefetch(next + i);
+        for (ptrdiff_t i = 0; i < FNN_LANES * channels; i += FNN_LINE) __builtin_prefetch(next + i);
         for (ptrdiff_t k = 0; k < channels; k += FNN_LANES) {
             const ptrdiff_t pixels = lanes_left(width - q), exist = lanes_left(channels - k);
             const float *from = dy + q * channels + k;

@@ -15,7 +15,7 @@
 
 #include "lanes.h"
 
-enum { LINE = 16, ROWS_BLOCK = 64, CONVERT_BLOCK = 1024 };
+enum { ROWS_BLOCK = 64, CONVERT_BLOCK = 1024 };
 
 static inline bool is_row(int64_t index, ptrdiff_t rows) { return index >= 0 && index < rows; }
 
@@ -40,11 +40,11 @@ void FNN_FUNCTION(embedding_backward)(const struct fnn_embedding_backward_args *
     struct fnn_range own = fnn_share(rows, team);
     memset(args->dweight + own.begin * columns, 0, (size_t)((own.end - own.begin) * columns) * sizeof(float));
     fnn_barrier(team);
-    ptrdiff_t across = fnn_max(1, fnn_min(team->size, fnn_ceil_div(columns, LINE))), down = team->size / across;
+    ptrdiff_t across = fnn_max(1, fnn_min(team->size, fnn_ceil_div(columns, FNN_LINE))), down = team->size / across;
     ptrdiff_t residue = team->rank / across;
     if (residue >= down) return;
     const struct fnn_team part = {.rank = (int)(team->rank % across), .size = (int)across};
-    struct fnn_range stretch = fnn_share_blocks(columns, LINE, &part);
+    struct fnn_range stretch = fnn_share_blocks(columns, FNN_LINE, &part);
     for (ptrdiff_t i = 0; i < args->count; i++) {
         int64_t row = args->indices[i];
         if (!is_row(row, rows) || row == args->padding_index || (down > 1 && row % down != residue)) continue;

@@ -5,10 +5,8 @@
 
 const float FNN_FUNCTION(gemm_zeros)[GEMM_DEPTH] = {0};
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-ALWAYS_INLINE void load_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                             int vectors) {
+FNN_INLINE void load_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                          int vectors) {
     ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -20,8 +18,8 @@ ALWAYS_INLINE void load_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS
 }
 
 /* `steps` steps of the sum, a constant: each row pointer is fetched once for all of them. */
-ALWAYS_INLINE void multiply_steps(const float *const *a, ptrdiff_t d, const float *b, int steps,
-                                  vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+FNN_INLINE void multiply_steps(const float *const *a, ptrdiff_t d, const float *b, int steps,
+                               vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     vec column[FNN_GEMM_VECTORS];
 #pragma GCC unroll 4
     for (int v = 0; v < steps * vectors; v++) column[v] = vec_load(b + v * FNN_LANES);
@@ -36,8 +34,8 @@ ALWAYS_INLINE void multiply_steps(const float *const *a, ptrdiff_t d, const floa
     }
 }
 
-ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                            int vectors) {
+FNN_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                         int vectors) {
     const int steps = FNN_GEMM_VECTORS / vectors; /* narrow panels leave registers for several */
     const ptrdiff_t width = vectors * FNN_LANES;
     for (ptrdiff_t t = 0; t < tile->runs; t++) {
@@ -53,8 +51,8 @@ ALWAYS_INLINE void multiply(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS]
 }
 
 /* Bias, residual and activation: each is asked for once. */
-ALWAYS_INLINE void finish_sums(const struct gemm_tile *tile, ptrdiff_t last, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                               int rows, int vectors) {
+FNN_INLINE void finish_sums(const struct gemm_tile *tile, ptrdiff_t last, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+                            int rows, int vectors) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
         const ptrdiff_t lanes = v == vectors - 1 ? last : FNN_LANES;
@@ -78,8 +76,8 @@ ALWAYS_INLINE void finish_sums(const struct gemm_tile *tile, ptrdiff_t last, vec
     }
 }
 
-ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                              int vectors) {
+FNN_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                           int vectors) {
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
     if (tile->bias || tile->residual || tile->activation) finish_sums(tile, last, sum, rows, vectors);
 #pragma GCC unroll 16
@@ -94,7 +92,7 @@ ALWAYS_INLINE void store_sums(const struct gemm_tile *tile, vec sum[FNN_GEMM_ROW
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct gemm_tile *tile, int rows, int vectors) {
+FNN_INLINE void run_tile(const struct gemm_tile *tile, int rows, int vectors) {
     vec sum[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
     if (tile->accumulate) {
         load_sums(tile, sum, rows, vectors);

@@ -61,9 +61,8 @@ FNN_INLINE ptrdiff_t lanes_of(const struct gemm_strip *strip, int v, int vectors
 
 /* Asks for a row of a tile, to be written: for the last element in each line. Where panels share a line, the one before had it. */
 FNN_INLINE void fetch_row(const float *y, int columns) {
-    enum { LINE = 16 }; /* floats */
 #pragma GCC unroll 4
-    for (int end = LINE; end < columns + LINE; end += LINE)
+    for (int end = FNN_LINE; end < columns + FNN_LINE; end += FNN_LINE)
         __builtin_prefetch(y + (end < columns ? end : columns) - 1, 1);
 }
 

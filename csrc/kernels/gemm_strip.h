@@ -18,8 +18,8 @@ struct gradient_sums;
 
 /* Whether y, rows x columns, all written, should go past the caches and can: whole lines of a cache at a time. */
 static inline bool gemm_streams(const float *residual, const float *y, ptrdiff_t rows, ptrdiff_t columns) {
-    enum { LINE = 16 }; /* floats */
-    return streams(residual, y, rows * columns) && columns % LINE == 0 && (uintptr_t)y % (LINE * sizeof(float)) == 0;
+    return streams(residual, y, rows * columns) && columns % FNN_LINE == 0 &&
+           (uintptr_t)y % (FNN_LINE * sizeof(float)) == 0;
 }
 
 struct gemm_strip {

@@ -17,11 +17,11 @@
 #include "lanes.h"
 #include "row_blocks.h"
 
-enum { CHAINS = 4, STEP = CHAINS * FNN_LANES, AHEAD_COLUMNS = 4096, LINE_FLOATS = 16 };
+enum { CHAINS = 4, STEP = CHAINS * FNN_LANES, AHEAD_COLUMNS = 4096 };
 
 /* While a row in the cache is worked on at column c, half of a row to come is fetched, evenly: memory is never left idle. */
 FNN_INLINE void fetch_half(const float *ahead, ptrdiff_t c) {
-    for (int line = 0; line < STEP / 2; line += LINE_FLOATS) __builtin_prefetch(ahead + c / 2 + line);
+    for (int line = 0; line < STEP / 2; line += FNN_LINE) __builtin_prefetch(ahead + c / 2 + line);
 }
 
 /* sum of (x - origin), or of its square, over a row; `remainder` is subtracted as well. With squares, fetches from `ahead` on. */

@@ -22,11 +22,9 @@
 
 enum { OUTPUTS = 4, DOT_ROWS = FNN_GEMM_ROWS >= 14 ? 6 : 2 };
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* One step along c: vectors of `lanes` floats, whole ones if `whole`. */
-ALWAYS_INLINE void dot_step(const float *x, const float *const w[OUTPUTS], ptrdiff_t depth, ptrdiff_t c, bool whole,
-                            ptrdiff_t lanes, int rows, vec sum[DOT_ROWS][OUTPUTS]) {
+FNN_INLINE void dot_step(const float *x, const float *const w[OUTPUTS], ptrdiff_t depth, ptrdiff_t c, bool whole,
+                         ptrdiff_t lanes, int rows, vec sum[DOT_ROWS][OUTPUTS]) {
     vec weight[OUTPUTS];
 #pragma GCC unroll 4
     for (int j = 0; j < OUTPUTS; j++) weight[j] = whole ? vec_load(w[j] + c) : vec_load_partial(w[j] + c, lanes);
@@ -39,8 +37,8 @@ ALWAYS_INLINE void dot_step(const float *x, const float *const w[OUTPUTS], ptrdi
 }
 
 /* Dot products of `rows` rows and OUTPUTS outputs. x: row stride `depth`; w[j]: the weights of output j. */
-ALWAYS_INLINE void dot_tile(const float *x, const float *const w[OUTPUTS], ptrdiff_t depth, int rows,
-                            float dot[DOT_ROWS][OUTPUTS]) {
+FNN_INLINE void dot_tile(const float *x, const float *const w[OUTPUTS], ptrdiff_t depth, int rows,
+                         float dot[DOT_ROWS][OUTPUTS]) {
     vec sum[DOT_ROWS][OUTPUTS];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++) {
@@ -107,8 +105,8 @@ void FNN_FUNCTION(linear_stream)(const struct fnn_linear_forward_args *args, con
 enum { OUTPUTS_BACK = 8 };
 
 /* One vector of add_rows. */
-ALWAYS_INLINE void add_vector(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
-                              int outputs, bool first, ptrdiff_t lanes, float *dx) {
+FNN_INLINE void add_vector(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
+                           int outputs, bool first, ptrdiff_t lanes, float *dx) {
     vec weight[OUTPUTS_BACK];
 #pragma GCC unroll 8
     for (int j = 0; j < outputs; j++) weight[j] = vec_load_partial(w + j * channels, lanes);
@@ -121,8 +119,8 @@ ALWAYS_INLINE void add_vector(const float *w, ptrdiff_t channels, const float *d
 }
 
 /* dx[c...] (+)= the sum of `outputs` rows of w, which are args->channels apart, times dy. */
-ALWAYS_INLINE void add_rows(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
-                            int outputs, bool first, struct fnn_range range, float *dx) {
+FNN_INLINE void add_rows(const float *w, ptrdiff_t channels, const float *dy, ptrdiff_t rows, ptrdiff_t dy_stride,
+                         int outputs, bool first, struct fnn_range range, float *dx) {
     ptrdiff_t c = range.begin;
     for (; c + FNN_LANES <= range.end; c += FNN_LANES)
         add_vector(w + c, channels, dy, rows, dy_stride, outputs, first, FNN_LANES, dx + c);
@@ -144,8 +142,8 @@ void FNN_FUNCTION(linear_stream_backward)(const struct fnn_linear_backward_data_
 enum { OUTPUTS_WEIGHT = 4 };
 
 /* Vector c of `outputs` rows of dw. `streamed`: past the caches, which needs whole, aligned vectors. */
-ALWAYS_INLINE void outer_vector(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, ptrdiff_t c,
-                                int outputs, ptrdiff_t lanes, bool streamed) {
+FNN_INLINE void outer_vector(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, ptrdiff_t c, int outputs,
+                             ptrdiff_t lanes, bool streamed) {
     const ptrdiff_t channels = args->channels;
     vec sum[OUTPUTS_WEIGHT];
 #pragma GCC unroll 4
@@ -166,8 +164,8 @@ ALWAYS_INLINE void outer_vector(const struct fnn_linear_backward_weight_args *ar
     }
 }
 
-ALWAYS_INLINE void outer_rows(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, int outputs,
-                              bool streamed) {
+FNN_INLINE void outer_rows(const struct fnn_linear_backward_weight_args *args, ptrdiff_t k, int outputs,
+                           bool streamed) {
     ptrdiff_t c = 0;
     for (; c + FNN_LANES <= args->channels; c += FNN_LANES) outer_vector(args, k, c, outputs, FNN_LANES, streamed);
     if (c < args->channels) outer_vector(args, k, c, outputs, args->channels - c, false);

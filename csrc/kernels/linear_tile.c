@@ -1,9 +1,7 @@
 /* The register tile of linear_tile.h. */
 #include "linear_tile.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-enum { MOST_ROWS = LINEAR_TILE_TALL, QUADS = (MOST_ROWS + 3) / 4, LINE = 16 /* floats */ };
+enum { MOST_ROWS = LINEAR_TILE_TALL, QUADS = (MOST_ROWS + 3) / 4 };
 
 /* Rows of w, in quads: at 0, 1, 2 and 3 row steps from one pointer, so that all addresses fit in registers. */
 struct rows {
@@ -11,13 +9,13 @@ struct rows {
     ptrdiff_t step, three_steps;
 };
 
-ALWAYS_INLINE const float *row_at(const struct rows *w, int i) {
+FNN_INLINE const float *row_at(const struct rows *w, int i) {
     return w->quad[i / 4] + (i % 4 == 3 ? w->three_steps : i % 4 * w->step);
 }
 
-/* At most LINE steps. */
-ALWAYS_INLINE const float *multiply_line(struct rows *w, ptrdiff_t steps, const float *b,
-                                         vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+/* At most FNN_LINE steps. */
+FNN_INLINE const float *multiply_line(struct rows *w, ptrdiff_t steps, const float *b,
+                                      vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     for (; steps > 0; steps--, b += vectors * FNN_LANES) {
         vec column[FNN_GEMM_VECTORS];
 #pragma GCC unroll 4
@@ -34,24 +32,23 @@ ALWAYS_INLINE const float *multiply_line(struct rows *w, ptrdiff_t steps, const 
     return b;
 }
 
-ALWAYS_INLINE void multiply(const struct linear_tile *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
-                            int vectors) {
+FNN_INLINE void multiply(const struct linear_tile *tile, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     struct rows w = {.step = tile->w_row, .three_steps = 3 * tile->w_row};
 #pragma GCC unroll 4
     for (int i = 0; i < (rows + 3) / 4; i++) w.quad[i] = tile->w + 4 * i * tile->w_row;
     const float *b = tile->panel;
     const size_t fetch = (size_t)tile->fetch * sizeof(float);
-    for (ptrdiff_t left = tile->depth; left > 0; left -= LINE) {
+    for (ptrdiff_t left = tile->depth; left > 0; left -= FNN_LINE) {
         if (fetch) {
 #pragma GCC unroll 16
             for (int i = 0; i < rows; i++) __builtin_prefetch((const void *)((uintptr_t)row_at(&w, i) + fetch), 0, 2);
         }
-        b = multiply_line(&w, fnn_min(left, LINE), b, sum, rows, vectors);
+        b = multiply_line(&w, fnn_min(left, FNN_LINE), b, sum, rows, vectors);
     }
 }
 
-ALWAYS_INLINE void add_sums(const float *place, ptrdiff_t step, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
-                            int vectors) {
+FNN_INLINE void add_sums(const float *place, ptrdiff_t step, vec sum[MOST_ROWS][FNN_GEMM_VECTORS], int rows,
+                         int vectors) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
 #pragma GCC unroll 4
@@ -59,7 +56,7 @@ ALWAYS_INLINE void add_sums(const float *place, ptrdiff_t step, vec sum[MOST_ROW
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct linear_tile *tile, int rows, int vectors) {
+FNN_INLINE void run_tile(const struct linear_tile *tile, int rows, int vectors) {
     vec sum[MOST_ROWS][FNN_GEMM_VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {

@@ -19,7 +19,7 @@
 #include "linear.h"
 #include "linear_tile.h"
 
-enum { GROUP = 4 * FNN_GEMM_ROWS, LINE = 16 /* floats */ };
+enum { GROUP = 4 * FNN_GEMM_ROWS };
 
 /* The layer, its packed x and this thread's sums: output i of a group, row n, at [i*width + n]. */
 struct product {
@@ -81,7 +81,7 @@ static void finish_square(const struct product *p, const float *sums, ptrdiff_t 
 static void run_group(const struct product *p, ptrdiff_t k, ptrdiff_t outputs) {
     const ptrdiff_t batch = p->args->batch, channels = p->args->channels;
     const ptrdiff_t blocks = fnn_ceil_div(channels, LINEAR_DEPTH_BLOCK);
-    const ptrdiff_t depth = fnn_ceil_div(channels, blocks * LINE) * LINE;
+    const ptrdiff_t depth = fnn_ceil_div(channels, blocks * FNN_LINE) * FNN_LINE;
     for (ptrdiff_t c = 0; c < channels; c += depth) {
         const bool last = c + depth >= channels;
         const struct block b = {
@@ -111,6 +111,6 @@ void FNN_FUNCTION(linear_transposed)(const struct fnn_linear_forward_args *args,
     gemm_pack_by_team(args->x, args->batch, args->channels, packed, team);
     fnn_barrier(team);
     struct fnn_range range;
-    for (struct fnn_work work = fnn_work(args->out_channels, LINE, team); fnn_take(&work, &range);)
+    for (struct fnn_work work = fnn_work(args->out_channels, FNN_LINE, team); fnn_take(&work, &range);)
         for (ptrdiff_t k = range.begin; k < range.end; k += GROUP) run_group(&p, k, fnn_min(range.end - k, GROUP));
 }

@@ -1,11 +1,9 @@
 /* The register tile of linear_update.h. */
 #include "linear_update.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
 /* Weights of the tile. */
-ALWAYS_INLINE void load_weights(const struct linear_update *tile, vec weight[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
-                                int vectors) {
+FNN_INLINE void load_weights(const struct linear_update *tile, vec weight[FNN_GEMM_ROWS][FNN_GEMM_VECTORS], int rows,
+                             int vectors) {
     enum { LINE = 64 };
     const ptrdiff_t last = tile->columns - (vectors - 1) * FNN_LANES;
 #pragma GCC unroll 16
@@ -21,8 +19,8 @@ ALWAYS_INLINE void load_weights(const struct linear_update *tile, vec weight[FNN
     }
 }
 
-ALWAYS_INLINE void update_rows(const struct linear_update *tile, const vec weight[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
-                               bool accumulate, int rows, int vectors) {
+FNN_INLINE void update_rows(const struct linear_update *tile, const vec weight[FNN_GEMM_ROWS][FNN_GEMM_VECTORS],
+                            bool accumulate, int rows, int vectors) {
     const float *dy = tile->dy;
     float *place = tile->sum;
     for (ptrdiff_t n = tile->batch; n > 0; n--, dy += rows, place += vectors * FNN_LANES) {
@@ -40,7 +38,7 @@ ALWAYS_INLINE void update_rows(const struct linear_update *tile, const vec weigh
     }
 }
 
-ALWAYS_INLINE void run_tile(const struct linear_update *tile, int rows, int vectors) {
+FNN_INLINE void run_tile(const struct linear_update *tile, int rows, int vectors) {
     vec weight[FNN_GEMM_ROWS][FNN_GEMM_VECTORS];
     load_weights(tile, weight, rows, vectors);
     if (tile->accumulate)

@@ -7,11 +7,11 @@
 #include "row_blocks.h"
 
 /* Vectors of channels that are summed at a time: as many as there are registers, since memory streams best row by row. */
-enum { FNN_MOMENT_GROUP = 8, FNN_LINE_FLOATS = 16 };
+enum { FNN_MOMENT_GROUP = 8 };
 
 /* While a chunk in the cache is worked on, the same columns of one to come are fetched: memory is never left idle. */
 FNN_INLINE void fetch_columns(const float *ahead, const int vectors) {
-    for (int line = 0; line < vectors * FNN_LANES; line += FNN_LINE_FLOATS) __builtin_prefetch(ahead + line);
+    for (int line = 0; line < vectors * FNN_LANES; line += FNN_LINE) __builtin_prefetch(ahead + line);
 }
 
 /* Moments of `rows` rows for `vectors` vectors of channels (the last one of `n` lanes), merged into mean, squares (C),

@@ -1,12 +1,8 @@
 /* The register tiles of winograd_gemm.h. */
 #include "winograd_gemm.h"
 
-enum { LINE = 16 }; /* floats of a cache line */
-
 /* One vector wide, two tiles of the full height have no more sums than one of two vectors, and load less for each. */
 enum { TALL_ROWS = 2 * FNN_GEMM_ROWS };
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Addresses of many rows at one distance, in bytes: each of GROUP_ROWS rows is that of the first and a multiple of 1, 3 or 5 times the
  * distance, which the load makes itself. As many pointers as rows do not fit the registers. */
@@ -16,7 +12,7 @@ struct groups {
     ptrdiff_t once, thrice, five;
 };
 
-ALWAYS_INLINE struct groups groups_of(const float *v, ptrdiff_t row_stride, int rows) {
+FNN_INLINE struct groups groups_of(const float *v, ptrdiff_t row_stride, int rows) {
     const ptrdiff_t once = row_stride * (ptrdiff_t)sizeof(float);
     struct groups groups = {.once = once, .thrice = 3 * once, .five = 5 * once};
 #pragma GCC unroll 4
@@ -25,7 +21,7 @@ ALWAYS_INLINE struct groups groups_of(const float *v, ptrdiff_t row_stride, int 
 }
 
 /* The element of each row at this step; those of the next one come after it. */
-ALWAYS_INLINE vec group_element(const struct groups *groups, int row) {
+FNN_INLINE vec group_element(const struct groups *groups, int row) {
     const int i = row % GROUP_ROWS;
     const ptrdiff_t offset = i == 3   ? groups->thrice
                              : i == 5 ? groups->five
@@ -33,7 +29,7 @@ ALWAYS_INLINE vec group_element(const struct groups *groups, int row) {
                                       : i * groups->once;
     return vec_set1(*(const float *)(const void *)(groups->first[row / GROUP_ROWS] + offset));
 }
-ALWAYS_INLINE void next_elements(struct groups *groups, int rows) {
+FNN_INLINE void next_elements(struct groups *groups, int rows) {
     groups->once = fnn_hidden(groups->once);
     groups->thrice = fnn_hidden(groups->thrice);
     groups->five = fnn_hidden(groups->five);
@@ -43,8 +39,8 @@ ALWAYS_INLINE void next_elements(struct groups *groups, int rows) {
 }
 
 /* The steps of one run. */
-ALWAYS_INLINE void multiply_run(const struct winograd_gemm *tile, const float *v, const float *u, uintptr_t next_v,
-                                uintptr_t next_u, vec sum[TALL_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
+FNN_INLINE void multiply_run(const struct winograd_gemm *tile, const float *v, const float *u, uintptr_t next_v,
+                             uintptr_t next_u, vec sum[TALL_ROWS][FNN_GEMM_VECTORS], int rows, int vectors) {
     const bool many = rows > GROUP_ROWS;
     const float *row[GROUP_ROWS];
     struct groups groups = groups_of(v, tile->row_stride, rows);
@@ -52,7 +48,7 @@ ALWAYS_INLINE void multiply_run(const struct winograd_gemm *tile, const float *v
     for (int i = 0; i < rows && !many; i++) row[i] = v + i * tile->row_stride;
     for (ptrdiff_t d = 0; d < tile->depth; d++, u += vectors * FNN_LANES) {
 #pragma GCC unroll 2
-        for (int i = 0; i < rows; i += FNN_GEMM_ROWS, next_v += LINE * sizeof(float))
+        for (int i = 0; i < rows; i += FNN_GEMM_ROWS, next_v += FNN_LINE * sizeof(float))
             __builtin_prefetch((const void *)next_v, 0, 2);
         __builtin_prefetch((const void *)next_u, 0, 2);
         next_u += (size_t)tile->next_u_step * sizeof(float);
@@ -70,7 +66,7 @@ ALWAYS_INLINE void multiply_run(const struct winograd_gemm *tile, const float *v
 }
 
 /* The first of the tiles. */
-ALWAYS_INLINE void multiply(const struct winograd_gemm *tile, int rows, int vectors) {
+FNN_INLINE void multiply(const struct winograd_gemm *tile, int rows, int vectors) {
     vec sum[TALL_ROWS][FNN_GEMM_VECTORS];
 #pragma GCC unroll 28
     for (int i = 0; i < rows; i++) {
@@ -92,7 +88,7 @@ ALWAYS_INLINE void multiply(const struct winograd_gemm *tile, int rows, int vect
 }
 
 /* `count` tiles of so many rows; *tile is then the one below. */
-ALWAYS_INLINE void multiply_tiles(struct winograd_gemm *tile, ptrdiff_t count, int rows, int vectors) {
+FNN_INLINE void multiply_tiles(struct winograd_gemm *tile, ptrdiff_t count, int rows, int vectors) {
     const size_t next_u_bytes = (size_t)(tile->runs * tile->depth * tile->next_u_step) * sizeof(float);
     for (; count > 0; count--) {
         multiply(tile, rows, vectors);
@@ -104,7 +100,7 @@ ALWAYS_INLINE void multiply_tiles(struct winograd_gemm *tile, ptrdiff_t count, i
 }
 
 /* All of them. */
-ALWAYS_INLINE void run_tiles(const struct winograd_gemm *given, int rows, int vectors) {
+FNN_INLINE void run_tiles(const struct winograd_gemm *given, int rows, int vectors) {
     struct winograd_gemm tile = *given;
     const ptrdiff_t pairs = vectors == 1 && rows == FNN_GEMM_ROWS ? given->tiles / 2 : 0;
     if (vectors == 1 && rows == FNN_GEMM_ROWS) {

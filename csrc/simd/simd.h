@@ -22,6 +22,8 @@
  * constant arguments (a count of vectors, an operation) make them different loops. */
 #define FNN_INLINE static inline __attribute__((always_inline))
 
+enum { FNN_LINE = 16 }; /* floats of a cache line */
+
 #if defined(FNN_ISA_AVX512_BUILD)
 #include "avx512.h"
 #elif defined(FNN_ISA_AVX2_BUILD)
